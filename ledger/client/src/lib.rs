@@ -1,0 +1,1 @@
+//! Submit to the ledger and follow it

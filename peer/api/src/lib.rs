@@ -1,0 +1,1 @@
+//! Requests and replies between the daemon and its faces

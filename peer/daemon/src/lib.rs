@@ -1,0 +1,1 @@
+//! Does what the roles ask: one task owns one resource

@@ -1,0 +1,1 @@
+//! Hypercore feeds: Merkle tree, signed heads, store and replication

@@ -1,0 +1,1 @@
+//! Sponsor and hoster as state machines

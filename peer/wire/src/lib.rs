@@ -1,0 +1,1 @@
+//! Compact encoding, Noise, secret stream and protomux

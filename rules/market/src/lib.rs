@@ -1,0 +1,1 @@
+//! Offers, requests, matching, contracts, duties, earned time and payouts

@@ -1,0 +1,1 @@
+//! Hypercore trees and signed heads, segments, challenges and storage proofs
