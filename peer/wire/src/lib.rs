@@ -1,1 +1,7 @@
-//! Compact encoding, Noise, secret stream and protomux
+//! What Hypercore replication and Hyperswarm share on the wire, from the bottom up:
+//!
+//! - [`encoding`]: how integers, buffers and arrays are written.
+//!
+//! Everything but the TCP driver is without sockets, clock and dice: bytes go in, bytes and events come out.
+
+pub mod encoding;
