@@ -76,10 +76,7 @@ pub const fn is_under(index: u64, ancestor: u64) -> bool {
 ///
 /// A length over [`MAX_LENGTH`] has no roots.
 pub fn full_roots(length: u64) -> FullRoots {
-    FullRoots {
-        start: 0,
-        rest: if length > MAX_LENGTH { 0 } else { length },
-    }
+    FullRoots { start: 0, rest: if length > MAX_LENGTH { 0 } else { length } }
 }
 
 /// See [`full_roots`].
@@ -118,14 +115,8 @@ mod tests {
     fn the_drawing_above_is_right() {
         assert_eq!((parent(0), parent(2), parent(1), parent(5)), (1, 1, 3, 3));
         assert_eq!((sibling(0), sibling(1), sibling(6)), (2, 5, 4));
-        assert_eq!(
-            (children(3), children(9), children(4)),
-            (Some((1, 5)), Some((8, 10)), None)
-        );
-        assert_eq!(
-            (first_block(5), end_block(5), depth(5), blocks(5)),
-            (2, 4, 1, 2)
-        );
+        assert_eq!((children(3), children(9), children(4)), (Some((1, 5)), Some((8, 10)), None));
+        assert_eq!((first_block(5), end_block(5), depth(5), blocks(5)), (2, 4, 1, 2));
         assert_eq!(full_roots(6).collect::<Vec<_>>(), vec![3, 9]);
         assert_eq!(full_roots(0).count(), 0);
         assert!(is_left(8) && !is_left(10));
@@ -135,10 +126,7 @@ mod tests {
     #[test]
     fn the_longest_feed_is_within_the_bounds() {
         assert_eq!(full_roots(MAX_LENGTH - 1).len(), MAX_ROOTS);
-        assert_eq!(
-            full_roots(MAX_LENGTH).collect::<Vec<_>>(),
-            vec![MAX_LENGTH - 1]
-        );
+        assert_eq!(full_roots(MAX_LENGTH).collect::<Vec<_>>(), vec![MAX_LENGTH - 1]);
         assert_eq!(full_roots(MAX_LENGTH + 1).count(), 0);
         assert_eq!(full_roots(u64::MAX).count(), 0);
     }

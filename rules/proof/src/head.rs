@@ -35,18 +35,7 @@ const MANIFEST_PREFIX: [u8; 6] = [1, 0, 0, 1, 1, 0];
 pub const MANIFEST_BYTES: usize = 70;
 
 /// A state of a feed, without the proof that its author made it.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Encode,
-    Decode,
-    DecodeWithMemTracking,
-    MaxEncodedLen,
-    TypeInfo,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub struct Head {
     /// How often the author has rewritten the feed.
     pub fork: u64,
@@ -72,18 +61,7 @@ impl Head {
 }
 
 /// Who may sign a feed, and how the feed's key says so.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Encode,
-    Decode,
-    DecodeWithMemTracking,
-    MaxEncodedLen,
-    TypeInfo,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub enum Manifest {
     /// Hypercore 10: the feed's key is the signer's.
     #[codec(index = 0)]
@@ -101,25 +79,15 @@ pub enum Manifest {
 impl Manifest {
     /// The manifest that Hypercore 11 gives a key pair.
     pub fn v1(signer: [u8; 32]) -> Manifest {
-        Manifest::V1 {
-            namespace: DEFAULT_NAMESPACE,
-            signer,
-        }
+        Manifest::V1 { namespace: DEFAULT_NAMESPACE, signer }
     }
 
     /// Reads the manifest that a peer sends; it must be the form with one signer and nothing else.
     pub fn from_wire(bytes: &[u8]) -> Result<Manifest, HeadError> {
-        let rest = bytes
-            .strip_prefix(&MANIFEST_PREFIX)
-            .ok_or(HeadError::UnknownManifest)?;
-        let (namespace, signer) = rest
-            .split_first_chunk::<32>()
-            .ok_or(HeadError::UnknownManifest)?;
+        let rest = bytes.strip_prefix(&MANIFEST_PREFIX).ok_or(HeadError::UnknownManifest)?;
+        let (namespace, signer) = rest.split_first_chunk::<32>().ok_or(HeadError::UnknownManifest)?;
         let signer = signer.try_into().map_err(|_| HeadError::UnknownManifest)?;
-        Ok(Manifest::V1 {
-            namespace: *namespace,
-            signer,
-        })
+        Ok(Manifest::V1 { namespace: *namespace, signer })
     }
 
     /// The manifest as a peer wants it; a compat feed has none.
@@ -181,18 +149,7 @@ impl Manifest {
 }
 
 /// A full root of a head; its place follows from the head's length.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Encode,
-    Decode,
-    DecodeWithMemTracking,
-    MaxEncodedLen,
-    TypeInfo,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub struct Root {
     /// Hash of the subtree.
     pub hash: Hash,
@@ -223,16 +180,8 @@ impl SignedHead {
         self.check_shape()?;
         let signer = self.manifest.signer_with::<C>(key)?;
         let tree_hash = C::blake2_256(&tree_hash_input(self.nodes()));
-        let head = Head {
-            fork: self.fork,
-            length: self.length,
-            tree_hash,
-        };
-        if C::ed25519_verify(
-            &self.signature,
-            &head.signable(key, &self.manifest),
-            &signer,
-        ) {
+        let head = Head { fork: self.fork, length: self.length, tree_hash };
+        if C::ed25519_verify(&self.signature, &head.signable(key, &self.manifest), &signer) {
             Ok(head)
         } else {
             Err(HeadError::WrongSignature)
@@ -241,22 +190,16 @@ impl SignedHead {
 
     /// Bytes of all blocks.
     pub fn bytes(&self) -> Result<u64, HeadError> {
-        self.roots
-            .iter()
-            .try_fold(0u64, |sum, root| sum.checked_add(root.size))
-            .ok_or(HeadError::TooLarge)
+        self.roots.iter().try_fold(0u64, |sum, root| sum.checked_add(root.size)).ok_or(HeadError::TooLarge)
     }
 
     /// The roots as nodes of the tree, left to right.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> + '_ {
-        self.roots
-            .iter()
-            .zip(flat::full_roots(self.length))
-            .map(|(root, index)| Node {
-                index,
-                size: root.size,
-                hash: root.hash,
-            })
+        self.roots.iter().zip(flat::full_roots(self.length)).map(|(root, index)| Node {
+            index,
+            size: root.size,
+            hash: root.hash,
+        })
     }
 
     /// The signature as it stands in an upgrade.
@@ -272,10 +215,7 @@ impl SignedHead {
         }
         let wanted = self.length.count_ones();
         if self.roots.len() != wanted as usize {
-            return Err(HeadError::WrongRoots {
-                wanted,
-                got: self.roots.len(),
-            });
+            return Err(HeadError::WrongRoots { wanted, got: self.roots.len() });
         }
         self.bytes().map(drop)
     }
@@ -289,16 +229,8 @@ impl Decode for SignedHead {
         if length > flat::MAX_LENGTH || count != length.count_ones() {
             return Err("the number of roots does not fit the length of the head".into());
         }
-        let roots = (0..count)
-            .map(|_| Root::decode(input))
-            .collect::<Result<_, _>>()?;
-        Ok(SignedHead {
-            fork,
-            length,
-            roots,
-            manifest: Decode::decode(input)?,
-            signature: Decode::decode(input)?,
-        })
+        let roots = (0..count).map(|_| Root::decode(input)).collect::<Result<_, _>>()?;
+        Ok(SignedHead { fork, length, roots, manifest: Decode::decode(input)?, signature: Decode::decode(input)? })
     }
 }
 
@@ -326,31 +258,25 @@ pub struct Software;
 
 impl Crypto for Software {
     fn blake2_256(input: &[u8]) -> Hash {
-        blake2b(input)
+        blake2b(&[input])
     }
 
     fn ed25519_verify(signature: &[u8; 64], message: &[u8], key: &[u8; 32]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
-        ed25519_dalek::VerifyingKey::from_bytes(key)
-            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+        ed25519_dalek::VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
 
 /// Hypercore's separation of purposes: 0 TREE, 1 and 2 the replication capability of initiator and responder,
 /// 3 MANIFEST, 4 DEFAULT_NAMESPACE, 5 encryption.
 pub fn namespace(purpose: u8) -> Hash {
-    let mut input = [purpose; 33];
-    input[..32].copy_from_slice(&blake2b(b"hypercore"));
-    blake2b(&input)
+    blake2b(&[&blake2b(&[b"hypercore"]), &[purpose]])
 }
 
 /// What peers call a feed in public, so that the key stays with those who may read.
 pub fn discovery_key(key: &[u8; 32]) -> Hash {
     let hash = Params::new().hash_length(32).key(key).hash(b"hypercore");
-    *hash
-        .as_array()
-        .first_chunk()
-        .expect("a BLAKE2b hash holds 64 bytes")
+    hash.as_bytes().try_into().expect("32 bytes were asked for")
 }
 
 /// Why a head is not accepted.

@@ -28,34 +28,20 @@ impl Node {
     /// The node of a block, which covers the block's whole content.
     pub fn leaf(block: u64, content: &[u8]) -> Node {
         let size = content.len() as u64;
-        Node {
-            index: flat::leaf(block),
-            size,
-            hash: hash(&[&[0], &size.to_le_bytes(), content]),
-        }
+        Node { index: flat::leaf(block), size, hash: blake2b(&[&[0], &size.to_le_bytes(), content]) }
     }
 
     /// The node above two siblings, given in any order.
     pub fn parent(one: &Node, other: &Node) -> Result<Node, TreeError> {
         if flat::sibling(one.index) != other.index {
-            return Err(TreeError::WrongNode {
-                wanted: flat::sibling(one.index),
-                got: other.index,
-            });
+            return Err(TreeError::WrongNode { wanted: flat::sibling(one.index), got: other.index });
         }
-        let (left, right) = if flat::is_left(one.index) {
-            (one, other)
-        } else {
-            (other, one)
-        };
-        let size = left
-            .size
-            .checked_add(right.size)
-            .ok_or(TreeError::TooLarge)?;
+        let (left, right) = if flat::is_left(one.index) { (one, other) } else { (other, one) };
+        let size = left.size.checked_add(right.size).ok_or(TreeError::TooLarge)?;
         Ok(Node {
             index: flat::parent(one.index),
             size,
-            hash: hash(&[&[1], &size.to_le_bytes(), &left.hash, &right.hash]),
+            hash: blake2b(&[&[1], &size.to_le_bytes(), &left.hash, &right.hash]),
         })
     }
 }
@@ -81,10 +67,7 @@ impl Roots {
             match roots.push(*node)?.is_empty() {
                 true => Ok(roots),
                 // Siblings are never both full roots: their parent would be.
-                false => Err(TreeError::WrongNode {
-                    wanted: flat::parent(node.index),
-                    got: node.index,
-                }),
+                false => Err(TreeError::WrongNode { wanted: flat::parent(node.index), got: node.index }),
             }
         })
     }
@@ -93,24 +76,15 @@ impl Roots {
     /// Returns the parents that came to be, lowest first. After an error nothing has changed.
     pub fn push(&mut self, node: Node) -> Result<Vec<Node>, TreeError> {
         if flat::first_block(node.index) != self.length {
-            return Err(TreeError::WrongNode {
-                wanted: flat::leaf(self.length),
-                got: node.index,
-            });
+            return Err(TreeError::WrongNode { wanted: flat::leaf(self.length), got: node.index });
         }
         let end = flat::end_block(node.index);
         if end > flat::MAX_LENGTH || end <= self.length {
             return Err(TreeError::TooLarge);
         }
-        let bytes = self
-            .bytes
-            .checked_add(node.size)
-            .ok_or(TreeError::TooLarge)?;
+        let bytes = self.bytes.checked_add(node.size).ok_or(TreeError::TooLarge)?;
         let (mut top, mut parents, mut kept) = (node, Vec::new(), self.nodes.len());
-        while let Some(last) = self.nodes[..kept]
-            .last()
-            .filter(|last| flat::sibling(last.index) == top.index)
-        {
+        while let Some(last) = self.nodes[..kept].last().filter(|last| flat::sibling(last.index) == top.index) {
             top = Node::parent(last, &top)?;
             parents.push(top);
             kept -= 1;
@@ -143,15 +117,13 @@ impl Roots {
 
     /// The root above a node.
     pub fn above(&self, index: u64) -> Option<&Node> {
-        self.nodes
-            .iter()
-            .find(|root| flat::is_under(index, root.index))
+        self.nodes.iter().find(|root| flat::is_under(index, root.index))
     }
 }
 
 /// The hash that stands for a whole feed: over its full roots, left to right.
 pub fn tree_hash(roots: &[Node]) -> Hash {
-    blake2b(&tree_hash_input(roots.iter().copied()))
+    blake2b(&[&tree_hash_input(roots.iter().copied())])
 }
 
 pub(crate) fn tree_hash_input(roots: impl ExactSizeIterator<Item = Node>) -> Vec<u8> {
@@ -185,32 +157,19 @@ pub fn climb(from: Node, siblings: &[Node]) -> Result<Vec<Node>, TreeError> {
 pub fn check(node: &Node, siblings: &[Node], known: &Node) -> Result<(), TreeError> {
     let top = climb(*node, siblings)?.last().copied().unwrap_or(*node);
     if top.index != known.index {
-        return Err(TreeError::WrongNode {
-            wanted: known.index,
-            got: top.index,
-        });
+        return Err(TreeError::WrongNode { wanted: known.index, got: top.index });
     }
-    if top == *known {
-        Ok(())
-    } else {
-        Err(TreeError::Mismatch { index: known.index })
-    }
+    if top == *known { Ok(()) } else { Err(TreeError::Mismatch { index: known.index }) }
 }
 
-fn hash(parts: &[&[u8]]) -> Hash {
+/// Unkeyed BLAKE2b with 32 bytes of output over the concatenated parts: Hypercore's hash, and Substrate's
+/// `blake2_256`.
+pub fn blake2b(parts: &[&[u8]]) -> Hash {
     let mut state = Params::new().hash_length(32).to_state();
     for part in parts {
         state.update(part);
     }
-    *state
-        .finalize()
-        .as_array()
-        .first_chunk()
-        .expect("a BLAKE2b state holds 64 bytes")
-}
-
-pub(crate) fn blake2b(input: &[u8]) -> Hash {
-    hash(&[input])
+    state.finalize().as_bytes().try_into().expect("32 bytes were asked for")
 }
 
 /// Why nodes do not fit together.
