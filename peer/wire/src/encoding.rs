@@ -104,17 +104,12 @@ impl<'a> Reader<'a> {
 
     /// An integer that has to fit 32 bits.
     pub fn uint32(&mut self) -> Result<u32, DecodeError> {
-        self.uint()?.try_into().map_err(|_| DecodeError::TooLarge {
-            max: u64::from(u32::MAX),
-        })
+        self.uint()?.try_into().map_err(|_| DecodeError::TooLarge { max: u64::from(u32::MAX) })
     }
 
     /// `N` bytes without a length in front.
     pub fn fixed<const N: usize>(&mut self) -> Result<&'a [u8; N], DecodeError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(DecodeError::Short)?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Short)?;
         self.rest = rest;
         Ok(head)
     }
@@ -162,9 +157,7 @@ impl<'a> Reader<'a> {
     /// A `uint32array`: a count of at most `max` words, then the words in little endian.
     pub fn words(&mut self, max: usize) -> Result<Vec<u32>, DecodeError> {
         let count = self.count(max)?;
-        let (words, _) = self
-            .bytes(count.checked_mul(4).ok_or(DecodeError::Short)?)?
-            .as_chunks::<4>();
+        let (words, _) = self.bytes(count.checked_mul(4).ok_or(DecodeError::Short)?)?.as_chunks::<4>();
         Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
     }
 }
@@ -190,9 +183,7 @@ impl Writer {
 
     /// An empty message with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
-        Writer {
-            buffer: Vec::with_capacity(bytes),
-        }
+        Writer { buffer: Vec::with_capacity(bytes) }
     }
 
     /// What was written.
@@ -213,6 +204,11 @@ impl Writer {
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// Makes room for `bytes` more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffer.reserve(bytes);
     }
 
     /// One plain byte.
@@ -325,32 +321,17 @@ mod tests {
     #[test]
     fn long_forms_are_accepted_and_larger_integers_refused() {
         assert_eq!(Reader::new(&[0xfe, 7, 0, 0, 0]).uint(), Ok(7));
-        assert_eq!(
-            Reader::new(&[0xff; 9]).uint(),
-            Err(DecodeError::TooLarge { max: MAX_UINT })
-        );
+        assert_eq!(Reader::new(&[0xff; 9]).uint(), Err(DecodeError::TooLarge { max: MAX_UINT }));
         let over = written(|w| _ = w.uint(1 << 32));
-        assert_eq!(
-            Reader::new(&over).uint32(),
-            Err(DecodeError::TooLarge {
-                max: u64::from(u32::MAX)
-            })
-        );
+        assert_eq!(Reader::new(&over).uint32(), Err(DecodeError::TooLarge { max: u64::from(u32::MAX) }));
     }
 
     #[test]
     fn composed_fields_are_as_javascript_writes_them() {
         let bytes = written(|w| {
-            w.string("héllo")
-                .optional_buffer(None)
-                .buffer(&[1, 2])
-                .words(&[1, 0x0102_0304])
-                .raw(&[9; 2]);
+            w.string("héllo").optional_buffer(None).buffer(&[1, 2]).words(&[1, 0x0102_0304]).raw(&[9; 2]);
         });
-        assert_eq!(
-            hex::encode(&bytes),
-            "0668c3a96c6c6f00020102020100000004030201".to_owned() + "0909"
-        );
+        assert_eq!(hex::encode(&bytes), "0668c3a96c6c6f00020102020100000004030201".to_owned() + "0909");
         let mut r = Reader::new(&bytes);
         assert_eq!(r.string(), Ok("héllo"));
         assert_eq!(r.optional_buffer(), Ok(None));
@@ -365,16 +346,10 @@ mod tests {
     fn an_announced_size_is_never_believed() {
         let huge = written(|w| _ = w.uint(MAX_UINT));
         assert_eq!(Reader::new(&huge).buffer(), Err(DecodeError::Short));
-        let count = DecodeError::TooMany {
-            count: MAX_UINT,
-            max: 8,
-        };
+        let count = DecodeError::TooMany { count: MAX_UINT, max: 8 };
         assert_eq!(Reader::new(&huge).words(8), Err(count));
         assert_eq!(Reader::new(&huge).array(8, Reader::uint), Err(count));
-        assert_eq!(
-            Reader::new(&[8]).array(8, Reader::uint),
-            Err(DecodeError::Short)
-        );
+        assert_eq!(Reader::new(&[8]).array(8, Reader::uint), Err(DecodeError::Short));
     }
 
     proptest! {
