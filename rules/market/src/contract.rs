@@ -1,0 +1,243 @@
+//! One hoster hosting one request's segments, from the draw to the last payment.
+//!
+//! ```text
+//! drawn ──take──▶ fetching ──accept──▶ hosting ──term over──▶ (paid, gone)
+//!   │ pass, silence   │ pass, too slow     │ forfeit, lapse, cancel
+//!   ▼                 ▼                    ▼
+//! (gone)            (gone)              ending ──last window closed──▶ (paid, gone)
+//! ```
+
+use crate::{
+    Balance, Block, ContractId, RequestId, clock,
+    hoster::{Holding, Holdings, Hoster},
+    params::Params,
+    payout,
+    terms::Segments,
+};
+use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use scale_info::TypeInfo;
+
+/// A contract between a request and a hoster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, MaxEncodedLen)]
+pub struct Contract<Account> {
+    /// The request whose segments are hosted.
+    pub request: RequestId,
+    /// Who hosts them.
+    pub hoster: Account,
+    /// All bytes of the segments.
+    pub bytes: u64,
+    /// Price per GiB·day: the offer's, copied at the draw.
+    pub price: Balance,
+    /// Where it stands.
+    pub state: State,
+    /// The sponsor's money set apart for it at acceptance; `paid` is part of it.
+    pub reserve: Balance,
+    /// What was paid so far.
+    pub paid: Balance,
+}
+
+/// Where a contract stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, MaxEncodedLen)]
+pub enum State {
+    /// The hoster is to take or pass.
+    #[codec(index = 0)]
+    Drawn {
+        /// Last block to answer in.
+        answer_by: Block,
+    },
+    /// The hoster fetches the data.
+    #[codec(index = 1)]
+    Fetching {
+        /// Last block to accept in.
+        by: Block,
+    },
+    /// The hoster holds the data and proves it.
+    #[codec(index = 2)]
+    Hosting {
+        /// When it accepted.
+        since: Block,
+        /// Last block in which its last challenge can be answered.
+        over_after: Block,
+    },
+    /// Hosting ended early; the last open challenge still counts.
+    #[codec(index = 3)]
+    Ending {
+        /// Why.
+        why: End,
+        /// Last block in which its last challenge can be answered.
+        over_after: Block,
+    },
+}
+
+/// Why a contract ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
+pub enum End {
+    /// The term, or the money for it, is over.
+    #[codec(index = 0)]
+    Completed,
+    /// The sponsor cancelled, or the request was stopped.
+    #[codec(index = 1)]
+    Cancelled,
+    /// The hoster gave it up.
+    #[codec(index = 2)]
+    Forfeited,
+    /// The hoster missed too many challenges in a row.
+    #[codec(index = 3)]
+    Lapsed,
+    /// The hoster passed.
+    #[codec(index = 4)]
+    Passed(Reason),
+    /// The hoster neither took nor passed in time.
+    #[codec(index = 5)]
+    Silent,
+    /// The hoster did not accept in time.
+    #[codec(index = 6)]
+    TooSlow,
+}
+
+/// Why a hoster passes. None of them costs it anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
+pub enum Reason {
+    /// It would rather not; no reason is owed.
+    #[codec(index = 0)]
+    Unwilling,
+    /// Its disk is full.
+    #[codec(index = 1)]
+    NoRoom,
+    /// None of the sources could be reached, or had the data.
+    #[codec(index = 2)]
+    Unreachable,
+    /// The bytes of the feed don't hash to the root that the sponsor claimed.
+    #[codec(index = 3)]
+    RootMismatch,
+}
+
+/// Why a contract can't do what was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongState {
+    /// Not drawn, or taken before.
+    #[error("the contract is not waiting to be taken")]
+    NotDrawn,
+    /// Not being fetched.
+    #[error("the contract is not being fetched: take it first")]
+    NotFetching,
+    /// Not hosting.
+    #[error("the contract is not hosting")]
+    NotHosting,
+    /// The deadline is over.
+    #[error("the deadline was block {0}")]
+    TooLate(Block),
+    /// The request ends, or its budget does, before a single period could be proven.
+    #[error("not one more period fits into the request's term and budget")]
+    NothingLeft,
+}
+
+impl<Account> Contract<Account> {
+    /// A contract for a hoster that was just drawn.
+    pub fn drawn(request: RequestId, hoster: Account, bytes: u64, price: Balance, now: Block, params: &Params) -> Self {
+        let answer_by = now.saturating_add(params.answer_within);
+        Self { request, hoster, bytes, price, state: State::Drawn { answer_by }, reserve: 0, paid: 0 }
+    }
+
+    /// Whether it fills one of the request's replicas, now or soon.
+    pub fn fills_a_replica(&self) -> bool {
+        !matches!(self.state, State::Ending { .. })
+    }
+
+    /// The first block in which something is to be done about it if nobody does anything.
+    pub fn wakes_at(&self) -> Block {
+        let (State::Drawn { answer_by: last }
+        | State::Fetching { by: last }
+        | State::Hosting { over_after: last, .. }
+        | State::Ending { over_after: last, .. }) = self.state;
+        last.saturating_add(1)
+    }
+
+    /// The hoster takes it and has until a block that depends on the bytes to fetch them.
+    pub fn take(&mut self, now: Block, params: &Params) -> Result<(), WrongState> {
+        match self.state {
+            State::Drawn { answer_by } if now > answer_by => Err(WrongState::TooLate(answer_by)),
+            State::Drawn { .. } => {
+                self.state = State::Fetching { by: now.saturating_add(params.fetch_within(self.bytes)) };
+                Ok(())
+            }
+            _ => Err(WrongState::NotDrawn),
+        }
+    }
+
+    /// The hoster may still pass: before or while it fetches.
+    pub fn may_pass(&self) -> Result<(), WrongState> {
+        match self.state {
+            State::Drawn { .. } | State::Fetching { .. } => Ok(()),
+            _ => Err(WrongState::NotFetching),
+        }
+    }
+
+    /// The hoster has the data. Moves what the rest of the term costs, as far as it goes, from `budget` into the reserve, and gives
+    /// the holding that its challenges cover from the next one on.
+    pub fn accept(
+        &mut self,
+        id: ContractId,
+        segments: &Segments,
+        hoster: &Hoster,
+        budget: &mut Balance,
+        ends: Block,
+        now: Block,
+        params: &Params,
+    ) -> Result<Holding, WrongState> {
+        match self.state {
+            State::Fetching { by } if now > by => return Err(WrongState::TooLate(by)),
+            State::Fetching { .. } => {}
+            _ => return Err(WrongState::NotFetching),
+        }
+        let first = clock::next(hoster.phase, now, params);
+        // Challenges strictly before the end count.
+        let last = clock::next(hoster.phase, ends.saturating_sub(1), params);
+        let periods = payout::affordable(*budget, last.saturating_sub(first), self.price, self.bytes, params);
+        let reserve = payout::due(periods, self.price, self.bytes, params)
+            .filter(|_| periods > 0)
+            .ok_or(WrongState::NothingLeft)?;
+        let until = first + periods;
+        *budget -= reserve;
+        self.reserve = reserve;
+        self.state = State::Hosting { since: now, over_after: clock::closes(hoster.phase, until - 1, params) };
+        let weight = self.price.saturating_mul(self.bytes.into());
+        Ok(Holding { contract: id, weight, segments: segments.clone(), first, until, proven: 0 })
+    }
+
+    /// What was earned and not yet paid.
+    pub fn payable(&self, proven: u32, params: &Params) -> Balance {
+        // `accept` computed the reserve with the same function for at least as many periods: it fits.
+        let earned = payout::due(proven, self.price, self.bytes, params).unwrap_or(self.reserve).min(self.reserve);
+        earned.saturating_sub(self.paid)
+    }
+
+    /// Ends hosting early. A challenge whose window is open still counts, so what it can earn stays reserved; the rest is returned,
+    /// to go back to the request's budget.
+    pub fn end_early(
+        &mut self,
+        why: End,
+        holding: &mut Holding,
+        phase: Block,
+        now: Block,
+        params: &Params,
+    ) -> Result<Balance, WrongState> {
+        let State::Hosting { over_after, .. } = self.state else { return Err(WrongState::NotHosting) };
+        let until = clock::next(phase, now, params).clamp(holding.first, holding.until);
+        holding.until = until;
+        let last_window = until.checked_sub(1).map_or(0, |last| clock::closes(phase, last, params));
+        self.state = State::Ending { why, over_after: last_window.min(over_after) };
+        let keep = payout::due(until - holding.first, self.price, self.bytes, params)
+            .unwrap_or(self.reserve)
+            .clamp(self.paid, self.reserve);
+        let returned = self.reserve - keep;
+        self.reserve = keep;
+        Ok(returned)
+    }
+}
+
+/// Takes a contract's holding out, once it is over.
+pub fn remove_holding(holdings: &mut Holdings, contract: ContractId) -> Option<Holding> {
+    let at = holdings.iter().position(|holding| holding.contract == contract)?;
+    Some(holdings.remove(at))
+}

@@ -1,0 +1,187 @@
+//! Matching: which hosters get a request.
+//!
+//! Same request, offers and seed give the same answer on the ledger and on every peer. A draw looks at no more than
+//! [`MAX_CANDIDATES`](crate::MAX_CANDIDATES) offers, which the ledger samples; among those that fit, distinct hosters are drawn with a chance
+//! proportional to their free bytes.
+
+use crate::{Balance, Block, hoster::Hoster, params::Params, request::Why};
+use alloc::vec::Vec;
+
+/// What a replica needs of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Bytes of one replica.
+    pub bytes: u64,
+    /// Highest price, per GiB·day.
+    pub max_price: Balance,
+    /// Blocks for which it would be hosted.
+    pub term: Block,
+}
+
+/// Why an offer doesn't fit, if it doesn't; in the order in which a sponsor would want to know.
+fn misfit(wanted: &Wanted, hoster: &Hoster) -> Option<Why> {
+    if hoster.offer.price > wanted.max_price {
+        Some(Why::PriceTooLow)
+    } else if hoster.offer.max_term < wanted.term {
+        Some(Why::TermTooLong)
+    } else if hoster.free() < wanted.bytes {
+        Some(Why::NoSpace)
+    } else {
+        None
+    }
+}
+
+/// Draws up to `vacancies` distinct hosters. With fewer than that comes the reason that failed most.
+///
+/// `candidates` are distinct hosters; `free_to_draw` says whether one may be drawn for this request at all.
+pub fn draw<Account: Ord + Clone>(
+    wanted: &Wanted,
+    candidates: &[(Account, Hoster)],
+    free_to_draw: impl Fn(&Account) -> bool,
+    vacancies: u32,
+    seed: [u8; 32],
+    params: &Params,
+) -> (Vec<Account>, Option<Why>) {
+    let mut pool = Vec::new();
+    let mut failed = Failures::default();
+    for (account, hoster) in candidates.iter().filter(|(_, hoster)| hoster.is_drawable(params)) {
+        match misfit(wanted, hoster) {
+            Some(why) => failed.count(why),
+            None if !free_to_draw(account) => failed.count(Why::NoOtherHosters),
+            None => pool.push((account, hoster.free())),
+        }
+    }
+    // The ledger's order of candidates is an accident of its storage.
+    pool.sort_by(|a, b| a.0.cmp(b.0));
+    let mut drawn = Vec::new();
+    while (drawn.len() as u32) < vacancies && !pool.is_empty() {
+        let at = pick(&pool, seed, drawn.len() as u32);
+        drawn.push(pool.swap_remove(at).0.clone());
+        pool.sort_by(|a, b| a.0.cmp(b.0));
+    }
+    let why = ((drawn.len() as u32) < vacancies)
+        .then(|| failed.most().unwrap_or(if drawn.is_empty() { Why::NoOffers } else { Why::NoOtherHosters }));
+    (drawn, why)
+}
+
+/// One of the pool, with a chance proportional to its weight. At most 64 weights of 64 bits sum to less than 2^70, so taking 128 random
+/// bits modulo the sum prefers nobody by more than 2^-58.
+fn pick<Account>(pool: &[(&Account, u64)], seed: [u8; 32], turn: u32) -> usize {
+    let total: u128 = pool.iter().map(|(_, weight)| u128::from(*weight).max(1)).sum();
+    let mut left = dice(&seed, turn) % total.max(1);
+    for (at, (_, weight)) in pool.iter().enumerate() {
+        let weight = u128::from(*weight).max(1);
+        if left < weight {
+            return at;
+        }
+        left -= weight;
+    }
+    pool.len() - 1
+}
+
+/// 128 random bits: the start of BLAKE2b-256("datdot/draw" ‖ seed ‖ turn as u32 LE).
+fn dice(seed: &[u8; 32], turn: u32) -> u128 {
+    let mut hash = blake2b_simd::Params::new().hash_length(32).to_state();
+    hash.update(b"datdot/draw").update(seed).update(&turn.to_le_bytes());
+    let hash = hash.finalize();
+    u128::from_le_bytes(core::array::from_fn(|i| hash.as_bytes()[i]))
+}
+
+#[derive(Default)]
+struct Failures([(u32, Option<Why>); 4]);
+
+impl Failures {
+    fn count(&mut self, why: Why) {
+        let place = self.0.iter_mut().find(|(_, known)| known.is_none_or(|known| known == why));
+        if let Some((times, known)) = place {
+            *times += 1;
+            *known = Some(why);
+        }
+    }
+
+    fn most(&self) -> Option<Why> {
+        self.0.iter().filter(|(times, _)| *times > 0).max_by_key(|(times, _)| *times).and_then(|(_, why)| *why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hoster::Standing, terms::Offer};
+    use alloc::{vec, vec::Vec};
+    use bounded_collections::BoundedVec;
+    use proptest::prelude::*;
+
+    const PARAMS: Params = Params::dev();
+    const WANTED: Wanted = Wanted { bytes: 10, max_price: 5, term: 100 };
+
+    fn hoster(price: Balance, space: u64) -> Hoster {
+        let offer =
+            Offer { space, price, max_term: 100, region: None, noise_key: [0; 32], addresses: BoundedVec::new() };
+        Hoster {
+            offer,
+            standing: Standing::Open,
+            phase: 0,
+            bond: PARAMS.bond,
+            used: 0,
+            contracts: 0,
+            owes_from: 0,
+            silent: 0,
+        }
+    }
+
+    fn three() -> Vec<(u32, Hoster)> {
+        (0..3).map(|account| (account, hoster(5, 10))).collect()
+    }
+
+    #[test]
+    fn a_draw_names_distinct_hosters() {
+        let (mut drawn, why) = draw(&WANTED, &three(), |_| true, 3, [7; 32], &PARAMS);
+        drawn.sort();
+        assert_eq!((drawn, why), (vec![0, 1, 2], None));
+    }
+
+    #[test]
+    fn the_order_of_candidates_does_not_matter() {
+        let mut turned = three();
+        turned.reverse();
+        assert_eq!(
+            draw(&WANTED, &three(), |_| true, 2, [7; 32], &PARAMS),
+            draw(&WANTED, &turned, |_| true, 2, [7; 32], &PARAMS)
+        );
+    }
+
+    #[test]
+    fn what_failed_most_is_the_reason() {
+        let offers = [(0, hoster(6, 10)), (1, hoster(6, 10)), (2, hoster(5, 9))];
+        assert_eq!(draw(&WANTED, &offers, |_| true, 1, [7; 32], &PARAMS), (vec![], Some(Why::PriceTooLow)));
+        assert_eq!(draw::<u32>(&WANTED, &[], |_| true, 1, [7; 32], &PARAMS), (vec![], Some(Why::NoOffers)));
+        assert_eq!(draw(&WANTED, &three(), |_| false, 1, [7; 32], &PARAMS), (vec![], Some(Why::NoOtherHosters)));
+    }
+
+    #[test]
+    fn a_hoster_is_drawn_about_as_often_as_its_free_space_says() {
+        let offers = [(0, hoster(1, 100)), (1, hoster(1, 300))];
+        let larger = (0..1_000u32)
+            .filter(|i| {
+                let seed = core::array::from_fn(|at| i.to_le_bytes()[at % 4]);
+                draw(&WANTED, &offers, |_| true, 1, seed, &PARAMS).0 == [1]
+            })
+            .count();
+        assert!((700..800).contains(&larger), "{larger} of 1,000");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_drawn_whose_terms_do_not_fit(
+            offers in proptest::collection::vec((0u128..10, 0u64..20), 0..64), vacancies in 0u32..16, seed: [u8; 32],
+        ) {
+            let offers: Vec<_> = offers.into_iter().enumerate().map(|(account, (price, space))| (account, hoster(price, space))).collect();
+            let (drawn, why) = draw(&WANTED, &offers, |account| account % 2 == 0, vacancies, seed, &PARAMS);
+            for account in &drawn {
+                prop_assert!(account % 2 == 0 && offers[*account].1.offer.price <= 5 && offers[*account].1.free() >= 10);
+            }
+            prop_assert_eq!(why.is_some(), (drawn.len() as u32) < vacancies);
+        }
+    }
+}
