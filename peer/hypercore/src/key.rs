@@ -1,0 +1,163 @@
+//! Names of feeds, and the key pairs of those who write them.
+
+use datdot_proof::head::{self, Manifest};
+use ed25519_dalek::{Signer as _, SigningKey};
+use std::{fmt, str::FromStr};
+
+/// What names a feed: for a compat feed its author's Ed25519 key, else the hash of its manifest.
+///
+/// Whoever knows it may read the feed. Shown and parsed as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedKey(pub [u8; 32]);
+
+impl FeedKey {
+    /// What peers call the feed in public.
+    pub fn discovery(&self) -> DiscoveryKey {
+        DiscoveryKey(head::discovery_key(&self.0))
+    }
+
+    /// What shows to the other end of one connection that we know this key, and not only the discovery key.
+    ///
+    /// `initiator` is the Noise role of whoever shows it, `handshake` the hash of the Noise handshake, which
+    /// makes the answer useless on any other connection.
+    pub fn capability(&self, initiator: bool, handshake: &[u8; 64]) -> [u8; 32] {
+        let mut input = [0; 64];
+        input[..32].copy_from_slice(&head::namespace(if initiator { 1 } else { 2 }));
+        input[32..].copy_from_slice(&self.0);
+        let hash = blake2b_simd::Params::new().hash_length(32).key(handshake).hash(&input);
+        *hash.as_array().first_chunk().expect("a BLAKE2b hash holds 64 bytes")
+    }
+}
+
+impl fmt::Display for FeedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for FeedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FeedKey({self})")
+    }
+}
+
+impl FromStr for FeedKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let mut key = [0; 32];
+        if text.len() != 64 {
+            return Err(KeyError::Length { got: text.len() });
+        }
+        hex::decode_to_slice(text, &mut key).map_err(|_| KeyError::NotHex)?;
+        Ok(FeedKey(key))
+    }
+}
+
+/// Why a text is no feed key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not 64 characters.
+    #[error("a feed key has 64 hex digits, this has {got} characters")]
+    Length {
+        /// Bytes of the text.
+        got: usize,
+    },
+    /// Something else than 0-9, a-f.
+    #[error("a feed key has only the hex digits 0-9 and a-f")]
+    NotHex,
+}
+
+/// The name of a feed in public: it finds peers, but gives nobody the right to read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiscoveryKey(pub [u8; 32]);
+
+impl fmt::Display for DiscoveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for DiscoveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DiscoveryKey({self})")
+    }
+}
+
+/// An author's Ed25519 key pair. It writes one v1 feed and one compat feed.
+#[derive(Clone)]
+pub struct Keypair(SigningKey);
+
+impl Keypair {
+    /// The key pair of a seed, which has to come from a cryptographic source of randomness.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Keypair(SigningKey::from_bytes(&seed))
+    }
+
+    /// The seed: as secret as the key.
+    pub fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
+    /// The public key.
+    pub fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    /// The manifest that Hypercore 11 gives this key pair.
+    pub fn manifest(&self) -> Manifest {
+        Manifest::v1(self.public())
+    }
+
+    /// The key of the feed that this key pair writes under `manifest`.
+    pub fn feed_key(&self, manifest: &Manifest) -> FeedKey {
+        FeedKey(manifest.feed_key().unwrap_or_else(|| self.public()))
+    }
+
+    /// Whether this key pair writes the feed `key` under `manifest`.
+    pub fn writes(&self, key: &FeedKey, manifest: &Manifest) -> bool {
+        manifest.signer(&key.0) == Ok(self.public())
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+impl fmt::Debug for Keypair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keypair({}, secret)", hex::encode(self.public()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_shown() {
+        let key = FeedKey([0xa7; 32]);
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!("abc".parse::<FeedKey>(), Err(KeyError::Length { got: 3 }));
+        assert_eq!("zz".repeat(32).parse::<FeedKey>(), Err(KeyError::NotHex));
+        // 64 bytes, but not 64 characters.
+        assert_eq!("é".repeat(32).parse::<FeedKey>(), Err(KeyError::NotHex));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let keypair = Keypair::from_seed([7; 32]);
+        assert!(!format!("{keypair:?}").contains(&hex::encode([7; 32])));
+    }
+
+    #[test]
+    fn a_keypair_writes_its_own_two_feeds_only() {
+        let (ours, other) = (Keypair::from_seed([1; 32]), Keypair::from_seed([2; 32]));
+        for manifest in [ours.manifest(), Manifest::Compat] {
+            let key = ours.feed_key(&manifest);
+            assert!(ours.writes(&key, &manifest));
+            assert!(!other.writes(&key, &manifest));
+            assert!(!ours.writes(&FeedKey([3; 32]), &manifest));
+        }
+    }
+}
