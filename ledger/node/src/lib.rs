@@ -1,0 +1,1 @@
+//! A ledger node that makes, checks and serves blocks.
