@@ -241,3 +241,126 @@ pub fn remove_holding(holdings: &mut Holdings, contract: ContractId) -> Option<H
     let at = holdings.iter().position(|holding| holding.contract == contract)?;
     Some(holdings.remove(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hoster::Standing,
+        params::DAT,
+        terms::{Offer, Segment},
+    };
+    use alloc::vec;
+    use bounded_collections::BoundedVec;
+    use proptest::prelude::*;
+
+    const PARAMS: Params = Params::dev();
+
+    fn hoster(phase: Block) -> Hoster {
+        let offer = Offer {
+            space: u64::MAX,
+            price: 1,
+            max_term: 100,
+            region: None,
+            noise_key: [0; 32],
+            addresses: BoundedVec::new(),
+        };
+        Hoster {
+            offer,
+            standing: Standing::Open,
+            phase,
+            bond: PARAMS.bond,
+            used: 0,
+            contracts: 0,
+            owes_from: 0,
+            silent: 0,
+        }
+    }
+
+    fn segments(bytes: u64) -> Segments {
+        vec![Segment { bytes, root: [0; 32] }].try_into().unwrap()
+    }
+
+    #[test]
+    fn a_deadline_is_kept_or_the_contract_is_gone() {
+        let drawn = Contract::drawn(0, "bob", 10, 1, 100, &PARAMS);
+        let last = drawn.wakes_at() - 1;
+        assert_eq!(drawn.clone().take(last, &PARAMS), Ok(()));
+        assert_eq!(drawn.clone().take(last + 1, &PARAMS), Err(WrongState::TooLate(last)));
+
+        let mut fetching = drawn;
+        fetching.take(last, &PARAMS).unwrap();
+        let last = fetching.wakes_at() - 1;
+        let mut budget = DAT;
+        let late = fetching.accept(0, &segments(10), &hoster(0), &mut budget, 1_000, last + 1, &PARAMS);
+        assert_eq!((late, budget), (Err(WrongState::TooLate(last)), DAT));
+    }
+
+    #[test]
+    fn a_larger_feed_may_be_fetched_for_longer() {
+        let by = |bytes| {
+            let mut contract = Contract::drawn(0, "bob", bytes, 1, 0, &PARAMS);
+            contract.take(1, &PARAMS).unwrap();
+            contract.wakes_at()
+        };
+        assert!(by(1 << 40) > by(1 << 20));
+    }
+
+    #[test]
+    fn a_budget_that_pays_no_period_refuses_and_one_that_pays_some_hosts_for_those() {
+        let price = 1_000 * DAT;
+        let bytes = crate::GIB;
+        let a_period = payout::due(1, price, bytes, &PARAMS).unwrap();
+        let accept = |mut budget| {
+            let mut contract = Contract::drawn(0, "bob", bytes, price, 0, &PARAMS);
+            contract.take(1, &PARAMS).unwrap();
+            contract.accept(0, &segments(bytes), &hoster(3), &mut budget, 1_000, 20, &PARAMS)
+        };
+        assert_eq!(accept(a_period - 1), Err(WrongState::NothingLeft));
+        let some = accept(2 * a_period + 1).unwrap();
+        assert_eq!(some.until - some.first, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_paid_and_what_returns_is_what_was_reserved(
+            price in 1u128..10_000 * DAT, bytes in 1u64..1 << 40, phase in 0u32..10, accepted in 20u32..1_000, term in 20u32..500,
+            missed in proptest::collection::vec(any::<bool>(), 60), ended in proptest::option::of(0u32..500),
+        ) {
+            let hoster = hoster(phase);
+            let mut contract = Contract::drawn(0, "bob", bytes, price, accepted - 2, &PARAMS);
+            contract.take(accepted - 1, &PARAMS).unwrap();
+            let locked = payout::budget(1, price, bytes, term, &PARAMS).unwrap();
+            let mut budget = locked;
+            let ends = accepted + term;
+            let mut holding = contract.accept(0, &segments(bytes), &hoster, &mut budget, ends, accepted, &PARAMS).unwrap();
+            prop_assert_eq!(locked, budget + contract.reserve);
+
+            let mut paid = 0;
+            for now in accepted + 1..ends + 2 * PARAMS.period {
+                if ended == Some(now - accepted) && now < contract.wakes_at() {
+                    budget += contract.end_early(End::Forfeited, &mut holding, phase, now, &PARAMS).unwrap();
+                }
+                if let Some(number) = clock::open(phase, now, &PARAMS)
+                    && holding.is_covered_by(number) && clock::block_of(phase, number, &PARAMS) + 1 == now
+                    && !missed[(number - holding.first) as usize]
+                {
+                    prop_assert!(now < contract.wakes_at());
+                    holding.proven += 1;
+                    if number % 2 == 0 {
+                        let amount = contract.payable(holding.proven, &PARAMS);
+                        contract.paid += amount;
+                        paid += amount;
+                    }
+                }
+            }
+            let last = contract.payable(holding.proven, &PARAMS);
+            contract.paid += last;
+            paid += last;
+            budget += contract.reserve - contract.paid;
+            prop_assert_eq!(paid + budget, locked);
+            // Every proven period is paid in full: an honest hoster never loses to rounding or to how often it settles.
+            prop_assert_eq!(paid, payout::due(holding.proven, price, bytes, &PARAMS).unwrap());
+        }
+    }
+}

@@ -299,3 +299,96 @@ impl<Account: Ord + Clone> Request<Account> {
         self.resting.try_push(Resting { hoster, until }).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terms::Segment;
+    use alloc::vec;
+
+    const PARAMS: Params = Params::dev();
+    type Contracts = Vec<(ContractId, Contract<&'static str>)>;
+
+    fn request() -> Request<&'static str> {
+        let terms = Terms { replicas: 2, term: 100, max_price: 5 };
+        let segments = vec![Segment { bytes: 10, root: [0; 32] }].try_into().unwrap();
+        Request::open("alice", terms, segments, Sources::new(), 1_000, 10, &PARAMS)
+    }
+
+    fn drawn(id: ContractId, hoster: &'static str, now: Block) -> (ContractId, Contract<&'static str>) {
+        (id, Contract::drawn(0, hoster, 10, 1, now, &PARAMS))
+    }
+
+    #[test]
+    fn the_draw_comes_after_randomness_that_the_sponsor_could_not_know() {
+        let request = request();
+        assert_eq!(request.tasks(&[], request.wake - 1), []);
+        assert_eq!(request.wake, 10 + PARAMS.match_after);
+        assert_eq!(request.tasks(&[], request.wake), [Task::Draw(2)]);
+    }
+
+    #[test]
+    fn silence_and_slowness_free_the_replica_and_the_hoster_rests() {
+        let mut request = request();
+        request.drew(2, 2, None, 12, &PARAMS);
+        let contracts: Contracts = vec![drawn(1, "bob", 12), drawn(2, "carol", 12)];
+        let late = request.next_wake(&contracts, 12);
+        assert_eq!(request.tasks(&contracts, late), [Task::Drop(1, End::Silent), Task::Drop(2, End::Silent)]);
+        request.lost("bob", End::Silent, late, &PARAMS);
+        assert!(!request.may_draw(&"bob", &[], late) && request.may_draw(&"bob", &[], late + PARAMS.rest));
+        assert!(!request.may_draw(&"carol", &contracts[1..], late));
+        assert_eq!(request.vacancies(&contracts[1..]), 1);
+        assert_eq!(request.tasks(&contracts[1..][..0], late + PARAMS.match_after), [Task::Draw(2)]);
+    }
+
+    #[test]
+    fn fruitless_draws_wait_longer_and_longer_but_never_for_ever() {
+        let mut request = request();
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            request.drew(0, 2, Some(Why::NoSpace), 100, &PARAMS);
+            waits.push(request.waiting.unwrap().next - 100);
+        }
+        assert_eq!(waits[..4], [2, 4, 8, 16]);
+        assert_eq!(waits[9], PARAMS.retry_at_most);
+    }
+
+    #[test]
+    fn two_hosters_that_can_not_fetch_make_it_the_source_s_fault_until_somebody_can() {
+        let mut request = request();
+        request.lost("bob", End::Passed(Reason::Unreachable), 20, &PARAMS);
+        assert_eq!(request.waiting.unwrap().why, Why::Draw);
+        request.lost("carol", End::Passed(Reason::Unreachable), 21, &PARAMS);
+        assert_eq!(request.waiting.unwrap().why, Why::SourceUnreachable);
+        request.accepted(30);
+        request.vacated(31, &PARAMS);
+        assert_eq!((request.unreachable, request.ends), (0, Some(130)));
+    }
+
+    #[test]
+    fn a_root_is_wrong_when_two_hosters_say_so_and_none_has_it() {
+        let mut request = request();
+        request.lost("bob", End::Passed(Reason::RootMismatch), 20, &PARAMS);
+        assert!(!request.is_mismatched());
+        assert!(!request.may_draw(&"bob", &[], Block::MAX - 1));
+        request.lost("carol", End::Passed(Reason::RootMismatch), 20, &PARAMS);
+        assert!(request.is_mismatched());
+        request.accepted(30);
+        assert!(!request.is_mismatched());
+    }
+
+    #[test]
+    fn an_ended_term_closes_then_finishes_then_returns_the_rest() {
+        let mut request = request();
+        request.drew(2, 2, None, 12, &PARAMS);
+        request.accepted(20);
+        let mut contracts: Contracts = vec![drawn(1, "bob", 12), drawn(2, "carol", 115)];
+        contracts[0].1.state = State::Hosting { since: 20, over_after: 123 };
+        assert_eq!(request.tasks(&contracts, 120), [Task::Close, Task::Drop(2, End::Cancelled)]);
+        request.close(Closing::TermOver);
+        contracts.pop();
+        assert_eq!((request.tasks(&contracts, 120), request.next_wake(&contracts, 120)), (vec![], 124));
+        assert_eq!(request.tasks(&contracts, 124), [Task::Finish(1)]);
+        assert_eq!(request.tasks(&[], 124), [Task::Remove]);
+    }
+}

@@ -190,3 +190,47 @@ impl Terms {
 pub fn total_bytes(segments: &[Segment]) -> u64 {
     segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ordinary_public_addresses_are_dialled_on_a_stranger_s_word() {
+        let v4 = |ip: &str| Address::V4(ip.parse::<std::net::Ipv4Addr>().unwrap().octets(), 1);
+        let v6 = |ip: &str| Address::V6(ip.parse::<std::net::Ipv6Addr>().unwrap().octets(), 1);
+        for ip in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "198.18.0.1",
+            "192.0.2.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            assert!(!v4(ip).is_public(), "{ip}");
+        }
+        for ip in [
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "::ffff:127.0.0.1",
+            "2002:7f00:1::",
+            "2001::1",
+        ] {
+            assert!(!v6(ip).is_public(), "{ip}");
+        }
+        assert!(["8.8.8.8", "172.32.0.1", "100.128.0.1", "193.0.0.1"].iter().all(|ip| v4(ip).is_public()));
+        assert!(["2a00:1450::1", "2600::1"].iter().all(|ip| v6(ip).is_public()));
+        assert!(!Address::V4([8, 8, 8, 8], 0).is_public());
+    }
+}
