@@ -9,10 +9,10 @@
 
 use crate::{
     Balance, Block, ContractId, RequestId, clock,
-    hoster::{Holding, Holdings, Hoster},
+    hoster::{Holding, Holdings},
     params::Params,
     payout,
-    terms::Segments,
+    request::Request,
 };
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
@@ -132,7 +132,7 @@ pub enum WrongState {
     NothingLeft,
 }
 
-impl<Account> Contract<Account> {
+impl<Account: Ord + Clone> Contract<Account> {
     /// A contract for a hoster that was just drawn.
     pub fn drawn(request: RequestId, hoster: Account, bytes: u64, price: Balance, now: Block, params: &Params) -> Self {
         let answer_by = now.saturating_add(params.answer_within);
@@ -173,15 +173,14 @@ impl<Account> Contract<Account> {
         }
     }
 
-    /// The hoster has the data. Moves what the rest of the term costs, as far as it goes, from `budget` into the reserve, and gives
-    /// the holding that its challenges cover from the next one on.
+    /// The hoster has the data, and the request's term runs. Moves what the rest of the term costs, as far as it goes, from the
+    /// request's budget into the reserve, and gives the holding that the challenges of a hoster with this `phase` cover from the
+    /// next one on.
     pub fn accept(
         &mut self,
         id: ContractId,
-        segments: &Segments,
-        hoster: &Hoster,
-        budget: &mut Balance,
-        ends: Block,
+        request: &mut Request<Account>,
+        phase: Block,
         now: Block,
         params: &Params,
     ) -> Result<Holding, WrongState> {
@@ -190,19 +189,21 @@ impl<Account> Contract<Account> {
             State::Fetching { .. } => {}
             _ => return Err(WrongState::NotFetching),
         }
-        let first = clock::next(hoster.phase, now, params);
+        let first = clock::next(phase, now, params);
         // Challenges strictly before the end count.
-        let last = clock::next(hoster.phase, ends.saturating_sub(1), params);
-        let periods = payout::affordable(*budget, last.saturating_sub(first), self.price, self.bytes, params);
+        let last = clock::next(phase, request.ends_for(now).saturating_sub(1), params);
+        let wanted = last.saturating_sub(first);
+        let periods = payout::affordable(request.budget, wanted, self.price, self.bytes, params);
         let reserve = payout::due(periods, self.price, self.bytes, params)
             .filter(|_| periods > 0)
             .ok_or(WrongState::NothingLeft)?;
         let until = first + periods;
-        *budget -= reserve;
+        request.budget -= reserve;
+        request.accepted(now);
         self.reserve = reserve;
-        self.state = State::Hosting { since: now, over_after: clock::closes(hoster.phase, until - 1, params) };
+        self.state = State::Hosting { since: now, over_after: clock::closes(phase, until - 1, params) };
         let weight = self.price.saturating_mul(self.bytes.into());
-        Ok(Holding { contract: id, weight, segments: segments.clone(), first, until, proven: 0 })
+        Ok(Holding { contract: id, weight, segments: request.segments.clone(), first, until, proven: 0 })
     }
 
     /// What was earned and not yet paid.
@@ -246,39 +247,18 @@ pub fn remove_holding(holdings: &mut Holdings, contract: ContractId) -> Option<H
 mod tests {
     use super::*;
     use crate::{
-        hoster::Standing,
         params::DAT,
-        terms::{Offer, Segment},
+        terms::{Segment, Sources, Terms},
     };
     use alloc::vec;
-    use bounded_collections::BoundedVec;
     use proptest::prelude::*;
 
     const PARAMS: Params = Params::dev();
 
-    fn hoster(phase: Block) -> Hoster {
-        let offer = Offer {
-            space: u64::MAX,
-            price: 1,
-            max_term: 100,
-            region: None,
-            noise_key: [0; 32],
-            addresses: BoundedVec::new(),
-        };
-        Hoster {
-            offer,
-            standing: Standing::Open,
-            phase,
-            bond: PARAMS.bond,
-            used: 0,
-            contracts: 0,
-            owes_from: 0,
-            silent: 0,
-        }
-    }
-
-    fn segments(bytes: u64) -> Segments {
-        vec![Segment { bytes, root: [0; 32] }].try_into().unwrap()
+    fn request(bytes: u64, term: Block, budget: Balance) -> Request<&'static str> {
+        let segments = vec![Segment { bytes, root: [0; 32] }].try_into().unwrap();
+        let terms = Terms { replicas: 1, term, max_price: Balance::MAX };
+        Request::open("alice", terms, segments, Sources::new(), budget, 0, &PARAMS)
     }
 
     #[test]
@@ -291,9 +271,9 @@ mod tests {
         let mut fetching = drawn;
         fetching.take(last, &PARAMS).unwrap();
         let last = fetching.wakes_at() - 1;
-        let mut budget = DAT;
-        let late = fetching.accept(0, &segments(10), &hoster(0), &mut budget, 1_000, last + 1, &PARAMS);
-        assert_eq!((late, budget), (Err(WrongState::TooLate(last)), DAT));
+        let mut request = request(10, 1_000, DAT);
+        let late = fetching.accept(0, &mut request, 0, last + 1, &PARAMS);
+        assert_eq!((late, request.budget), (Err(WrongState::TooLate(last)), DAT));
     }
 
     #[test]
@@ -311,10 +291,10 @@ mod tests {
         let price = 1_000 * DAT;
         let bytes = crate::GIB;
         let a_period = payout::due(1, price, bytes, &PARAMS).unwrap();
-        let accept = |mut budget| {
+        let accept = |budget| {
             let mut contract = Contract::drawn(0, "bob", bytes, price, 0, &PARAMS);
             contract.take(1, &PARAMS).unwrap();
-            contract.accept(0, &segments(bytes), &hoster(3), &mut budget, 1_000, 20, &PARAMS)
+            contract.accept(0, &mut request(bytes, 1_000, budget), 3, 20, &PARAMS)
         };
         assert_eq!(accept(a_period - 1), Err(WrongState::NothingLeft));
         let some = accept(2 * a_period + 1).unwrap();
@@ -327,19 +307,19 @@ mod tests {
             price in 1u128..10_000 * DAT, bytes in 1u64..1 << 40, phase in 0u32..10, accepted in 20u32..1_000, term in 20u32..500,
             missed in proptest::collection::vec(any::<bool>(), 60), ended in proptest::option::of(0u32..500),
         ) {
-            let hoster = hoster(phase);
             let mut contract = Contract::drawn(0, "bob", bytes, price, accepted - 2, &PARAMS);
             contract.take(accepted - 1, &PARAMS).unwrap();
             let locked = payout::budget(1, price, bytes, term, &PARAMS).unwrap();
-            let mut budget = locked;
-            let ends = accepted + term;
-            let mut holding = contract.accept(0, &segments(bytes), &hoster, &mut budget, ends, accepted, &PARAMS).unwrap();
-            prop_assert_eq!(locked, budget + contract.reserve);
+            let mut request = request(bytes, term, locked);
+            let mut holding = contract.accept(0, &mut request, phase, accepted, &PARAMS).unwrap();
+            prop_assert_eq!(locked, request.budget + contract.reserve);
 
+            let ends = accepted + term;
+            prop_assert_eq!(request.ends, Some(ends));
             let mut paid = 0;
             for now in accepted + 1..ends + 2 * PARAMS.period {
                 if ended == Some(now - accepted) && now < contract.wakes_at() {
-                    budget += contract.end_early(End::Forfeited, &mut holding, phase, now, &PARAMS).unwrap();
+                    request.budget += contract.end_early(End::Forfeited, &mut holding, phase, now, &PARAMS).unwrap();
                 }
                 if let Some(number) = clock::open(phase, now, &PARAMS)
                     && holding.is_covered_by(number) && clock::block_of(phase, number, &PARAMS) + 1 == now
@@ -357,8 +337,8 @@ mod tests {
             let last = contract.payable(holding.proven, &PARAMS);
             contract.paid += last;
             paid += last;
-            budget += contract.reserve - contract.paid;
-            prop_assert_eq!(paid + budget, locked);
+            request.budget += contract.reserve - contract.paid;
+            prop_assert_eq!(paid + request.budget, locked);
             // Every proven period is paid in full: an honest hoster never loses to rounding or to how often it settles.
             prop_assert_eq!(paid, payout::due(holding.proven, price, bytes, &PARAMS).unwrap());
         }
