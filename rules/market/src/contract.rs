@@ -248,9 +248,10 @@ mod tests {
     use super::*;
     use crate::{
         params::DAT,
-        terms::{Segment, Sources, Terms},
+        terms::{Sources, Terms},
     };
     use alloc::vec;
+    use datdot_proof::segment::Segment;
     use proptest::prelude::*;
 
     const PARAMS: Params = Params::dev();

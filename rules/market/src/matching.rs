@@ -6,6 +6,7 @@
 
 use crate::{Balance, Block, hoster::Hoster, params::Params, request::Why};
 use alloc::vec::Vec;
+use datdot_proof::challenge::Dice;
 
 /// What a replica needs of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,37 +55,15 @@ pub fn draw<Account: Ord + Clone>(
     // The ledger's order of candidates is an accident of its storage.
     pool.sort_by(|a, b| a.0.cmp(b.0));
     let mut drawn = Vec::new();
-    while (drawn.len() as u32) < vacancies && !pool.is_empty() {
-        let at = pick(&pool, seed, drawn.len() as u32);
-        drawn.push(pool.swap_remove(at).0.clone());
-        pool.sort_by(|a, b| a.0.cmp(b.0));
+    let mut dice = Dice::new(seed);
+    while (drawn.len() as u32) < vacancies
+        && let Some((at, _)) = dice.pick(pool.iter().map(|(_, free)| u128::from(*free)))
+    {
+        drawn.push(pool.remove(at).0.clone());
     }
     let why = ((drawn.len() as u32) < vacancies)
         .then(|| failed.most().unwrap_or(if drawn.is_empty() { Why::NoOffers } else { Why::NoOtherHosters }));
     (drawn, why)
-}
-
-/// One of the pool, with a chance proportional to its weight. At most 64 weights of 64 bits sum to less than 2^70, so taking 128 random
-/// bits modulo the sum prefers nobody by more than 2^-58.
-fn pick<Account>(pool: &[(&Account, u64)], seed: [u8; 32], turn: u32) -> usize {
-    let total: u128 = pool.iter().map(|(_, weight)| u128::from(*weight).max(1)).sum();
-    let mut left = dice(&seed, turn) % total.max(1);
-    for (at, (_, weight)) in pool.iter().enumerate() {
-        let weight = u128::from(*weight).max(1);
-        if left < weight {
-            return at;
-        }
-        left -= weight;
-    }
-    pool.len() - 1
-}
-
-/// 128 random bits: the start of BLAKE2b-256("datdot/draw" ‖ seed ‖ turn as u32 LE).
-fn dice(seed: &[u8; 32], turn: u32) -> u128 {
-    let mut hash = blake2b_simd::Params::new().hash_length(32).to_state();
-    hash.update(b"datdot/draw").update(seed).update(&turn.to_le_bytes());
-    let hash = hash.finalize();
-    u128::from_le_bytes(core::array::from_fn(|i| hash.as_bytes()[i]))
 }
 
 #[derive(Default)]

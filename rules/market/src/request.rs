@@ -303,8 +303,8 @@ impl<Account: Ord + Clone> Request<Account> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terms::Segment;
     use alloc::vec;
+    use datdot_proof::segment::Segment;
 
     const PARAMS: Params = Params::dev();
     type Contracts = Vec<(ContractId, Contract<&'static str>)>;

@@ -4,7 +4,10 @@ use crate::{Balance, Block, MAX_FEEDS, MAX_REPLICAS, MAX_SOURCES, params::Params
 use alloc::vec::Vec;
 use bounded_collections::{BoundedVec, ConstU32};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
-use datdot_proof::head::SignedHead;
+use datdot_proof::{
+    head::SignedHead,
+    segment::{MAX_SEGMENT_BYTES, Segment},
+};
 use scale_info::TypeInfo;
 
 /// Where a peer can be dialled over TCP. A stranger's word: see [`Address::is_public`].
@@ -42,15 +45,6 @@ pub struct Offer {
     pub noise_key: [u8; 32],
     /// Where its peer listens.
     pub addresses: BoundedVec<Address, ConstU32<MAX_SOURCES>>,
-}
-
-/// Bytes of one feed that are hosted and proven together: the blocks `0..length` of its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
-pub struct Segment {
-    /// Length of the concatenated blocks in bytes, at least 1.
-    pub bytes: u64,
-    /// BLAKE3 hash of the concatenated blocks.
-    pub root: [u8; 32],
 }
 
 /// A feed to host: its key, the signed head that the contract is about, and the root of its bytes.
@@ -100,8 +94,8 @@ pub enum BadTerms {
     /// Nobody to fetch from.
     #[error("a request names 1 to {MAX_SOURCES} sources")]
     Sources,
-    /// Too large to be counted.
-    #[error("the amounts are too large")]
+    /// Too large to be proven or counted.
+    #[error("a feed can have at most 16 TiB, and the cost must fit into 128 bits")]
     TooLarge,
 }
 
@@ -178,6 +172,9 @@ impl Terms {
             let bytes = feed.head.bytes().map_err(|_| BadTerms::TooLarge)?;
             if bytes == 0 {
                 return Err(BadTerms::Feeds);
+            }
+            if bytes > MAX_SEGMENT_BYTES {
+                return Err(BadTerms::TooLarge);
             }
             total = total.checked_add(bytes).ok_or(BadTerms::TooLarge)?;
             segments.push(Segment { bytes, root: feed.root });
