@@ -1,1 +1,4 @@
+//! The `datdot` command.
+#![allow(dead_code)]
+mod parse;
 fn main() {}

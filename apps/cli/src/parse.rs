@@ -1,0 +1,14 @@
+//! What people type, turned into values. Each error says what would have been right.
+
+mod decimal;
+mod endpoint;
+mod feed_key;
+mod money;
+mod size;
+mod span;
+
+pub use endpoint::Endpoint;
+pub use feed_key::FeedKey;
+pub use money::Money;
+pub use size::Size;
+pub use span::Span;

@@ -1,0 +1,86 @@
+//! Where a peer listens: `HOST:PORT`.
+
+use std::{
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+    str::FromStr,
+};
+
+/// A host, by name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// Not an endpoint.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEndpoint {
+    /// No `HOST:PORT`.
+    #[error("`{0}` is not HOST:PORT: write for example 203.0.113.7:4977, [2001:db8::7]:4977 or host.example:4977")]
+    Form(String),
+    /// No such host.
+    #[error("the host of {0} can't be found: is the name right, and is this computer online?")]
+    NotFound(Endpoint),
+}
+
+impl Endpoint {
+    /// Looks the host up. One address is enough: the first is taken.
+    pub fn resolve(&self) -> Result<SocketAddr, BadEndpoint> {
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        addresses.ok().and_then(|mut all| all.next()).ok_or_else(|| BadEndpoint::NotFound(self.clone()))
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = BadEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, BadEndpoint> {
+        let bad = || BadEndpoint::Form(text.into());
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Some(address.port())
+                .filter(|&port| port != 0)
+                .ok_or_else(bad)
+                .map(|port| Self { host: address.ip().to_string(), port });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(bad)?;
+        if host.is_empty() || !host.chars().all(is_name) {
+            return Err(bad());
+        }
+        Ok(Self { host: host.into(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_of_both_kinds_are_understood() {
+        for text in ["203.0.113.7:4977", "[2001:db8::7]:4977", "host.example:4977", "localhost:1"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        let endpoint: Endpoint = "127.0.0.1:4977".parse().unwrap();
+        assert_eq!(endpoint.resolve(), Ok("127.0.0.1:4977".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_missing_or_impossible_port_is_refused_with_an_example() {
+        for text in ["127.0.0.1", "host:", "host:0", "host:99999", ":80", "a b:80", "2001:db8::7:4977", "127.0.0.1:0"] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains("203.0.113.7:4977"), "{text}: {error}");
+        }
+    }
+}
