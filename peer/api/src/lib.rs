@@ -1,1 +1,43 @@
-//! Requests and replies between the daemon and its faces
+//! What the daemon and its faces (command line, dashboard) say to each other: JSON over HTTP on loopback.
+//!
+//! ```text
+//! GET    /v1/status     Status                        all there is to see, with the reason for whatever waits
+//! POST   /v1/host       HostOrder     -> OfferStatus   post or change the offer
+//! DELETE /v1/host                    -> Accepted      take nothing new; the bond returns with the last contract
+//! POST   /v1/quote      QuoteOrder    -> Quote         signs nothing
+//! POST   /v1/publish    PublishOrder  -> lines of Progress
+//! POST   /v1/request    RequestOrder  -> lines of Progress
+//! POST   /v1/get        GetOrder      -> lines of Progress
+//! GET    /v1/follow/ID               -> lines of Progress, for a request opened before
+//! POST   /v1/cancel     CancelOrder   -> Accepted
+//! GET    /v1/wallet     Wallet
+//! POST   /v1/send       SendOrder     -> Accepted
+//! GET    /v1/events     lines of Told: the last ones, then each as it happens
+//! ```
+//!
+//! Every call carries `authorization: Bearer TOKEN`; url and token are in [`discovery`]'s file, which only its user can
+//! read. A refusal is an HTTP status of 400 or above with a [`Refusal`]. *Lines* are JSON, one a line, as they happen;
+//! dropping the connection stops listening, never the work.
+//!
+//! Amounts of money are in the ledger's smallest unit, as strings ([`Amount`]): JavaScript's numbers end at 2^53.
+
+pub mod amount;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod discovery;
+pub mod event;
+pub mod key;
+pub mod order;
+pub mod status;
+
+pub use amount::Amount;
+#[cfg(feature = "client")]
+pub use client::{Client, ClientError};
+pub use discovery::Discovery;
+pub use event::{Event, Told};
+pub use key::Key;
+pub use order::{
+    Accepted, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder, Refusal,
+    RequestOrder, SendOrder, Wallet, Wanted,
+};
+pub use status::Status;
