@@ -309,3 +309,117 @@ pub enum HeadError {
     #[error("only heads with a single plain signature are supported")]
     UnknownSignature,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use codec::DecodeAll;
+    use ed25519_dalek::{Signer, SigningKey};
+    use proptest::prelude::*;
+
+    fn signed(length: u64, fork: u64, manifest: fn([u8; 32]) -> Manifest) -> ([u8; 32], SignedHead) {
+        let author = SigningKey::from_bytes(&[5; 32]);
+        let manifest = manifest(author.verifying_key().to_bytes());
+        let key = manifest.feed_key().unwrap_or(author.verifying_key().to_bytes());
+        let roots =
+            (0..length.count_ones()).map(|root| Root { hash: [root as u8; 32], size: u64::from(root) }).collect();
+        let mut head = SignedHead { fork, length, roots, manifest, signature: [0; 64] };
+        let tree_hash = crate::tree::tree_hash(&head.nodes().collect::<Vec<_>>());
+        head.signature = author.sign(&Head { fork, length, tree_hash }.signable(&key, &manifest)).to_bytes();
+        (key, head)
+    }
+
+    #[test]
+    fn namespaces_are_those_of_hypercore() {
+        assert_eq!((namespace(0), namespace(3), namespace(4)), (TREE, MANIFEST, DEFAULT_NAMESPACE));
+    }
+
+    #[test]
+    fn an_author_signs_heads_of_both_kinds() {
+        for manifest in [Manifest::v1, |_| Manifest::Compat] {
+            for length in [1, 2, 11, flat::MAX_LENGTH - 1, flat::MAX_LENGTH] {
+                let (key, head) = signed(length, 3, manifest);
+                let verified = head.verify::<Software>(&key).expect("it was signed");
+                assert_eq!((verified.length, verified.fork), (length, 3));
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_of_one_kind_does_not_count_as_the_other() {
+        let (key, head) = signed(3, 0, |_| Manifest::Compat);
+        let as_v1 = SignedHead { manifest: Manifest::v1(key), ..head };
+        assert_eq!(as_v1.verify::<Software>(&key), Err(HeadError::OtherFeed));
+        let key = as_v1.manifest.feed_key().expect("v1 has a key");
+        assert_eq!(as_v1.verify::<Software>(&key), Err(HeadError::WrongSignature));
+    }
+
+    #[test]
+    fn small_order_keys_sign_nothing() {
+        // With the neutral element as key and R, S = 0 fits every message unless the check is strict.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        assert!(!Software::ed25519_verify(&signature, b"anything", &neutral));
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        let (key, head) = signed(3, 0, Manifest::v1);
+        let of = |length, roots| SignedHead { length, roots, ..head.clone() }.verify::<Software>(&key);
+        let root = Root { hash: [0; 32], size: 1 };
+        assert_eq!(of(0, vec![]), Err(HeadError::Empty));
+        assert_eq!(of(1 << 41, vec![root]), Err(HeadError::TooLarge));
+        assert_eq!(of(3, vec![root]), Err(HeadError::WrongRoots { wanted: 2, got: 1 }));
+        assert_eq!(of(3, vec![Root { size: 1 << 63, ..root }; 2]), Err(HeadError::TooLarge));
+    }
+
+    #[test]
+    fn only_the_simple_wire_forms_are_read() {
+        let manifest = Manifest::v1([7; 32]);
+        let wire = manifest.to_wire().expect("v1 has a wire form");
+        assert_eq!(Manifest::from_wire(&wire), Ok(manifest));
+        assert_eq!(Manifest::from_wire(&wire[..69]), Err(HeadError::UnknownManifest));
+        assert_eq!(Manifest::from_wire(&[&wire[..], &[0]].concat()), Err(HeadError::UnknownManifest));
+        assert_eq!(Manifest::from_wire(&[]), Err(HeadError::UnknownManifest));
+        for byte in 0..6 {
+            let mut other = wire;
+            other[byte] ^= 2;
+            assert_eq!(Manifest::from_wire(&other), Err(HeadError::UnknownManifest));
+        }
+        for manifest in [manifest, Manifest::Compat] {
+            let wire = manifest.signature_to_wire(&[9; 64]);
+            assert_eq!(manifest.signature_from_wire(&wire), Ok([9; 64]));
+            assert_eq!(manifest.signature_from_wire(&wire[1..]), Err(HeadError::UnknownSignature));
+            assert_eq!(manifest.signature_from_wire(&[0; 66]), Err(HeadError::UnknownSignature));
+            assert_eq!(manifest.signature_from_wire(&[1, 0, 0]), Err(HeadError::UnknownSignature));
+        }
+    }
+
+    #[test]
+    fn the_largest_head_has_the_largest_encoding() {
+        let (_, head) = signed(flat::MAX_LENGTH - 1, u64::MAX, Manifest::v1);
+        assert_eq!(head.encode().len(), SignedHead::max_encoded_len());
+        assert_eq!(SignedHead::decode_all(&mut &head.encode()[..]), Ok(head));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_decode_to_more_than_they_should(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(head) = SignedHead::decode(&mut &bytes[..]) {
+                prop_assert!(head.roots.len() <= flat::MAX_ROOTS);
+                prop_assert!(head.verify::<Software>(&[1; 32]).is_err());
+            }
+        }
+
+        #[test]
+        fn no_head_panics(fork: u64, length: u64, sizes in prop::collection::vec(any::<u64>(), 0..70)) {
+            let roots: Vec<_> = sizes.into_iter().map(|size| Root { hash: [0; 32], size }).collect();
+            let head = SignedHead { fork, length, roots, manifest: Manifest::Compat, signature: [0; 64] };
+            prop_assert!(head.verify::<Software>(&[1; 32]).is_err());
+            prop_assert!(SignedHead::decode(&mut &head.encode()[..]).is_err() || head.check_shape().is_ok() || head.bytes().is_err() || length == 0);
+        }
+    }
+}

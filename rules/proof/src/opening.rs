@@ -173,6 +173,39 @@ impl<S: Source + ?Sized> Source for &mut S {
     }
 }
 
+/// A segment and its outboard in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory<'a> {
+    /// The segment's bytes.
+    pub content: &'a [u8],
+    /// Its outboard.
+    pub outboard: &'a [u8],
+}
+
+impl Source for InMemory<'_> {
+    type Error = TooShort;
+
+    fn content(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), TooShort> {
+        copy(self.content, offset, buffer)
+    }
+
+    fn outboard(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), TooShort> {
+        copy(self.outboard, offset, buffer)
+    }
+}
+
+fn copy(from: &[u8], offset: u64, buffer: &mut [u8]) -> Result<(), TooShort> {
+    let start = usize::try_from(offset).map_err(|_| TooShort)?;
+    let end = start.checked_add(buffer.len()).ok_or(TooShort)?;
+    buffer.copy_from_slice(from.get(start..end).ok_or(TooShort)?);
+    Ok(())
+}
+
+/// [`InMemory`] bytes end before the segment or its outboard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes in memory are fewer than the segment has")]
+pub struct TooShort;
+
 /// Why a chunk can't be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MakeError<E> {
@@ -231,4 +264,203 @@ pub enum OpeningError {
     /// Chunk and siblings lead to another root.
     #[error("the chunk is not the one that belongs there")]
     Mismatch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{outboard, segment::MAX_SEGMENT_BYTES};
+    use alloc::{vec, vec::Vec};
+    use codec::DecodeAll;
+    use proptest::prelude::*;
+
+    /// A segment of bytes that differ everywhere.
+    struct Stored {
+        segment: Segment,
+        content: Vec<u8>,
+        outboard: Vec<u8>,
+    }
+
+    impl Stored {
+        fn of(bytes: usize) -> Stored {
+            let mut content = vec![0; bytes];
+            blake3::Hasher::new().finalize_xof().fill(&mut content);
+            let (_, outboard) = outboard::build(&content).expect("the length is within bounds");
+            let root = *blake3::hash(&content).as_bytes();
+            Stored { segment: Segment { bytes: bytes as u64, root }, content, outboard }
+        }
+
+        fn open(&self, chunk: u64) -> Result<Opening, MakeError<TooShort>> {
+            let mut source = InMemory { content: &self.content, outboard: &self.outboard };
+            Opening::make(&self.segment, chunk, &mut source)
+        }
+
+        /// Checks every way to change or misplace the opening that is not a change of a bit.
+        fn refuses_other_shapes(&self, chunk: u64, opening: &Opening) {
+            let refused = |change: &dyn Fn(&mut Opening)| {
+                let mut changed = opening.clone();
+                change(&mut changed);
+                changed.check(&self.segment, chunk).expect_err("it has another shape")
+            };
+            let (size, path) = (opening.chunk.len(), opening.siblings.len());
+            let chunk_size = |got| OpeningError::ChunkSize { wanted: size, got };
+            let siblings = |got| OpeningError::Siblings { wanted: path, got };
+            assert_eq!(refused(&|opening| opening.chunk.push(0)), chunk_size(size + 1));
+            assert_eq!(refused(&|opening| opening.chunk.truncate(size - 1)), chunk_size(size - 1));
+            assert_eq!(refused(&|opening| opening.chunk.clear()), chunk_size(0));
+            assert_eq!(refused(&|opening| opening.siblings.push([0; 32])), siblings(path + 1));
+            if path > 0 {
+                assert_eq!(refused(&|opening| opening.siblings.truncate(path - 1)), siblings(path - 1));
+            }
+            if path > 1 {
+                assert_eq!(refused(&|opening| opening.siblings.swap(0, path - 1)), OpeningError::Mismatch);
+            }
+            let chunks = self.segment.chunks();
+            assert!(opening.check(&self.segment, chunk ^ 1).is_err());
+            assert_eq!(opening.check(&self.segment, chunks), Err(OpeningError::NoSuchChunk { chunk: chunks, chunks }));
+        }
+    }
+
+    #[test]
+    fn every_chunk_opens_at_every_border() {
+        let borders = [1, 1024, 2048, 3072, 5 << 10, 16 << 10, 32 << 10, 48 << 10, 100_000, 128 << 10, 200 << 10];
+        for bytes in borders.into_iter().flat_map(|border| [border - 1, border, border + 1]).filter(|bytes| *bytes > 0)
+        {
+            let stored = Stored::of(bytes);
+            for chunk in 0..stored.segment.chunks() {
+                let opening = stored.open(chunk).expect("nothing is damaged");
+                assert_eq!(opening.check(&stored.segment, chunk), Ok(()), "chunk {chunk} of {bytes} bytes");
+                stored.refuses_other_shapes(chunk, &opening);
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_open_through_several_rows() {
+        // 128 and 129 groups, 128 runs and a bit: the outboard gets its second row, and its rows ragged ends.
+        for bytes in [(2 << 20) - 1, 2 << 20, (2 << 20) + 1, (5 << 20) + 12_345, (6 << 20) + 16_385] {
+            let stored = Stored::of(bytes);
+            let last = stored.segment.chunks() - 1;
+            for chunk in (0..last).step_by(97).chain([last - 1, last]) {
+                let opening = stored.open(chunk).expect("nothing is damaged");
+                assert_eq!(opening.check(&stored.segment, chunk), Ok(()), "chunk {chunk} of {bytes} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_is_found() {
+        for (bytes, chunk) in [(1, 0), (1024, 0), (1025, 1), (5000, 2), (5000, 4), (40_000, 17)] {
+            let stored = Stored::of(bytes);
+            let mut opening = stored.open(chunk).expect("nothing is damaged");
+            for bit in 0..8 * opening.chunk.len() {
+                opening.chunk[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(opening.check(&stored.segment, chunk), Err(OpeningError::Mismatch));
+                opening.chunk[bit / 8] ^= 1 << (bit % 8);
+            }
+            for bit in 0..256 * opening.siblings.len() {
+                opening.siblings[bit / 256][bit % 256 / 8] ^= 1 << (bit % 8);
+                assert_eq!(opening.check(&stored.segment, chunk), Err(OpeningError::Mismatch));
+                opening.siblings[bit / 256][bit % 256 / 8] ^= 1 << (bit % 8);
+            }
+            assert_eq!(opening.check(&stored.segment, chunk), Ok(()));
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_shown_of_segments_without_bytes_or_beyond_bounds() {
+        for bytes in [0, MAX_SEGMENT_BYTES + 1, u64::MAX] {
+            let segment = Segment { bytes, root: [0; 32] };
+            let opening = Opening { chunk: vec![], siblings: vec![] };
+            assert_eq!(opening.check(&segment, 0), Err(OpeningError::NotASegment { bytes }));
+            let mut nothing = InMemory { content: &[], outboard: &[] };
+            assert!(matches!(Opening::make(&segment, 0, &mut nothing), Err(MakeError::Question(_))));
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_not_taken_for_a_whole_segment() {
+        // BLAKE3 hashes the only chunk of an input with a flag of its own.
+        let stored = Stored::of(3000);
+        let part = Segment { bytes: 1024, root: subtree(0, &stored.content[..1024]) };
+        let opening = Opening { chunk: stored.content[..1024].to_vec(), siblings: vec![] };
+        assert_eq!(opening.check(&part, 0), Err(OpeningError::Mismatch));
+    }
+
+    #[test]
+    fn the_largest_opening_has_the_largest_encoding() {
+        let largest = Opening { chunk: vec![7; 1024], siblings: vec![[9; 32]; MAX_SIBLINGS] };
+        assert_eq!(largest.encode().len(), Opening::max_encoded_len());
+        assert_eq!(Opening::decode_all(&mut &largest.encode()[..]), Ok(largest));
+        let too_large = Opening { chunk: vec![7; 1025], siblings: vec![] };
+        assert!(Opening::decode(&mut &too_large.encode()[..]).is_err());
+        let too_long = Opening { chunk: vec![], siblings: vec![[9; 32]; MAX_SIBLINGS + 1] };
+        assert!(Opening::decode(&mut &too_long.encode()[..]).is_err());
+    }
+
+    fn any_opening() -> impl Strategy<Value = Opening> {
+        let siblings = prop::collection::vec(any::<[u8; 32]>(), 0..MAX_SIBLINGS + 3);
+        let chunk =
+            prop_oneof![Just(1024), 0..1100usize].prop_flat_map(|bytes| prop::collection::vec(any::<u8>(), bytes));
+        (chunk, siblings).prop_map(|(chunk, siblings)| Opening { chunk, siblings })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn honest_openings_pass_and_changed_ones_do_not(bytes in 1..200_000usize, at: prop::sample::Index, bit: prop::sample::Index) {
+            let stored = Stored::of(bytes);
+            let chunk = at.index(stored.segment.chunks() as usize) as u64;
+            let mut opening = stored.open(chunk).expect("nothing is damaged");
+            prop_assert_eq!(opening.check(&stored.segment, chunk), Ok(()));
+            let chunk_bits = 8 * opening.chunk.len();
+            match bit.index(chunk_bits + 256 * opening.siblings.len()) {
+                bit if bit < chunk_bits => opening.chunk[bit / 8] ^= 1 << (bit % 8),
+                bit => opening.siblings.as_flattened_mut()[(bit - chunk_bits) / 8] ^= 1 << (bit % 8),
+            }
+            prop_assert_eq!(opening.check(&stored.segment, chunk), Err(OpeningError::Mismatch));
+        }
+
+        #[test]
+        fn damage_is_found_where_it_is(bytes in 1..3_000_000usize, at: prop::sample::Index, bit in 0..8u32) {
+            let mut stored = Stored::of(bytes);
+            let byte = at.index(bytes);
+            stored.content[byte] ^= 1u8 << bit;
+            let (start, end) = (byte - byte % 16_384, bytes.min(byte - byte % 16_384 + 16_384));
+            let damaged = Err(MakeError::DamagedContent { start: start as u64, end: end as u64 });
+            for chunk in start.div_ceil(1024)..end.div_ceil(1024) {
+                prop_assert_eq!(stored.open(chunk as u64), damaged.clone());
+            }
+            if start > 0 {
+                prop_assert!(stored.open(0).is_ok());
+            }
+            stored.content[byte] ^= 1u8 << bit;
+            if !stored.outboard.is_empty() {
+                // Every opening reads the last hash of the last row.
+                *stored.outboard.last_mut().expect("it is not empty") ^= 1u8 << bit;
+                prop_assert_eq!(stored.open((byte / 1024) as u64), Err(MakeError::DamagedOutboard));
+            }
+        }
+
+        #[test]
+        fn no_opening_panics(opening in any_opening(), bytes in prop_oneof![1..1u64 << 20, any::<u64>()], chunk in prop_oneof![0..1024u64, any::<u64>()]) {
+            let segment = Segment { bytes, root: [0; 32] };
+            prop_assert!(opening.check(&segment, chunk).is_err());
+            // The right shape by force, so that hashing is reached.
+            let (bytes, chunk) = (bytes % MAX_SEGMENT_BYTES + 1, chunk % (bytes % MAX_SEGMENT_BYTES + 1).div_ceil(CHUNK_BYTES));
+            let segment = Segment { bytes, root: [0; 32] };
+            let mut forced = opening;
+            forced.chunk.resize(segment.chunk_bytes(chunk).expect("the chunk is in the segment"), 0);
+            forced.siblings.resize(Path { index: chunk, count: segment.chunks() }.count(), [0; 32]);
+            prop_assert_eq!(forced.check(&segment, chunk), Err(OpeningError::Mismatch));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..1500)) {
+            if let Ok(opening) = Opening::decode(&mut &bytes[..]) {
+                prop_assert!(opening.encoded_size() <= Opening::max_encoded_len());
+            }
+        }
+    }
 }

@@ -99,3 +99,109 @@ pub enum ProofError {
         why: OpeningError,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        challenge::{Holding, positions},
+        opening::{InMemory, TooShort},
+        outboard,
+        segment::{CHUNK_BYTES, MAX_SEGMENT_BYTES, MAX_SIBLINGS},
+    };
+    use alloc::vec;
+    use codec::DecodeAll;
+    use proptest::prelude::*;
+
+    /// One segment with its bytes and outboard.
+    type Stored = (Segment, Vec<u8>, Vec<u8>);
+
+    fn stored(bytes: usize, filling: u8) -> Stored {
+        let content: Vec<_> = (0..bytes).map(|at| filling.wrapping_add((at / 1024) as u8)).collect();
+        let (root, outboard) = outboard::build(&content).expect("the length is within bounds");
+        (Segment { bytes: bytes as u64, root }, content, outboard)
+    }
+
+    fn source<'a>(stored: &'a [Stored], at: &Position) -> Result<InMemory<'a>, TooShort> {
+        let (_, content, outboard) = &stored[at.place];
+        Ok(InMemory { content, outboard })
+    }
+
+    fn honest(seed: u8) -> (Vec<Stored>, Vec<Position>, Proof) {
+        let stored = vec![stored(1, 1), stored(70_000, 2), stored(3000, 3)];
+        let segments: Vec<_> = stored.iter().map(|(segment, ..)| *segment).collect();
+        let positions = positions(&[seed; 32], &[Holding { pay: 1, segments: &segments }], DRAWS);
+        let proof = Proof::make(&positions, |at| source(&stored, at)).expect("nothing is damaged");
+        (stored, positions, proof)
+    }
+
+    #[test]
+    fn an_honest_hoster_passes_and_an_answer_to_another_challenge_does_not() {
+        let (_, positions, proof) = honest(1);
+        assert_eq!(proof.check(&positions), Ok(()));
+        let (_, others, other) = honest(2);
+        assert!(proof.check(&others).is_err() && other.check(&positions).is_err());
+    }
+
+    #[test]
+    fn a_refusal_says_which_position_is_wrong() {
+        let (_, positions, proof) = honest(1);
+        for (at, position) in positions.iter().enumerate() {
+            let mut changed = proof.clone();
+            changed.openings[at].chunk[0] ^= 1;
+            let why = OpeningError::Mismatch;
+            assert_eq!(changed.check(&positions), Err(ProofError::Opening { at: *position, why }));
+        }
+        let mut fewer = proof.clone();
+        fewer.openings.pop();
+        assert_eq!(
+            fewer.check(&positions),
+            Err(ProofError::Count { wanted: positions.len(), got: positions.len() - 1 })
+        );
+    }
+
+    #[test]
+    fn a_hoster_sees_damage_before_the_ledger_does() {
+        let (mut stored, positions, _) = honest(1);
+        let at = *positions.iter().find(|at| at.place == 1).expect("most bytes are in segment 1");
+        stored[1].1[(at.chunk * CHUNK_BYTES) as usize] ^= 1;
+        let refused = Proof::make(&positions, |at| source(&stored, at)).expect_err("a chunk is damaged");
+        assert_eq!(refused.at.place, 1);
+        assert!(matches!(refused.why, MakeError::DamagedContent { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_proof_over_64_gib_is_under_30_kb() {
+        let opening = |bytes: u64| {
+            let siblings = vec![[1; 32]; crate::segment::Path { index: 0, count: bytes / CHUNK_BYTES }.count()];
+            Opening { chunk: vec![1; 1024], siblings }
+        };
+        let size = |bytes| Proof { openings: vec![opening(bytes); DRAWS] }.encode().len();
+        assert_eq!(size(1 << 30), 1 + 16 * (2 + 1024 + 1 + 20 * 32));
+        assert!(size(64 << 30) < 30_000, "{} bytes", size(64 << 30));
+        assert_eq!(size(MAX_SEGMENT_BYTES), Proof::max_encoded_len());
+    }
+
+    #[test]
+    fn proofs_decode_as_they_were_and_no_larger_ones_do() {
+        let (_, _, proof) = honest(1);
+        assert_eq!(Proof::decode_all(&mut &proof.encode()[..]), Ok(proof));
+        let opening = Opening { chunk: vec![], siblings: vec![] };
+        let too_many = Proof { openings: vec![opening; DRAWS + 1] };
+        assert!(Proof::decode(&mut &too_many.encode()[..]).is_err());
+        let claims_4_gib = [&[4u8][..], &codec::Compact(u32::MAX).encode()].concat();
+        assert!(Proof::decode(&mut &claims_4_gib[..]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000), count in 0..=DRAWS as u8) {
+            let bytes = [vec![count << 2], bytes].concat();
+            if let Ok(proof) = Proof::decode(&mut &bytes[..]) {
+                let (_, positions, _) = honest(1);
+                prop_assert!(proof.check(&positions).is_err());
+                prop_assert!(proof.openings.iter().all(|opening| opening.siblings.len() <= MAX_SIBLINGS));
+            }
+        }
+    }
+}

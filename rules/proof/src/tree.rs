@@ -193,3 +193,109 @@ pub enum TreeError {
     #[error("the tree is larger than a feed can be")]
     TooLarge,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{vec, vec::Vec};
+    use proptest::prelude::*;
+
+    /// All nodes of a feed, by index.
+    fn feed(blocks: &[Vec<u8>]) -> (Roots, Vec<Node>) {
+        let (mut roots, mut nodes) = (Roots::new(), Vec::new());
+        for (block, content) in blocks.iter().enumerate() {
+            let leaf = Node::leaf(block as u64, content);
+            nodes.push(leaf);
+            nodes.extend(roots.push(leaf).expect("blocks come in order"));
+        }
+        nodes.sort_by_key(|node| node.index);
+        (roots, nodes)
+    }
+
+    fn node(nodes: &[Node], index: u64) -> Node {
+        nodes[nodes.binary_search_by_key(&index, |node| node.index).expect("the node is in the tree")]
+    }
+
+    fn blocks() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..70)
+    }
+
+    #[test]
+    fn only_the_next_node_can_be_appended() {
+        let (roots, nodes) = feed(&vec![vec![1]; 6]);
+        for wrong in [0, 3, 9, 14, u64::MAX] {
+            let mut changed = roots.clone();
+            assert!(changed.push(Node { index: wrong, size: 1, hash: [0; 32] }).is_err());
+            assert_eq!(changed, roots);
+        }
+        assert!(Roots::from_nodes(&[node(&nodes, 1), node(&nodes, 5)]).is_err(), "their parent is the root");
+        assert_eq!(Roots::from_nodes(&[node(&nodes, 3), node(&nodes, 9)]).as_ref(), Ok(&roots));
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_an_error() {
+        let huge = |index| Node { index, size: u64::MAX, hash: [0; 32] };
+        assert_eq!(Node::parent(&huge(0), &huge(2)), Err(TreeError::TooLarge));
+        let mut roots = Roots::new();
+        assert_eq!(roots.push(huge(0)), Ok(vec![]));
+        assert_eq!(roots.push(huge(2)), Err(TreeError::TooLarge));
+        assert_eq!(roots.nodes(), [huge(0)]);
+        assert_eq!(Roots::new().push(huge(2 * flat::MAX_LENGTH - 1)), Err(TreeError::TooLarge));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_block_climbs_to_its_root(blocks in blocks()) {
+            let (roots, nodes) = feed(&blocks);
+            prop_assert!(roots.nodes().iter().map(|root| root.index).eq(flat::full_roots(blocks.len() as u64)));
+            prop_assert_eq!(roots.bytes(), blocks.iter().map(|block| block.len() as u64).sum::<u64>());
+            for (block, content) in blocks.iter().enumerate() {
+                let leaf = Node::leaf(block as u64, content);
+                let root = roots.above(leaf.index).expect("the block is in the feed");
+                let mut siblings = Vec::new();
+                let mut at = leaf.index;
+                while at != root.index {
+                    siblings.push(node(&nodes, flat::sibling(at)));
+                    at = flat::parent(at);
+                }
+                prop_assert_eq!(check(&leaf, &siblings, root), Ok(()));
+                for changed in 0..siblings.len() {
+                    let mut siblings = siblings.clone();
+                    siblings[changed].hash[block % 32] ^= 1;
+                    prop_assert!(check(&leaf, &siblings, root).is_err());
+                    siblings[changed] = Node { index: siblings[changed].index ^ 2, ..siblings[changed] };
+                    prop_assert!(check(&leaf, &siblings, root).is_err());
+                    siblings.remove(changed);
+                    prop_assert!(check(&leaf, &siblings, root).is_err());
+                }
+            }
+        }
+
+        #[test]
+        fn an_upgrade_appends_subtrees_as_if_they_were_blocks(blocks in blocks(), start in 0..70usize) {
+            let (roots, nodes) = feed(&blocks);
+            let (mut upgraded, _) = feed(&blocks[..start.min(blocks.len())]);
+            while upgraded.length() < roots.length() {
+                // The largest subtree that begins here and ends within the feed.
+                let mut index = flat::leaf(upgraded.length());
+                while flat::is_left(index) && flat::end_block(flat::parent(index)) <= roots.length() {
+                    index = flat::parent(index);
+                }
+                upgraded.push(node(&nodes, index)).expect("it is the next node");
+            }
+            prop_assert_eq!(upgraded, roots);
+        }
+
+        #[test]
+        fn no_nodes_panic(nodes in prop::collection::vec((any::<u64>(), any::<u64>()), 0..60), length in 0..4u64) {
+            let nodes: Vec<_> = nodes.into_iter().map(|(index, size)| Node { index, size, hash: [0; 32] }).collect();
+            let (mut roots, _) = feed(&vec![vec![]; length as usize]);
+            for node in &nodes {
+                let _ = (roots.push(*node), climb(*node, &nodes), check(node, &nodes, node), roots.above(node.index));
+            }
+            let _ = Roots::from_nodes(&nodes);
+        }
+    }
+}
