@@ -39,6 +39,12 @@ pub fn open(phase: Block, now: Block, params: &Params) -> Option<u32> {
     (asked < now && now <= closes(phase, number, params)).then_some(number)
 }
 
+/// The phase and the number of the challenge whose last block was the one before `now`.
+pub fn closed(now: Block, params: &Params) -> Option<(Block, u32)> {
+    let asked = now.checked_sub(params.deadline)?.checked_sub(1)?;
+    Some((asked % params.period, asked / params.period))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +58,16 @@ mod tests {
         assert_eq!(asked, 23);
         let answerable: alloc::vec::Vec<_> = (0..40).filter(|&now| open(3, now, &PARAMS) == Some(2)).collect();
         assert_eq!(answerable, [24, 25, 26, 27, 28]);
+    }
+
+    #[test]
+    fn every_window_closes_once() {
+        for phase in 0..PARAMS.period {
+            let ours = |now| closed(now, &PARAMS).filter(|(of, _)| *of == phase).map(|(_, number)| (number, now));
+            let seen: alloc::vec::Vec<_> = (0..50).filter_map(ours).collect();
+            assert!(seen.len() >= 4);
+            assert!(seen.iter().zip(0..).all(|(seen, n)| *seen == (n, closes(phase, n, &PARAMS) + 1)));
+        }
     }
 
     proptest! {

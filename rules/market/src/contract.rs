@@ -235,6 +235,19 @@ impl<Account: Ord + Clone> Contract<Account> {
         self.reserve = keep;
         Ok(returned)
     }
+
+    /// The last pay could not be delivered: it stays owed, and is tried again a period later.
+    pub fn defer(&mut self, now: Block, params: &Params) {
+        self.state = State::Ending { why: self.outcome(), over_after: now.saturating_add(params.period) };
+    }
+
+    /// Why it ended, for one that is over.
+    pub fn outcome(&self) -> End {
+        match self.state {
+            State::Ending { why, .. } => why,
+            _ => End::Completed,
+        }
+    }
 }
 
 /// Takes a contract's holding out, once it is over.

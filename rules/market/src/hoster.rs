@@ -124,6 +124,22 @@ impl Hoster {
         }
     }
 
+    /// Notes that a holding comes in whose first challenge is number `first`. After a time without anything to prove, what was owed
+    /// before is forgotten: misses count in a row.
+    pub fn takes_in(&mut self, holdings: &[Holding], first: u32) {
+        if !holdings.iter().any(|holding| holding.until >= first) {
+            self.owes_from = self.owes_from.max(first);
+        }
+    }
+
+    /// Notes that all its contracts lapsed after challenge `number`: its offer rests until it is posted again.
+    pub fn lapsed(&mut self, number: u32) {
+        self.owes_from = number.saturating_add(1);
+        if self.standing == Standing::Open {
+            self.standing = Standing::Away;
+        }
+    }
+
     /// The challenge that is due in block `now`: open, not answered, and covering something.
     pub fn due(&self, holdings: &[Holding], number: u32, now: Block, params: &Params) -> Result<(), NotDue> {
         if clock::open(self.phase, now, params) != Some(number) {
@@ -208,6 +224,15 @@ mod tests {
         assert_eq!(hoster.missed(&holdings, 2), 2);
         hoster.proved(&mut holdings, 3);
         assert_eq!(hoster.missed(&holdings, 4), 1);
+    }
+
+    #[test]
+    fn nothing_is_owed_for_a_time_without_holdings() {
+        let mut hoster = hoster();
+        hoster.takes_in(&[holding(1, 5)], 50);
+        assert_eq!(hoster.missed(&[holding(50, 60)], 50), 1);
+        hoster.takes_in(&[holding(50, 60)], 52);
+        assert_eq!(hoster.missed(&[holding(50, 60), holding(52, 60)], 52), 3);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`MAX_CANDIDATES`](crate::MAX_CANDIDATES) offers, which the ledger samples; among those that fit, distinct hosters are drawn with a chance
 //! proportional to their free bytes.
 
-use crate::{Balance, Block, hoster::Hoster, params::Params, request::Why};
+use crate::{Balance, Block, hoster::Hoster, params::Params, payout, request::Why};
 use alloc::vec::Vec;
 use datdot_proof::challenge::Dice;
 
@@ -17,16 +17,20 @@ pub struct Wanted {
     pub max_price: Balance,
     /// Blocks for which it would be hosted.
     pub term: Block,
+    /// Money that is left for it.
+    pub budget: Balance,
 }
 
 /// Why an offer doesn't fit, if it doesn't; in the order in which a sponsor would want to know.
-fn misfit(wanted: &Wanted, hoster: &Hoster) -> Option<Why> {
+fn misfit(wanted: &Wanted, hoster: &Hoster, params: &Params) -> Option<Why> {
     if hoster.offer.price > wanted.max_price {
         Some(Why::PriceTooLow)
     } else if hoster.offer.max_term < wanted.term {
         Some(Why::TermTooLong)
     } else if hoster.free() < wanted.bytes {
         Some(Why::NoSpace)
+    } else if payout::affordable(wanted.budget, 1, hoster.offer.price, wanted.bytes, params) == 0 {
+        Some(Why::BudgetSpent)
     } else {
         None
     }
@@ -46,7 +50,7 @@ pub fn draw<Account: Ord + Clone>(
     let mut pool = Vec::new();
     let mut failed = Failures::default();
     for (account, hoster) in candidates.iter().filter(|(_, hoster)| hoster.is_drawable(params)) {
-        match misfit(wanted, hoster) {
+        match misfit(wanted, hoster, params) {
             Some(why) => failed.count(why),
             None if !free_to_draw(account) => failed.count(Why::NoOtherHosters),
             None => pool.push((account, hoster.free())),
@@ -67,7 +71,7 @@ pub fn draw<Account: Ord + Clone>(
 }
 
 #[derive(Default)]
-struct Failures([(u32, Option<Why>); 4]);
+struct Failures([(u32, Option<Why>); 5]);
 
 impl Failures {
     fn count(&mut self, why: Why) {
@@ -92,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     const PARAMS: Params = Params::dev();
-    const WANTED: Wanted = Wanted { bytes: 10, max_price: 5, term: 100 };
+    const WANTED: Wanted = Wanted { bytes: 10, max_price: 5, term: 100, budget: 1 };
 
     fn hoster(price: Balance, space: u64) -> Hoster {
         let offer =
@@ -136,6 +140,14 @@ mod tests {
         assert_eq!(draw(&WANTED, &offers, |_| true, 1, [7; 32], &PARAMS), (vec![], Some(Why::PriceTooLow)));
         assert_eq!(draw::<u32>(&WANTED, &[], |_| true, 1, [7; 32], &PARAMS), (vec![], Some(Why::NoOffers)));
         assert_eq!(draw(&WANTED, &three(), |_| false, 1, [7; 32], &PARAMS), (vec![], Some(Why::NoOtherHosters)));
+    }
+
+    #[test]
+    fn nobody_is_made_to_fetch_what_the_budget_does_not_pay_for() {
+        let (price, bytes) = (crate::params::DAT, crate::GIB);
+        let wanted = Wanted { bytes, max_price: price, term: 100, budget: 1 };
+        let offers = [(0, hoster(price, 2 * bytes))];
+        assert_eq!(draw(&wanted, &offers, |_| true, 1, [7; 32], &PARAMS), (vec![], Some(Why::BudgetSpent)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub const DAT: Balance = 1_000_000_000_000;
 
 /// Parameters of the market. See [`Params::dev`] and [`Params::production`] for the two sets in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "camelCase"))]
 pub struct Params {
     /// Target time between blocks in milliseconds: 1,000 in the dev chain, 6,000 in production.
     pub block_millis: u32,

@@ -176,7 +176,7 @@ impl<Account: Ord + Clone> Request<Account> {
     }
 
     /// What is to be done in block `now`. Call again after doing it, until nothing is left: tasks can make others due.
-    pub fn tasks(&self, contracts: &[(ContractId, Contract<Account>)], now: Block) -> Vec<Task> {
+    pub fn tasks(&self, contracts: &[(ContractId, Contract<Account>)], now: Block, params: &Params) -> Vec<Task> {
         let over = self.closing.is_some() || self.ends.is_some_and(|ends| now >= ends);
         let mut tasks = Vec::new();
         if over && self.closing.is_none() {
@@ -199,21 +199,23 @@ impl<Account: Ord + Clone> Request<Account> {
         if over && contracts.is_empty() {
             tasks.push(Task::Remove);
         }
-        if let Some(waiting) = self.waiting
-            && !over
-            && waiting.next <= now
-        {
+        if self.next_draw(now, params).is_some_and(|next| next <= now) {
             tasks.push(Task::Draw(self.vacancies(contracts)));
         }
         tasks
     }
 
+    /// When replicas are drawn for next, if any are vacant. In the last period of the term nobody is made to fetch any more.
+    fn next_draw(&self, now: Block, params: &Params) -> Option<Block> {
+        let waiting = self.waiting.filter(|_| self.closing.is_none() && self.remaining_term(now) >= params.period)?;
+        Some(waiting.next)
+    }
+
     /// The block in which the ledger has to look at it next, later than `now`.
-    pub fn next_wake(&self, contracts: &[(ContractId, Contract<Account>)], now: Block) -> Block {
+    pub fn next_wake(&self, contracts: &[(ContractId, Contract<Account>)], now: Block, params: &Params) -> Block {
         let contracts = contracts.iter().map(|(_, contract)| contract.wakes_at());
-        let waiting = self.waiting.filter(|_| self.closing.is_none()).map(|waiting| waiting.next);
         let ends = self.ends.filter(|_| self.closing.is_none());
-        contracts.chain(waiting).chain(ends).min().unwrap_or(now).max(now.saturating_add(1))
+        contracts.chain(self.next_draw(now, params)).chain(ends).min().unwrap_or(now).max(now.saturating_add(1))
     }
 
     /// Whether a draw may name `hoster` now: it has no contract of this request, and is not resting.
@@ -322,9 +324,9 @@ mod tests {
     #[test]
     fn the_draw_comes_after_randomness_that_the_sponsor_could_not_know() {
         let request = request();
-        assert_eq!(request.tasks(&[], request.wake - 1), []);
+        assert_eq!(request.tasks(&[], request.wake - 1, &PARAMS), []);
         assert_eq!(request.wake, 10 + PARAMS.match_after);
-        assert_eq!(request.tasks(&[], request.wake), [Task::Draw(2)]);
+        assert_eq!(request.tasks(&[], request.wake, &PARAMS), [Task::Draw(2)]);
     }
 
     #[test]
@@ -332,13 +334,13 @@ mod tests {
         let mut request = request();
         request.drew(2, 2, None, 12, &PARAMS);
         let contracts: Contracts = vec![drawn(1, "bob", 12), drawn(2, "carol", 12)];
-        let late = request.next_wake(&contracts, 12);
-        assert_eq!(request.tasks(&contracts, late), [Task::Drop(1, End::Silent), Task::Drop(2, End::Silent)]);
+        let late = request.next_wake(&contracts, 12, &PARAMS);
+        assert_eq!(request.tasks(&contracts, late, &PARAMS), [Task::Drop(1, End::Silent), Task::Drop(2, End::Silent)]);
         request.lost("bob", End::Silent, late, &PARAMS);
         assert!(!request.may_draw(&"bob", &[], late) && request.may_draw(&"bob", &[], late + PARAMS.rest));
         assert!(!request.may_draw(&"carol", &contracts[1..], late));
         assert_eq!(request.vacancies(&contracts[1..]), 1);
-        assert_eq!(request.tasks(&contracts[1..][..0], late + PARAMS.match_after), [Task::Draw(2)]);
+        assert_eq!(request.tasks(&contracts[1..][..0], late + PARAMS.match_after, &PARAMS), [Task::Draw(2)]);
     }
 
     #[test]
@@ -384,11 +386,14 @@ mod tests {
         request.accepted(20);
         let mut contracts: Contracts = vec![drawn(1, "bob", 12), drawn(2, "carol", 115)];
         contracts[0].1.state = State::Hosting { since: 20, over_after: 123 };
-        assert_eq!(request.tasks(&contracts, 120), [Task::Close, Task::Drop(2, End::Cancelled)]);
+        assert_eq!(request.tasks(&contracts, 120, &PARAMS), [Task::Close, Task::Drop(2, End::Cancelled)]);
         request.close(Closing::TermOver);
         contracts.pop();
-        assert_eq!((request.tasks(&contracts, 120), request.next_wake(&contracts, 120)), (vec![], 124));
-        assert_eq!(request.tasks(&contracts, 124), [Task::Finish(1)]);
-        assert_eq!(request.tasks(&[], 124), [Task::Remove]);
+        assert_eq!(
+            (request.tasks(&contracts, 120, &PARAMS), request.next_wake(&contracts, 120, &PARAMS)),
+            (vec![], 124)
+        );
+        assert_eq!(request.tasks(&contracts, 124, &PARAMS), [Task::Finish(1)]);
+        assert_eq!(request.tasks(&[], 124, &PARAMS), [Task::Remove]);
     }
 }
