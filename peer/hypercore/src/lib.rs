@@ -1,7 +1,12 @@
 //! Hypercore feeds: Merkle tree, signed heads, store and replication
 
 pub mod blocks;
+mod disk;
+pub mod feed;
 pub mod key;
 pub mod messages;
 pub mod prove;
+pub mod store;
+pub use feed::{Change, Changed, Feed, FeedError, Info, Refused};
 pub use key::{DiscoveryKey, FeedKey, Keypair};
+pub use store::{Store, StoreError};

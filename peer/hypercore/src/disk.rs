@@ -1,0 +1,216 @@
+//! A feed's folder.
+//!
+//! ```text
+//! data     the blocks, each at its byte offset in the feed: a range of blocks is one range of bytes
+//! tree     node i of the tree at 40 i: size u64 little endian, hash; all zero where there is none
+//! have     bit i % 8 of byte i / 8: block i was written and verified
+//! head     who may write, and the newest signed head; replaced as a whole
+//! secret   the author's seed, 32 bytes, only in the author's store and readable by its user alone
+//! ```
+//!
+//! The files are sparse. A block's bit is written only after its bytes and nodes have reached the disk, a head only
+//! after everything it covers: a crash at any point loses the newest bits, and what they stood for is fetched again.
+
+use crate::{
+    blocks::{Blocks, PAGE_BYTES},
+    key::{FeedKey, Keypair},
+};
+use codec::{Decode, Encode};
+use datdot_proof::{
+    head::{Manifest, SignedHead},
+    tree::Node,
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+const NODE_BYTES: usize = 40;
+const MAGIC: &[u8; 16] = b"datdot feed 1\n\0\0";
+/// More than the longest head takes.
+const MAX_RECORD: u64 = 8 << 10;
+
+/// The open files of a feed.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    dir: PathBuf,
+    data: File,
+    tree: File,
+    have: File,
+}
+
+/// What the file `head` says.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Record {
+    pub key: [u8; 32],
+    pub manifest: Option<Manifest>,
+    pub head: Option<SignedHead>,
+}
+
+impl Disk {
+    /// Opens the files in `dir`, and makes those that are missing.
+    pub fn open(dir: &Path) -> io::Result<Disk> {
+        let file = |name| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(name));
+        Ok(Disk { dir: dir.to_owned(), data: file("data")?, tree: file("tree")?, have: file("have")? })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn data_path(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The node as it is stored; the end of the file counts as zeros.
+    pub fn node(&self, index: u64) -> io::Result<Option<Node>> {
+        let mut slot = [0; NODE_BYTES];
+        let Some(at) = index.checked_mul(NODE_BYTES as u64) else { return Ok(None) };
+        match self.tree.read_exact_at(&mut slot, at) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            result => result?,
+        }
+        let (size, hash) = slot.split_first_chunk::<8>().expect("a slot has 40 bytes");
+        let hash: [u8; 32] = hash.try_into().expect("a slot has 40 bytes");
+        Ok((hash != [0; 32]).then(|| Node { index, size: u64::from_le_bytes(*size), hash }))
+    }
+
+    /// Writes nodes, neighbours at once.
+    pub fn write_nodes(&self, nodes: &[Node]) -> io::Result<()> {
+        let mut sorted: Vec<&Node> = nodes.iter().collect();
+        sorted.sort_unstable_by_key(|node| node.index);
+        sorted.dedup_by_key(|node| node.index);
+        for run in sorted.chunk_by(|one, next| one.index + 1 == next.index) {
+            let mut slots = Vec::with_capacity(run.len() * NODE_BYTES);
+            for node in run {
+                slots.extend_from_slice(&node.size.to_le_bytes());
+                slots.extend_from_slice(&node.hash);
+            }
+            self.tree.write_all_at(&slots, run[0].index * NODE_BYTES as u64)?;
+        }
+        Ok(())
+    }
+
+    pub fn forget_node(&self, index: u64) -> io::Result<()> {
+        self.tree.write_all_at(&[0; NODE_BYTES], index * NODE_BYTES as u64)
+    }
+
+    pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.data.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.data.write_all_at(bytes, at)
+    }
+
+    /// Brings data and nodes to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.data.sync_data()?;
+        self.tree.sync_data()
+    }
+
+    pub fn write_have(&self, page: u64, bits: &[u8; PAGE_BYTES]) -> io::Result<()> {
+        self.have.write_all_at(bits, page * PAGE_BYTES as u64)
+    }
+
+    pub fn sync_have(&self) -> io::Result<()> {
+        self.have.sync_data()
+    }
+
+    /// The blocks below `length` that were written. Bits beyond it come from an append that was cut off; they
+    /// are removed, or a later head would find them set.
+    pub fn read_have(&self, length: u64) -> io::Result<Blocks> {
+        let mut blocks = Blocks::default();
+        let bytes = length.div_ceil(8);
+        if self.have.metadata()?.len() > bytes {
+            self.have.set_len(bytes)?;
+        }
+        if length % 8 != 0 {
+            let mut last = [0];
+            if self.have.read_at(&mut last, bytes - 1)? == 1 {
+                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
+            }
+        }
+        let end = self.have.metadata()?.len();
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < end {
+            let len = buffer.len().min((end - at) as usize);
+            self.have.read_exact_at(&mut buffer[..len], at)?;
+            buffer[len..].fill(0);
+            // Holes in a sparse file take no memory: a page is added only if it has a bit.
+            for (page, bits) in buffer[..len.next_multiple_of(PAGE_BYTES)].chunks(PAGE_BYTES).enumerate() {
+                if bits.iter().any(|byte| *byte != 0) {
+                    let (words, _) = bits.as_chunks::<4>();
+                    let words: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+                    blocks.set_words((at + (page * PAGE_BYTES) as u64) * 8, &words);
+                }
+            }
+            at += len as u64;
+        }
+        Ok(blocks)
+    }
+
+    pub fn read_record(&self) -> io::Result<Record> {
+        let mut bytes = Vec::new();
+        File::open(self.dir.join("head"))?.take(MAX_RECORD).read_to_end(&mut bytes)?;
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the file `head` is damaged");
+        let (body, hash) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
+        if *hash != checksum(body) {
+            return Err(damaged());
+        }
+        let mut fields = body.strip_prefix(MAGIC).ok_or_else(damaged)?;
+        Record::decode(&mut fields).map_err(|_| damaged())
+    }
+
+    /// Replaces the record: after a crash the old one or the new one is there.
+    pub fn write_record(&self, record: &Record) -> io::Result<()> {
+        let mut bytes = [&MAGIC[..], &record.encode()].concat();
+        bytes.extend_from_slice(&checksum(&bytes));
+        self.replace("head", &bytes)
+    }
+
+    pub fn read_secret(&self) -> io::Result<Option<Keypair>> {
+        match fs::read(self.dir.join("secret")) {
+            Ok(seed) => match seed.try_into() {
+                Ok(seed) => Ok(Some(Keypair::from_seed(seed))),
+                Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the file `secret` has not 32 bytes")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn write_secret(&self, keypair: &Keypair) -> io::Result<()> {
+        self.replace("secret", &keypair.seed())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let new = self.dir.join(format!("{name}.new"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&new, self.dir.join(name))?;
+        sync_dir(&self.dir)
+    }
+}
+
+impl Record {
+    pub fn key(&self) -> FeedKey {
+        FeedKey(self.key)
+    }
+}
+
+/// Makes renames within `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 32] {
+    let hash = blake2b_simd::Params::new().hash_length(32).hash(bytes);
+    *hash.as_array().first_chunk().expect("a BLAKE2b hash holds 64 bytes")
+}

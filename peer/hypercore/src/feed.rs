@@ -1,0 +1,822 @@
+//! One feed in a store: append, read, verify, count.
+//!
+//! A [`Feed`] is a handle; clones share the feed. What waits for the disk is done on tokio's blocking threads by the
+//! `async` methods; the session code, which is on such a thread already, uses the plain ones.
+
+use crate::{
+    blocks::{Blocks, PAGE},
+    disk::{Disk, Record},
+    key::{DiscoveryKey, FeedKey, Keypair},
+    messages::Data,
+    prove::{check, nodes_before},
+};
+use bytes::Bytes;
+use datdot_proof::{
+    flat,
+    head::{Head, HeadError, Manifest, Root, SignedHead, Software},
+    tree::{Node, Roots, TreeError},
+};
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    ops::Range,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::{broadcast, watch};
+
+/// Largest block that can be appended, in bytes: what JavaScript writes at most.
+pub const MAX_BLOCK: usize = 15 << 20;
+/// Largest block that is read: what fits into one frame of the secret stream.
+const MAX_STORED: u64 = 1 << 24;
+/// Data of an append is gathered into writes of about this many bytes.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A feed. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+pub(crate) struct Inner {
+    key: FeedKey,
+    discovery: DiscoveryKey,
+    disk: Disk,
+    signer: OnceLock<Keypair>,
+    state: Mutex<State>,
+    /// Held while a head is replaced: by an append, or an upgrade.
+    writing: Mutex<()>,
+    progress: watch::Sender<Info>,
+    shared: Shared,
+    /// Waits for the store's group commit.
+    queued: AtomicBool,
+}
+
+/// What the feeds of a store share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub changes: broadcast::Sender<Change>,
+    pub unsynced: std::sync::mpsc::Sender<Weak<Inner>>,
+}
+
+struct State {
+    manifest: Option<Manifest>,
+    head: Option<SignedHead>,
+    roots: Roots,
+    have: Blocks,
+    have_bytes: u64,
+    /// Pages of `have` that differ from the disk.
+    dirty: BTreeSet<u64>,
+    removed: bool,
+}
+
+/// A feed in figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its name.
+    pub key: FeedKey,
+    /// Whether this store can append to it.
+    pub writable: bool,
+    /// Rewrites by its author.
+    pub fork: u64,
+    /// Blocks of the newest head that we know.
+    pub length: u64,
+    /// Bytes of those blocks.
+    pub bytes: u64,
+    /// Blocks that are here.
+    pub blocks_here: u64,
+    /// Bytes of the blocks that are here.
+    pub bytes_here: u64,
+    /// The first block that is not here.
+    pub contiguous: u64,
+}
+
+impl Info {
+    /// Blocks that are not here.
+    pub fn blocks_missing(&self) -> u64 {
+        self.length - self.blocks_here
+    }
+
+    /// Bytes that are not here.
+    pub fn bytes_missing(&self) -> u64 {
+        self.bytes.saturating_sub(self.bytes_here)
+    }
+
+    /// Whether there is a head, and every block of it is here.
+    pub fn is_complete(&self) -> bool {
+        self.length > 0 && self.blocks_here == self.length
+    }
+}
+
+/// Something happened to a feed of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which feed.
+    pub key: FeedKey,
+    /// What happened.
+    pub what: Changed,
+}
+
+/// See [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// There is a newer head.
+    Grown,
+    /// Blocks came.
+    Gained(Range<u64>),
+    /// Blocks turned out to be damaged.
+    Lost(Range<u64>),
+    /// The feed was removed from the store.
+    Removed,
+}
+
+/// Why a feed does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// Disk full, no permission and the like. What was there before is still readable.
+    #[error("feed {key}: {source}")]
+    Io {
+        /// The feed.
+        key: FeedKey,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The author has not written that many blocks.
+    #[error("block {block} is outside the feed, which has {length} blocks")]
+    OutOfRange {
+        /// The block.
+        block: u64,
+        /// Blocks of the newest head.
+        length: u64,
+    },
+    /// The block is not on this disk (yet).
+    #[error("block {block} is not here")]
+    NotHere {
+        /// The block.
+        block: u64,
+    },
+    /// The block's bytes on disk are not what its author wrote; it has been withdrawn and can be fetched again.
+    #[error("block {block} was damaged on disk")]
+    Damaged {
+        /// The block.
+        block: u64,
+    },
+    /// Nobody has told which tree the feed has.
+    #[error("no head of the feed is known")]
+    NoHead,
+    /// The store does not hold the secret key.
+    #[error("this store can't append to the feed: it has no secret key for it")]
+    NotWritable,
+    /// More than [`MAX_BLOCK`] bytes.
+    #[error("a block of {bytes} bytes is larger than {MAX_BLOCK}")]
+    TooLarge {
+        /// Bytes of the block.
+        bytes: usize,
+    },
+    /// The head is not by the feed's author, or of a kind that is not understood.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The head contradicts the one that we have; the author signed both.
+    #[error("the head (fork {fork}, {length} blocks) is not one that the stored head grew from or can grow to")]
+    Conflict {
+        /// Fork of the refused head.
+        fork: u64,
+        /// Length of the refused head.
+        length: u64,
+    },
+    /// The head is longer than the stored one: to connect the two takes nodes, which a peer sends in an upgrade.
+    #[error("the head of {length} blocks is newer than the stored one: a peer has to prove that it grew from it")]
+    NeedsUpgrade {
+        /// Length of the refused head.
+        length: u64,
+    },
+    /// The feed was removed from the store.
+    #[error("the feed was removed")]
+    Removed,
+}
+
+/// Why an answer of a peer is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The peer made it up, or is broken.
+    #[error("false proof: {0}")]
+    False(#[from] TreeError),
+    /// The head in it is not by the author.
+    #[error("false head: {0}")]
+    FalseHead(HeadError),
+    /// The author uses a form of manifest or signature that is not understood: not the peer's fault.
+    #[error("feed not supported: {0}")]
+    Unsupported(HeadError),
+    /// The answer ends before a node that we know.
+    #[error("the proof does not reach a node that is known")]
+    TooShort,
+    /// It was for a head that we had before, or for another fork.
+    #[error("the answer is out of date")]
+    Outdated,
+    /// A node on our disk was damaged, and was withdrawn; asked again, the block will come with more proof.
+    #[error("the stored tree is damaged above block {block}")]
+    OurTree {
+        /// The block that came.
+        block: u64,
+    },
+    /// It can't be stored.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+}
+
+impl Refused {
+    /// Whether the peer has to be dropped.
+    pub fn is_peers_fault(&self) -> bool {
+        matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::TooShort)
+    }
+}
+
+impl Feed {
+    pub(crate) fn open(disk: Disk, record: Record, shared: Shared) -> io::Result<Feed> {
+        let key = record.key();
+        let roots = match &record.head {
+            None => Roots::new(),
+            Some(head) => Roots::from_nodes(&head.nodes().collect::<Vec<_>>())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+        };
+        let have = disk.read_have(roots.length())?;
+        let signer =
+            disk.read_secret()?.filter(|pair| record.manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
+        let mut state = State {
+            manifest: record.manifest,
+            head: record.head,
+            roots,
+            have,
+            have_bytes: 0,
+            dirty: BTreeSet::new(),
+            removed: false,
+        };
+        state.have_bytes = state.count_bytes(&disk)?;
+        let progress = watch::Sender::new(state.info(key, signer.is_some()));
+        let signer = signer.map_or_else(OnceLock::new, OnceLock::from);
+        Ok(Feed(Arc::new(Inner {
+            key,
+            discovery: key.discovery(),
+            disk,
+            signer,
+            state: Mutex::new(state),
+            writing: Mutex::new(()),
+            progress,
+            shared,
+            queued: AtomicBool::new(false),
+        })))
+    }
+
+    /// The feed's name.
+    pub fn key(&self) -> FeedKey {
+        self.0.key
+    }
+
+    /// The feed's name in public.
+    pub fn discovery(&self) -> DiscoveryKey {
+        self.0.discovery
+    }
+
+    /// The feed in figures.
+    pub fn info(&self) -> Info {
+        self.lock().info(self.0.key, self.0.signer.get().is_some())
+    }
+
+    /// The same figures, each time they change.
+    pub fn watch(&self) -> watch::Receiver<Info> {
+        self.0.progress.subscribe()
+    }
+
+    /// The newest head with its author's signature, if one is known.
+    pub fn signed_head(&self) -> Option<SignedHead> {
+        self.lock().head.clone()
+    }
+
+    /// Who may write the feed, if that is known: the first head tells.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.lock().manifest
+    }
+
+    /// Whether a block is here.
+    pub fn has(&self, block: u64) -> bool {
+        self.lock().have.contains(block)
+    }
+
+    /// How many blocks of a range are not here, blocks beyond the head included.
+    pub fn missing_in(&self, blocks: Range<u64>) -> u64 {
+        let wanted = blocks.end.saturating_sub(blocks.start);
+        wanted - self.lock().have.count_in(blocks)
+    }
+
+    /// Where the bytes of a range of blocks are in the feed and in [`Feed::data_path`]. The range has to be within the
+    /// head, and here or next to blocks that are here: only then the tree is known well enough.
+    pub fn byte_range(&self, blocks: Range<u64>) -> Result<Range<u64>, FeedError> {
+        let roots = self.lock().roots.clone();
+        if blocks.end > roots.length() {
+            return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
+        }
+        Ok(self.offset(&roots, blocks.start)?..self.offset(&roots, blocks.end)?)
+    }
+
+    /// The file with the blocks' bytes, each block at its offset. Where blocks are missing it has holes or ends.
+    pub fn data_path(&self) -> PathBuf {
+        self.0.disk.data_path()
+    }
+
+    /// Bytes of the feed as they are on disk, without a check: where a block is missing they are zeros or an error.
+    pub async fn read_bytes(&self, bytes: Range<u64>) -> Result<Vec<u8>, FeedError> {
+        self.blocking(move |feed| feed.read_raw(bytes)).await
+    }
+
+    /// [`Feed::read_bytes`] on the caller's thread.
+    pub fn read_raw(&self, bytes: Range<u64>) -> Result<Vec<u8>, FeedError> {
+        let len = bytes.end.saturating_sub(bytes.start) as usize;
+        self.0.disk.read(bytes.start, len).map_err(|source| self.io(source))
+    }
+
+    /// A block, checked against the author's tree.
+    pub async fn get(&self, block: u64) -> Result<Bytes, FeedError> {
+        self.blocking(move |feed| feed.read(block).map(Bytes::from)).await
+    }
+
+    /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
+    pub async fn append(&self, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
+        self.blocking(move |feed| feed.write(&blocks)).await
+    }
+
+    /// Takes over a head from elsewhere than a peer: the ledger, for instance. Nothing changes if the stored head
+    /// covers it.
+    pub async fn adopt(&self, head: SignedHead) -> Result<(), FeedError> {
+        self.blocking(move |feed| feed.adopt_now(head)).await
+    }
+
+    /// Checks blocks that should be here against the author's tree; returns those that were damaged, now withdrawn.
+    pub async fn scrub(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
+        self.blocking(move |feed| feed.scrub_now(blocks)).await
+    }
+
+    /// Brings everything to the disk that has come so far; the store does so by itself about twice a second.
+    pub async fn flush(&self) -> Result<(), FeedError> {
+        self.blocking(|feed| feed.sync()).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Feed) -> Result<T, FeedError> + Send + 'static,
+    ) -> Result<T, FeedError> {
+        let feed = self.clone();
+        match tokio::task::spawn_blocking(move || work(feed)).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is being shut down.
+            Err(_) => Err(FeedError::Removed),
+        }
+    }
+
+    /// [`Feed::get`] on the caller's thread.
+    pub fn read(&self, block: u64) -> Result<Vec<u8>, FeedError> {
+        let (roots, here, removed) = {
+            let state = self.lock();
+            (state.roots.clone(), state.have.contains(block), state.removed)
+        };
+        if removed {
+            return Err(FeedError::Removed);
+        }
+        if block >= roots.length() {
+            return Err(FeedError::OutOfRange { block, length: roots.length() });
+        }
+        if !here {
+            return Err(FeedError::NotHere { block });
+        }
+        match self.read_checked(&roots, block)? {
+            Some(bytes) => Ok(bytes),
+            None => {
+                self.withdraw(block);
+                Err(FeedError::Damaged { block })
+            }
+        }
+    }
+
+    /// The block's bytes if they are what the tree says.
+    fn read_checked(&self, roots: &Roots, block: u64) -> Result<Option<Vec<u8>>, FeedError> {
+        let stored = self.node_under(roots, flat::leaf(block))?;
+        let Some(leaf) = stored.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(None) };
+        let offset = match self.offset(roots, block) {
+            Err(FeedError::Damaged { .. }) => return Ok(None),
+            offset => offset?,
+        };
+        let bytes = match self.0.disk.read(offset, leaf.size as usize) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            bytes => bytes.map_err(|source| self.io(source))?,
+        };
+        Ok((Node::leaf(block, &bytes) == leaf).then_some(bytes))
+    }
+
+    /// [`Feed::append`] on the caller's thread.
+    pub fn write(&self, blocks: &[Bytes]) -> Result<u64, FeedError> {
+        let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
+        if let Some(large) = blocks.iter().find(|block| block.len() > MAX_BLOCK) {
+            return Err(FeedError::TooLarge { bytes: large.len() });
+        }
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut roots, fork, manifest) = {
+            let state = self.lock();
+            let fork = state.head.as_ref().map_or(0, |head| head.fork);
+            (state.roots.clone(), fork, state.manifest.ok_or(FeedError::NotWritable)?)
+        };
+        let (start, mut offset) = (roots.length(), roots.bytes());
+        if blocks.is_empty() {
+            return Ok(start);
+        }
+        let mut nodes = Vec::with_capacity(2 * blocks.len());
+        let mut gathered = Vec::new();
+        for (number, block) in (start..).zip(blocks) {
+            let leaf = Node::leaf(number, block);
+            nodes.push(leaf);
+            nodes.extend(roots.push(leaf).map_err(|_| HeadError::TooLarge)?);
+            gathered.extend_from_slice(block);
+            if gathered.len() >= WRITE_BYTES {
+                self.0.disk.write(offset, &gathered).map_err(|source| self.io(source))?;
+                offset += gathered.len() as u64;
+                gathered.clear();
+            }
+        }
+        self.0.disk.write(offset, &gathered).map_err(|source| self.io(source))?;
+        self.0.disk.write_nodes(&nodes).map_err(|source| self.io(source))?;
+
+        let head = Head { fork, length: roots.length(), tree_hash: roots.tree_hash() };
+        let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
+        let head = signed(fork, &roots, manifest, signature);
+        let length = roots.length();
+        // Bits beyond the old head count for nothing until the new one is there.
+        let mut have = self.lock().have.clone();
+        (start..length).for_each(|block| _ = have.insert(block));
+        let pages = start / PAGE..=(length - 1) / PAGE;
+        let written = (|| {
+            pages.clone().try_for_each(|page| self.0.disk.write_have(page, &have.page(page)))?;
+            self.0.disk.sync()?;
+            self.0.disk.sync_have()?;
+            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head: Some(head.clone()) })
+        })();
+        written.map_err(|source| self.io(source))?;
+
+        {
+            let mut state = self.lock();
+            state.have_bytes += roots.bytes() - state.roots.bytes();
+            (start..length).for_each(|block| _ = state.have.insert(block));
+            (state.head, state.roots) = (Some(head), roots);
+        }
+        self.tell(Changed::Grown);
+        self.tell(Changed::Gained(start..length));
+        Ok(length)
+    }
+
+    /// [`Feed::adopt`] on the caller's thread.
+    pub fn adopt_now(&self, head: SignedHead) -> Result<(), FeedError> {
+        head.verify::<Software>(&self.0.key.0)?;
+        let nodes: Vec<Node> = head.nodes().collect();
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (roots, fork) = {
+            let state = self.lock();
+            (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
+        };
+        let conflict = FeedError::Conflict { fork: head.fork, length: head.length };
+        match fork {
+            None => {
+                let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
+                self.replace_head(head, roots, &nodes)
+            }
+            Some(fork) if fork != head.fork => Err(conflict),
+            Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
+            Some(_) => {
+                for node in nodes {
+                    if self.node_under(&roots, node.index)?.is_some_and(|stored| stored != node) {
+                        return Err(conflict);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes nodes and head, in this order, then makes them the feed's. The caller holds `writing`.
+    fn replace_head(&self, head: SignedHead, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
+        if self.lock().removed {
+            return Err(FeedError::Removed);
+        }
+        let manifest = Some(head.manifest);
+        let record = Record { key: self.0.key.0, manifest, head: Some(head.clone()) };
+        let written = self
+            .0
+            .disk
+            .write_nodes(nodes)
+            .and_then(|()| self.0.disk.sync())
+            .and_then(|()| self.0.disk.write_record(&record));
+        written.map_err(|source| self.io(source))?;
+        {
+            let mut state = self.lock();
+            (state.manifest, state.head, state.roots) = (manifest, Some(head), roots);
+        }
+        self.tell(Changed::Grown);
+        Ok(())
+    }
+
+    /// Verifies what a peer answered and stores it: a newer head, a block, or both.
+    pub fn accept(&self, data: &Data) -> Result<(), Refused> {
+        let (roots, manifest, fork) = {
+            let state = self.lock();
+            if state.removed {
+                return Err(FeedError::Removed.into());
+            }
+            (state.roots.clone(), state.manifest, state.head.as_ref().map(|head| head.fork))
+        };
+        if fork.is_some_and(|fork| fork != data.fork)
+            || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
+        {
+            return Err(Refused::Outdated);
+        }
+        let checked = check(data, &roots)?;
+        let (mut roots, mut newer) = (roots, None);
+        if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
+            let blame = |error| match error {
+                HeadError::UnknownManifest | HeadError::UnknownSignature => Refused::Unsupported(error),
+                error => Refused::FalseHead(error),
+            };
+            let manifest = match (manifest, &data.manifest) {
+                (Some(known), _) => known,
+                (None, Some(bytes)) => Manifest::from_wire(bytes).map_err(blame)?,
+                (None, None) => Manifest::Compat,
+            };
+            let signature = manifest.signature_from_wire(&upgrade.signature).map_err(blame)?;
+            let head = signed(data.fork, &grown, manifest, signature);
+            head.verify::<Software>(&self.0.key.0).map_err(blame)?;
+            newer = Some((head, grown));
+        }
+        if let Some(top) = checked.top {
+            match self.node_under(&roots, top.index)? {
+                None => return Err(Refused::TooShort),
+                Some(stored) if stored == top => {}
+                Some(_) if self.audit(&roots, top.index)? => {
+                    return Err(TreeError::Mismatch { index: top.index }.into());
+                }
+                Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
+            }
+        }
+        if let Some((head, grown)) = newer {
+            let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.lock().roots != roots {
+                return Err(Refused::Outdated);
+            }
+            let mut nodes = checked.nodes.clone();
+            // The old roots are inner nodes now.
+            nodes.extend(roots.nodes());
+            self.replace_head(head, grown.clone(), &nodes)?;
+            roots = grown;
+        }
+        let stored = (|| {
+            self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
+            let Some(block) = &data.block else { return Ok(()) };
+            let offset = self.offset(&roots, block.index)?;
+            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))
+        })();
+        stored?;
+        if let Some(block) = &data.block {
+            let new = {
+                let mut state = self.lock();
+                let new = state.have.insert(block.index);
+                if new {
+                    state.have_bytes += block.value.len() as u64;
+                    state.dirty.insert(block.index / PAGE);
+                }
+                new
+            };
+            if new {
+                self.queue_sync();
+                self.tell(Changed::Gained(block.index..block.index + 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many steps above a block the first node is that we have: what a request for it has to say.
+    pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
+        let roots = self.lock().roots.clone();
+        let (mut index, mut steps) = (flat::leaf(block), 0);
+        while self.node_under(&roots, index)?.is_none() && roots.above(index).is_some() {
+            index = flat::parent(index);
+            steps += 1;
+        }
+        Ok(steps)
+    }
+
+    /// A node of the tree, if it is here: what proofs are made of.
+    pub fn node(&self, index: u64) -> Result<Option<Node>, FeedError> {
+        let roots = self.lock().roots.clone();
+        self.node_under(&roots, index)
+    }
+
+    fn node_under(&self, roots: &Roots, index: u64) -> Result<Option<Node>, FeedError> {
+        match roots.above(index) {
+            Some(root) if root.index == index => Ok(Some(*root)),
+            Some(_) => self.0.disk.node(index).map_err(|source| self.io(source)),
+            None => Ok(None),
+        }
+    }
+
+    fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
+        let mut sum = 0u64;
+        for index in nodes_before(roots.length(), block) {
+            let node = self.node_under(roots, index)?.ok_or(FeedError::Damaged { block })?;
+            sum = sum.saturating_add(node.size);
+        }
+        Ok(sum)
+    }
+
+    /// Whether the stored nodes lead from `index` to its root. If not, all of that path is forgotten: which of
+    /// its nodes is damaged can't be known, and they come again with the next proof.
+    fn audit(&self, roots: &Roots, index: u64) -> Result<bool, FeedError> {
+        let Some(root) = roots.above(index) else { return Ok(false) };
+        let (mut at, mut path) = (index, vec![index]);
+        let mut node = self.node_under(roots, index)?;
+        while at != root.index {
+            let sibling = self.node_under(roots, flat::sibling(at))?;
+            path.push(flat::sibling(at));
+            node = node.zip(sibling).and_then(|(node, sibling)| Node::parent(&node, &sibling).ok());
+            at = flat::parent(at);
+            path.push(at);
+        }
+        if node.as_ref() == Some(root) {
+            return Ok(true);
+        }
+        for index in path.into_iter().filter(|index| *index != root.index) {
+            self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
+        }
+        Ok(false)
+    }
+
+    fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
+        let (roots, have) = {
+            let state = self.lock();
+            (state.roots.clone(), state.have.clone())
+        };
+        let mut damaged = Vec::new();
+        for block in have.runs(blocks.start..blocks.end.min(roots.length())).flatten() {
+            if self.read_checked(&roots, block)?.is_none() || !self.audit(&roots, flat::leaf(block))? {
+                self.withdraw(block);
+                damaged.push(block);
+            }
+        }
+        self.sync()?;
+        Ok(damaged)
+    }
+
+    /// Takes a block back that turned out to be damaged.
+    fn withdraw(&self, block: u64) {
+        tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
+        let lost = {
+            let mut state = self.lock();
+            let lost = state.have.remove(block);
+            if lost {
+                state.dirty.insert(block / PAGE);
+                // Its leaf may be what is damaged, so its size is not asked.
+                match state.count_bytes(&self.0.disk) {
+                    Ok(bytes) => state.have_bytes = bytes,
+                    Err(error) => {
+                        tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "bytes can't be counted")
+                    }
+                }
+            }
+            lost
+        };
+        let roots = self.lock().roots.clone();
+        if let Err(error) = self.audit(&roots, flat::leaf(block)) {
+            tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "the tree can't be checked");
+        }
+        if lost {
+            self.queue_sync();
+            self.tell(Changed::Lost(block..block + 1));
+        }
+    }
+
+    /// Data and nodes to the disk, then the bits that stand for them.
+    pub(crate) fn sync(&self) -> Result<(), FeedError> {
+        self.0.queued.store(false, Ordering::Release);
+        let pages: Vec<_> = {
+            let mut state = self.lock();
+            if state.removed {
+                return Ok(());
+            }
+            std::mem::take(&mut state.dirty).into_iter().map(|page| (page, state.have.page(page))).collect()
+        };
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let written = (|| {
+            self.0.disk.sync()?;
+            pages.iter().try_for_each(|(page, bits)| self.0.disk.write_have(*page, bits))?;
+            self.0.disk.sync_have()
+        })();
+        written.map_err(|source| {
+            self.lock().dirty.extend(pages.iter().map(|(page, _)| page));
+            self.io(source)
+        })
+    }
+
+    fn queue_sync(&self) {
+        if !self.0.queued.swap(true, Ordering::AcqRel) {
+            // Without a store nobody flushes any more; the bits are lost, the blocks fetched again.
+            _ = self.0.shared.unsynced.send(Arc::downgrade(&self.0));
+        }
+    }
+
+    /// Takes the key pair that writes the feed: from now on it can be appended to.
+    pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> io::Result<()> {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.signer.get().is_none() {
+            let head = self.signed_head();
+            self.0.disk.write_secret(keypair)?;
+            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head })?;
+            self.lock().manifest = Some(manifest);
+            _ = self.0.signer.set(keypair.clone());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn upgrade(weak: &Weak<Inner>) -> Option<Feed> {
+        weak.upgrade().map(Feed)
+    }
+
+    /// No handle writes to the folder any more after this.
+    pub(crate) fn remove(&self) -> PathBuf {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().removed = true;
+        self.tell(Changed::Removed);
+        self.0.disk.dir().to_owned()
+    }
+
+    /// What peers need to know to replicate, in one look.
+    pub(crate) fn with_blocks<T>(&self, look: impl FnOnce(&Blocks) -> T) -> T {
+        look(&self.lock().have)
+    }
+
+    fn tell(&self, what: Changed) {
+        self.0.progress.send_replace(self.info());
+        // Nobody listens: fine.
+        _ = self.0.shared.changes.send(Change { key: self.0.key, what });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves no half-made state: fields are assigned after all that can fail.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn io(&self, source: io::Error) -> FeedError {
+        FeedError::Io { key: self.0.key, source }
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Feed({})", self.0.key)
+    }
+}
+
+impl State {
+    fn info(&self, key: FeedKey, writable: bool) -> Info {
+        Info {
+            key,
+            writable,
+            fork: self.head.as_ref().map_or(0, |head| head.fork),
+            length: self.roots.length(),
+            bytes: self.roots.bytes(),
+            blocks_here: self.have.count(),
+            bytes_here: self.have_bytes,
+            contiguous: self.have.contiguous(),
+        }
+    }
+
+    /// Bytes of the blocks that are here, run by run.
+    fn count_bytes(&self, disk: &Disk) -> io::Result<u64> {
+        let length = self.roots.length();
+        if self.have.count() == length {
+            return Ok(self.roots.bytes());
+        }
+        let offset = |block| {
+            nodes_before(length, block).try_fold(0u64, |sum, index| {
+                let root = self.roots.nodes().iter().find(|root| root.index == index).copied();
+                let node = root.map_or_else(|| disk.node(index), |root| Ok(Some(root)))?;
+                Ok::<_, io::Error>(sum.saturating_add(node.map_or(0, |node| node.size)))
+            })
+        };
+        self.have
+            .runs(0..length)
+            .try_fold(0u64, |sum, run| Ok(sum + offset(run.end)?.saturating_sub(offset(run.start)?)))
+    }
+}
+
+fn signed(fork: u64, roots: &Roots, manifest: Manifest, signature: [u8; 64]) -> SignedHead {
+    let length = roots.length();
+    let roots = roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+    SignedHead { fork, length, roots, manifest, signature }
+}
