@@ -119,9 +119,8 @@ pub(crate) fn fold(run: &mut Vec<Hash>, mut at: usize, is_top: bool, mut sibling
     run.first().copied().expect("a run is never empty: rows and groups have no empty runs")
 }
 
-/// Hashes a segment while it streams by: gives its root, and the outboard in pieces of up to 4 KiB.
-///
-/// Needs a few KiB of memory whatever the segment's size.
+/// Hashes a segment while it streams by: gives its root, and the outboard in pieces. Needs a few KiB of memory whatever
+/// the segment's size.
 #[derive(Clone, Debug)]
 pub struct Builder {
     layout: Layout,
@@ -149,15 +148,12 @@ impl Builder {
         Some(Builder { layout, taken: 0, group: blake3::Hasher::new(), rows, root: None })
     }
 
-    /// Takes the next bytes, cut anyhow. Pieces of the outboard go to `write` with their offset, in ascending order
-    /// within a row. After an error the builder is of no more use.
-    pub fn update<E>(
-        &mut self,
-        mut content: &[u8],
-        mut write: impl FnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<(), BuildError<E>> {
+    /// Takes the next bytes, cut anyhow, and gives what is now to be written to the outboard: little by little, about
+    /// 1/500 of the bytes taken.
+    pub fn update(&mut self, mut content: &[u8]) -> Result<Vec<Piece>, WrongLength> {
+        let mut pieces = Vec::new();
         if content.len() as u64 > self.layout.bytes - self.taken {
-            return Err(WrongLength { bytes: self.layout.bytes }.into());
+            return Err(WrongLength { bytes: self.layout.bytes });
         }
         while !content.is_empty() {
             let group = self.layout.group(self.taken / GROUP_BYTES).expect("taken < bytes: checked above");
@@ -170,48 +166,46 @@ impl Builder {
             self.group.update(now);
             self.taken += now.len() as u64;
             content = later;
-            if self.taken == group.end && !self.rows.is_empty() {
-                self.push(self.group.finalize_non_root(), &mut write).map_err(BuildError::Write)?;
+            if self.taken == group.end {
+                self.end_group(&mut pieces);
             }
         }
-        Ok(())
+        Ok(pieces)
     }
 
     /// The root, once all bytes were taken.
     pub fn finish(self) -> Result<Hash, WrongLength> {
-        if self.taken != self.layout.bytes {
-            return Err(WrongLength { bytes: self.layout.bytes });
-        }
-        Ok(self.root.unwrap_or_else(|| *self.group.finalize().as_bytes()))
+        self.root.ok_or(WrongLength { bytes: self.layout.bytes })
     }
 
-    /// Adds the hash of a group, and with it the hashes of all runs that it completes.
-    fn push<E>(&mut self, mut hash: Hash, write: &mut impl FnMut(u64, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        let top = self.rows.len() - 1;
+    /// Adds the hash of a group to row 0, and the hashes of all runs that it completes to the rows above.
+    fn end_group(&mut self, pieces: &mut Vec<Piece>) {
+        let Some(top) = self.rows.len().checked_sub(1) else {
+            self.root = Some(*self.group.finalize().as_bytes());
+            return;
+        };
+        let mut hash = self.group.finalize_non_root();
         for (at, Unwritten { row, run, end }) in self.rows.iter_mut().enumerate() {
             run.push(hash);
             *end += 1;
             if run.len() as u64 != RUN && *end != row.count {
-                return Ok(());
+                return;
             }
-            write(row.run_of(*end - 1).start, run.as_flattened())?;
+            pieces.push(Piece { offset: row.run_of(*end - 1).start, bytes: run.as_flattened().to_vec() });
             hash = fold(run, 0, at == top, |_| {});
             run.clear();
         }
         self.root = Some(hash);
-        Ok(())
     }
 }
 
-/// Why a segment could not be hashed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError<E> {
-    /// More bytes came than were announced.
-    #[error(transparent)]
-    WrongLength(#[from] WrongLength),
-    /// The outboard could not be written.
-    #[error("the outboard could not be written: {0}")]
-    Write(E),
+/// A part of an outboard that is ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it belongs in the outboard, in bytes.
+    pub offset: u64,
+    /// At most 4 KiB.
+    pub bytes: Vec<u8>,
 }
 
 /// More or fewer bytes came than the segment was said to have.
@@ -222,15 +216,13 @@ pub struct WrongLength {
     pub bytes: u64,
 }
 
-/// The root and outboard of bytes in memory.
+/// The root and outboard of bytes in memory, of which there must be at least one.
 pub fn build(content: &[u8]) -> Option<(Hash, Vec<u8>)> {
     let mut builder = Builder::new(content.len() as u64)?;
     let mut outboard = alloc::vec![0; builder.layout.outboard_bytes() as usize];
-    let written = builder.update(content, |offset, piece| {
-        outboard[offset as usize..][..piece.len()].copy_from_slice(piece);
-        Ok::<_, core::convert::Infallible>(())
-    });
-    written.ok()?;
+    for Piece { offset, bytes } in builder.update(content).ok()? {
+        outboard[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }
     Some((builder.finish().ok()?, outboard))
 }
 
@@ -274,12 +266,14 @@ mod tests {
 
     #[test]
     fn a_segment_of_another_length_than_announced_has_no_root() {
-        let nowhere = |_, _: &[u8]| Ok::<_, ()>(());
         let mut builder = Builder::new(20_000).expect("within bounds");
-        assert_eq!(builder.update(&content(19_999), nowhere), Ok(()));
-        assert_eq!(builder.clone().finish(), Err(WrongLength { bytes: 20_000 }));
-        assert_eq!(builder.update(&[1, 2], nowhere), Err(BuildError::WrongLength(WrongLength { bytes: 20_000 })));
-        assert_eq!(builder.update(&[1], |_, _| Err("full")), Err(BuildError::Write("full")));
+        let wrong = WrongLength { bytes: 20_000 };
+        assert_eq!(builder.update(&content(19_999)), Ok(vec![]));
+        assert_eq!(builder.clone().finish(), Err(wrong.clone()));
+        assert_eq!(builder.update(&[1, 2]), Err(wrong));
+        assert_eq!(builder.update(&[1]).map(|pieces| pieces.len()), Ok(1));
+        assert!(builder.finish().is_ok());
+        assert!(Builder::new(0).is_none() && Builder::new(MAX_SEGMENT_BYTES + 1).is_none());
     }
 
     proptest! {
@@ -294,12 +288,9 @@ mod tests {
             for cut in cuts.into_iter().chain([usize::MAX]) {
                 let (now, later) = rest.split_at(cut.min(rest.len()));
                 rest = later;
-                builder
-                    .update(now, |offset, piece| {
-                        outboard[offset as usize..][..piece.len()].copy_from_slice(piece);
-                        Ok::<_, ()>(())
-                    })
-                    .expect("the length is as announced");
+                for piece in builder.update(now).expect("the length is as announced") {
+                    outboard[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
+                }
             }
             let whole = build(&content).expect("within bounds");
             prop_assert_eq!((builder.finish().expect("all was given"), outboard), whole);
