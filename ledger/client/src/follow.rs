@@ -1,0 +1,160 @@
+//! What concerns one account, block by block.
+
+use crate::{
+    AccountView,
+    account::AccountId,
+    error::Error,
+    event::Event,
+    ledger::{At, BlockId, Ledger, changed},
+};
+use datdot_market::{Block, ContractId, RequestId};
+use std::collections::BTreeSet;
+use subxt::utils::H256;
+
+/// Events of at most so many blocks are told when some were skipped.
+const CATCH_UP: usize = 64;
+
+/// Follows an account: see [`Ledger::follow`].
+pub struct Follow {
+    ledger: Ledger,
+    account: AccountId,
+    told: Option<BlockId>,
+    known: Known,
+}
+
+/// An account at a new best block.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// The best block.
+    pub best: BlockId,
+    /// The last finalized block.
+    pub finalized: BlockId,
+    /// The account's view at the best block: what it owes and owns.
+    pub view: AccountView,
+    /// What happened to it since the last news, in order; also in blocks that were skipped (up to 64 of them).
+    pub events: Vec<(Block, Event)>,
+}
+
+/// What an account has to do with.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    requests: BTreeSet<RequestId>,
+    contracts: BTreeSet<ContractId>,
+    hosters: BTreeSet<AccountId>,
+}
+
+impl Follow {
+    pub(crate) fn new(ledger: Ledger, account: AccountId) -> Self {
+        Self { ledger, account, told: None, known: Known::default() }
+    }
+
+    /// The next news: at once for the first time, then for each new best block, or the newest if several came. Waits while the node is
+    /// away; fails only when it came back as another chain or answers what is not understood. Can be dropped and called again without
+    /// missing anything.
+    pub async fn next(&mut self) -> Result<News, Error> {
+        loop {
+            let seen = *self.ledger.ends.seen.borrow_and_update();
+            if self.told != Some(seen.best) {
+                match self.look(seen.best).await {
+                    Ok((view, events, known)) => {
+                        self.told = Some(seen.best);
+                        self.known = known;
+                        return Ok(News { best: seen.best, finalized: seen.finalized, view, events });
+                    }
+                    // The block is gone again (a reorganisation, a restart), or the node: the next one is waited for.
+                    Err(error @ (Error::Refused { .. } | Error::Unreachable { .. })) => {
+                        tracing::debug!(target: "ledger", number = seen.best.number, "can't look: {error}");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            changed(&mut self.ledger.ends).await?;
+        }
+    }
+
+    async fn look(&self, best: BlockId) -> Result<(AccountView, Vec<(Block, Event)>, Known), Error> {
+        let view = self.ledger.account(&self.account, At::Block(best.hash)).await?;
+        let mut known = self.known.clone();
+        known.learn(&self.account, &view);
+        let mut told = Vec::new();
+        for (number, events) in self.events(best).await? {
+            told.extend(
+                events.into_iter().filter(|event| known.concerns(&self.account, event)).map(|event| (number, event)),
+            );
+        }
+        let mut known = Known::default();
+        known.learn(&self.account, &view);
+        Ok((view, told, known))
+    }
+
+    /// The events of all blocks after the one that was told last, oldest first.
+    async fn events(&self, best: BlockId) -> Result<Vec<(Block, Vec<Event>)>, Error> {
+        let told = self.told;
+        self.ledger
+            .ask("events", |line| async move {
+                let mut blocks = Vec::new();
+                let mut hash = H256(best.hash);
+                while blocks.len() < CATCH_UP {
+                    let header = line.header(Some(hash)).await?;
+                    let events = line.events(hash).await?.into_iter().map(|(_, event)| event).collect();
+                    blocks.push((header.number as Block, events));
+                    hash = header.parent_hash;
+                    // Without a block told before, one is enough to begin; the first block has no parent.
+                    let reached =
+                        told.is_none_or(|told| H256(told.hash) == hash || header.number <= u64::from(told.number));
+                    if reached || header.number == 0 {
+                        break;
+                    }
+                }
+                blocks.reverse();
+                Ok(blocks)
+            })
+            .await
+    }
+}
+
+impl Known {
+    fn learn(&mut self, account: &AccountId, view: &AccountView) {
+        self.hosters.insert(*account);
+        self.contracts.extend(view.hosting.iter().flat_map(|hosting| hosting.contracts.iter().map(|work| work.id)));
+        for request in &view.requests {
+            self.requests.insert(request.id);
+            self.contracts.extend(request.contracts.iter().map(|contract| contract.id));
+            self.hosters.extend(request.contracts.iter().map(|contract| contract.contract.hoster));
+        }
+    }
+
+    /// Whether an event concerns the account. What it tells about who belongs to whom is remembered for the events after it.
+    fn concerns(&mut self, account: &AccountId, event: &Event) -> bool {
+        match event {
+            Event::RequestOpened { request, sponsor, .. } => {
+                if sponsor == account {
+                    self.requests.insert(*request);
+                }
+                sponsor == account
+            }
+            Event::Drawn { request, contract, hoster } => {
+                let ours = hoster == account || self.requests.contains(request);
+                if ours {
+                    self.contracts.insert(*contract);
+                    self.hosters.insert(*hoster);
+                }
+                ours
+            }
+            Event::OfferPosted { hoster }
+            | Event::OfferWithdrawn { hoster }
+            | Event::Proven { hoster, .. }
+            | Event::ChallengeMissed { hoster, .. }
+            | Event::Lapsed { hoster } => self.hosters.contains(hoster),
+            Event::Waiting { request, .. }
+            | Event::RequestClosing { request, .. }
+            | Event::RequestClosed { request, .. } => self.requests.contains(request),
+            Event::Taken { contract }
+            | Event::Passed { contract, .. }
+            | Event::Accepted { contract, .. }
+            | Event::ContractEnded { contract, .. }
+            | Event::Paid { contract, .. } => self.contracts.contains(contract),
+            Event::Transferred { from, to, .. } => from == account || to == account,
+        }
+    }
+}
