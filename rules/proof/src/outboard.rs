@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The root is not in it, so a segment of one group has an empty outboard. In all that is 2 MiB for 1 GiB, 129 MiB for
-//! 64 GiB. Opening a chunk reads its group and one run of at most 4 KiB a row: 4 reads at 64 GiB.
+//! 64 GiB. Opening a chunk reads its group and one run of at most 4 KiB a row: 5 reads at 64 GiB.
 
 use crate::{
     Hash,
