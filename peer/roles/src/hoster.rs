@@ -1,0 +1,706 @@
+//! A hoster: takes contracts, has their data fetched, checked, proven, healed and dropped.
+//!
+//! The ledger says what is owed for a contract, and beside that stands what is here of its data:
+//!
+//! ```text
+//!            ┌──────────────────────────────────────────────┐
+//!            ▼                                              │ damage
+//! (none) ─▶ fetching ──▶ checking ──▶ held ──proof fails─▶ scrubbing
+//!            │  ▲            └──▶ wrong root (passed, if it isn't hosted yet)
+//!            ▼  │ some blocks later
+//!           waiting (passed after some tries, if it isn't hosted yet)
+//! ```
+//!
+//! A restart begins at the left again and gets through at once with what is on disk.
+
+use crate::{
+    Call, FeedKey,
+    errand::{Errand, Errands, Outcome},
+    note::Note,
+};
+use datdot_market::{
+    Balance, Block, ContractId, clock,
+    contract::{Reason, State},
+    duty::{Duty, duties},
+    hoster::{Standing, covered},
+    params::Params,
+    terms::{Feed, Offer, Source},
+    view::{AccountView, Challenge, Hosting, Work},
+};
+use datdot_proof::{proof::Proof, segment::Segment};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Blocks before a challenge in which a contract is given up whose data is still being healed.
+const LAST_MOMENT: Block = 3;
+
+/// What a hoster's owner can choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Fetches in a row that reach nobody, after which a contract is passed as unreachable.
+    pub unreachable_after: u32,
+    /// Challenges missed in a row after which contracts with damage are forfeited, so that the others don't lapse with
+    /// them. `None`: one less than the chain allows.
+    pub forfeit_after: Option<u32>,
+    /// Earned and unpaid money of one contract that is worth the fee of having it paid.
+    pub settle_from: Balance,
+    /// How often one challenge is tried.
+    pub tries_a_challenge: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            unreachable_after: 3,
+            forfeit_after: None,
+            settle_from: datdot_market::params::DAT / 10,
+            tries_a_challenge: 4,
+        }
+    }
+}
+
+/// What the owner wants of the offer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing: contracts that there are go on, the offer stays as it is on the ledger.
+    #[default]
+    AsItIs,
+    /// This offer stands.
+    Offer(Offer),
+    /// No new contracts.
+    Stop,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<Account> {
+    /// The account as the best block shows it.
+    View(AccountView<Account>),
+    /// The account as the last finalized block shows it.
+    Finalized(AccountView<Account>),
+    /// The owner changed their mind.
+    Want(Wanted),
+    /// Bytes that the disk has left, besides what running fetches still need.
+    Room(u64),
+    /// A feed is needed here for another reason than a contract.
+    Own(FeedKey),
+    /// A feed is no longer needed for that reason.
+    Disown(FeedKey),
+    /// [`Action::Fetch`] succeeded: every block of every feed is here.
+    Fetched(ContractId),
+    /// [`Action::Fetch`] did not.
+    FetchFailed {
+        /// The contract.
+        contract: ContractId,
+        /// Why.
+        why: Trouble,
+        /// Whether at least one block came.
+        progressed: bool,
+    },
+    /// What [`Action::Check`] found.
+    Checked(ContractId, Checked),
+    /// [`Action::Prove`] made a proof that passes its check.
+    Proved(Challenge, Proof),
+    /// [`Action::Prove`] could not: the data of a contract is damaged or missing.
+    NotProved {
+        /// The challenge.
+        challenge: Challenge,
+        /// The contract whose data it is.
+        contract: ContractId,
+        /// The feed.
+        feed: FeedKey,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Stored blocks of a feed turned out to be damaged, outside of [`Action::Scrub`].
+    Damaged(FeedKey),
+    /// [`Action::Scrub`] is done; damaged blocks count as missing now.
+    Scrubbed(FeedKey),
+    /// What came of [`Action::Submit`].
+    Ended(Errand, Outcome),
+}
+
+/// Why data did not come.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// No peer that was tried has it, or answers.
+    #[error("no source can be reached that has the data ({0})")]
+    Unreachable(String),
+    /// The disk is full.
+    #[error("the disk is full: {0}")]
+    NoRoom(String),
+    /// It can't be kept here: the head is not the author's, or contradicts another one that is kept.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// What hashing the data of a contract gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// The roots on the ledger.
+    Whole,
+    /// Another root for this feed.
+    Mismatch(FeedKey),
+    /// It could not be hashed: something is missing or can't be read.
+    Incomplete(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Submit a call, and answer with [`Input::Ended`].
+    Submit(Errand, Call),
+    /// Fetch what is missing of a contract's feeds, and answer with [`Input::Fetched`] or [`Input::FetchFailed`].
+    Fetch {
+        /// The contract.
+        contract: ContractId,
+        /// Its feeds.
+        feeds: Vec<Feed>,
+        /// Where the ledger says it can be fetched.
+        sources: Vec<Source>,
+    },
+    /// Stop fetching: the contract is gone.
+    StopFetching(ContractId),
+    /// Compare the data with the roots on the ledger, and answer with [`Input::Checked`].
+    Check {
+        /// The contract.
+        contract: ContractId,
+        /// Feeds and what their bytes should be.
+        segments: Vec<(FeedKey, Segment)>,
+        /// Whether to hash everything anew, whatever was hashed before.
+        anew: bool,
+    },
+    /// Make a proof and check it, and answer with [`Input::Proved`] or [`Input::NotProved`].
+    Prove {
+        /// The challenge.
+        challenge: Challenge,
+        /// What it covers, in the order in which positions are drawn.
+        holdings: Vec<Covered>,
+    },
+    /// Verify every block of a feed, take damaged ones out, and answer with [`Input::Scrubbed`].
+    Scrub(FeedKey),
+    /// Remove a feed from the disk: nobody needs it any more, and that is final.
+    Drop(FeedKey),
+    /// Say it to whom it concerns.
+    Tell(Note),
+}
+
+/// A holding that a challenge covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Covered {
+    /// The contract.
+    pub contract: ContractId,
+    /// How often it is drawn.
+    pub weight: u128,
+    /// Its feeds, in order.
+    pub feeds: Vec<FeedKey>,
+    /// Its segments, in the same order.
+    pub segments: Vec<Segment>,
+}
+
+/// What is here of a contract's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Being fetched.
+    Fetching {
+        /// Fetches in a row that brought nothing.
+        tries: u32,
+        /// It was here before.
+        healing: bool,
+    },
+    /// Not here, and tried again later.
+    Waiting {
+        /// Why.
+        why: Trouble,
+        /// Fetches in a row that brought nothing.
+        tries: u32,
+        /// When it is tried again.
+        next: Block,
+        /// It was here before.
+        healing: bool,
+    },
+    /// All here, being hashed.
+    Checking {
+        /// It was here before.
+        healing: bool,
+    },
+    /// All here, with the roots on the ledger.
+    Held,
+    /// All here, with another root for a feed.
+    WrongRoot(FeedKey),
+    /// Damaged; being looked through.
+    Scrubbing,
+}
+
+#[derive(Clone, Debug)]
+struct Attempt {
+    challenge: Challenge,
+    tries: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Making,
+    Made(Proof),
+    Withheld,
+}
+
+/// The state of a hoster.
+#[derive(Clone, Debug)]
+pub struct Hoster<Account> {
+    policy: Policy,
+    wanted: Wanted,
+    room: Option<u64>,
+    view: Option<AccountView<Account>>,
+    data: BTreeMap<ContractId, Data>,
+    /// Feeds that are or may be on disk because of contracts.
+    stored: BTreeSet<FeedKey>,
+    /// Feeds that are on disk for another reason.
+    own: BTreeSet<FeedKey>,
+    errands: Errands,
+    attempt: Option<Attempt>,
+    told_missed: Option<u32>,
+    drawn: BTreeSet<ContractId>,
+}
+
+impl<Account: Clone> Hoster<Account> {
+    /// A hoster that has `stored` feeds on its disk because of contracts, now or before.
+    pub fn new(policy: Policy, stored: BTreeSet<FeedKey>) -> Self {
+        Self {
+            policy,
+            wanted: Wanted::AsItIs,
+            room: None,
+            view: None,
+            data: BTreeMap::new(),
+            stored,
+            own: BTreeSet::new(),
+            errands: Errands::default(),
+            attempt: None,
+            told_missed: None,
+            drawn: BTreeSet::new(),
+        }
+    }
+
+    /// Takes what happened and says what is to be done. `now` is the best block.
+    pub fn handle(&mut self, now: Block, input: Input<Account>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::View(view) => self.seen(view, &mut actions),
+            Input::Finalized(view) => {
+                self.drop_unneeded(&view, &mut actions);
+                return actions;
+            }
+            Input::Want(wanted) => {
+                self.wanted = wanted;
+                self.errands.forgive(Errand::Offer);
+            }
+            Input::Room(free) => self.room = Some(free),
+            Input::Own(feed) => drop(self.own.insert(feed)),
+            Input::Disown(feed) => {
+                // From here on it stays only as long as a contract needs it.
+                if self.own.remove(&feed) {
+                    self.stored.insert(feed);
+                }
+            }
+            Input::Fetched(contract) => self.fetched(contract, &mut actions),
+            Input::FetchFailed { contract, why, progressed } => {
+                self.fetch_failed(contract, why, progressed, now, &mut actions)
+            }
+            Input::Checked(contract, checked) => self.checked(contract, checked, now, &mut actions),
+            Input::Proved(challenge, proof) => {
+                if let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.challenge == challenge) {
+                    attempt.stage = Stage::Made(proof);
+                }
+            }
+            Input::NotProved { challenge, feed, why, .. } => {
+                if let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.challenge == challenge) {
+                    attempt.stage = Stage::Withheld;
+                    actions.push(Action::Tell(Note::Withheld { number: challenge.number, why }));
+                }
+                self.scrub(feed, &mut actions);
+            }
+            Input::Damaged(feed) => self.scrub(feed, &mut actions),
+            Input::Scrubbed(feed) => self.scrubbed(feed),
+            Input::Ended(errand, outcome) => self.ended(errand, outcome, now, &mut actions),
+        }
+        self.act(now, &mut actions);
+        actions
+    }
+
+    /// What is here of each contract's data.
+    pub fn data(&self) -> &BTreeMap<ContractId, Data> {
+        &self.data
+    }
+
+    /// What the owner wants.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Why the last call about something failed, and when it is tried again.
+    pub fn failure(&self, errand: Errand) -> Option<(&str, Block)> {
+        self.errands.failure(errand)
+    }
+
+    fn seen(&mut self, view: AccountView<Account>, actions: &mut Vec<Action>) {
+        let works = view.hosting.iter().flat_map(|hosting| &hosting.contracts);
+        let ids: BTreeSet<_> = works.clone().map(|work| work.id).collect();
+        for work in works {
+            if matches!(work.contract.state, State::Drawn { .. }) && self.drawn.insert(work.id) {
+                let (request, bytes) = (work.contract.request, work.contract.bytes);
+                actions.push(Action::Tell(Note::Drawn { contract: work.id, request, bytes }));
+            }
+        }
+        self.drawn.retain(|id| ids.contains(id));
+        for (id, data) in std::mem::take(&mut self.data) {
+            if ids.contains(&id) {
+                self.data.insert(id, data);
+                continue;
+            }
+            if let Data::Fetching { .. } = data {
+                actions.push(Action::StopFetching(id));
+            }
+            actions.push(Action::Tell(Note::Gone { contract: id }));
+        }
+        if let Some(hosting) = &view.hosting
+            && let Some((number, missed)) = missed(hosting, view.at, &view.params).filter(|(_, missed)| *missed > 0)
+            && self.told_missed.replace(number) != Some(number)
+        {
+            actions.push(Action::Tell(Note::Missed { number, missed }));
+        }
+        self.errands.retain(|errand| match errand {
+            Errand::Contract(id) => ids.contains(&id),
+            Errand::Proof(number) => self.attempt.as_ref().is_some_and(|at| at.challenge.number == number),
+            Errand::Offer | Errand::Request(_) => true,
+        });
+        self.view = Some(view);
+    }
+
+    /// Does whatever is due as things stand.
+    fn act(&mut self, now: Block, actions: &mut Vec<Action>) {
+        let Some(view) = self.view.take() else { return };
+        self.keep_offer(&view, actions);
+        if let Some(hosting) = &view.hosting {
+            for duty in duties(&view) {
+                match duty {
+                    Duty::Answer { contract, by } if view.at < by => {
+                        find(hosting, contract).map(|work| self.answer(work, view.at, actions));
+                    }
+                    Duty::Fetch { contract, by } if view.at < by => {
+                        find(hosting, contract).map(|work| self.fetch(work, &view, now, actions));
+                    }
+                    Duty::Keep { contract } => {
+                        find(hosting, contract).map(|work| self.keep(work, hosting, &view, now, actions));
+                    }
+                    Duty::Prove(challenge) => self.prove(challenge, hosting, view.at, actions),
+                    _ => {}
+                }
+            }
+        }
+        self.view = Some(view);
+    }
+
+    fn submit(&mut self, errand: Errand, call: Call, at: Block, actions: &mut Vec<Action>) -> bool {
+        let may = self.errands.may_start(errand, at);
+        if may {
+            self.errands.start(errand);
+            actions.push(Action::Submit(errand, call));
+        }
+        may
+    }
+
+    fn keep_offer(&mut self, view: &AccountView<Account>, actions: &mut Vec<Action>) {
+        let hoster = view.hosting.as_ref().map(|hosting| &hosting.hoster);
+        let call = match (&self.wanted, hoster) {
+            (Wanted::Offer(offer), Some(hoster)) if hoster.standing == Standing::Open && hoster.offer == *offer => None,
+            (Wanted::Offer(offer), _) => Some(Call::Offer(offer.clone())),
+            (Wanted::Stop, Some(hoster)) if hoster.standing != Standing::Leaving => Some(Call::Leave),
+            _ => None,
+        };
+        let reopens =
+            matches!((&call, hoster), (Some(Call::Offer(_)), Some(hoster)) if hoster.standing == Standing::Away);
+        if let Some(call) = call
+            && self.submit(Errand::Offer, call, view.at, actions)
+            && reopens
+        {
+            actions.push(Action::Tell(Note::Reopening));
+        }
+    }
+
+    fn answer(&mut self, work: &Work<Account>, at: Block, actions: &mut Vec<Action>) {
+        let here = work.feeds.iter().all(|feed| self.stored.contains(&feed.key));
+        let full = self.room.is_some_and(|room| room < work.contract.bytes) && !here;
+        if self.wanted == Wanted::Stop {
+            self.pass(work.id, Reason::Unwilling, "no new contracts are wanted".into(), at, actions);
+        } else if full {
+            let (bytes, room) = (work.contract.bytes, self.room.unwrap_or(0));
+            let why = format!("it needs {bytes} bytes, the disk has {room} left");
+            self.pass(work.id, Reason::NoRoom, why, at, actions);
+        } else {
+            self.submit(Errand::Contract(work.id), Call::Take(work.id), at, actions);
+        }
+    }
+
+    fn pass(&mut self, contract: ContractId, reason: Reason, why: String, at: Block, actions: &mut Vec<Action>) {
+        if self.submit(Errand::Contract(contract), Call::Pass(contract, reason), at, actions) {
+            actions.push(Action::Tell(Note::Passing { contract, reason, why }));
+        }
+    }
+
+    fn fetch(&mut self, work: &Work<Account>, view: &AccountView<Account>, now: Block, actions: &mut Vec<Action>) {
+        let (id, at) = (work.id, view.at);
+        match self.data.get(&id) {
+            Some(Data::Held) => {
+                self.submit(Errand::Contract(id), Call::Accept(id), at, actions);
+            }
+            Some(Data::WrongRoot(_)) => {
+                let why = "the data hashes to another root than the sponsor's".into();
+                self.pass(id, Reason::RootMismatch, why, at, actions);
+            }
+            Some(Data::Waiting { why, tries, .. }) => {
+                let reason = match why {
+                    Trouble::Unreachable(_) if *tries < self.policy.unreachable_after => None,
+                    Trouble::Unreachable(_) => Some(Reason::Unreachable),
+                    Trouble::NoRoom(_) => Some(Reason::NoRoom),
+                    Trouble::Unfit(_) => Some(Reason::Unwilling),
+                };
+                let why = why.to_string();
+                match reason {
+                    Some(reason) => self.pass(id, reason, why, at, actions),
+                    None => self.have(work, now, actions),
+                }
+            }
+            _ => self.have(work, now, actions),
+        }
+    }
+
+    /// Sees to it that a contract's data gets here, if nobody does so already.
+    fn have(&mut self, work: &Work<Account>, now: Block, actions: &mut Vec<Action>) {
+        let (tries, healing) = match self.data.get(&work.id) {
+            None => (0, false),
+            Some(Data::Waiting { next, tries, healing, .. }) if now >= *next => (*tries, *healing),
+            _ => return,
+        };
+        self.data.insert(work.id, Data::Fetching { tries, healing });
+        self.stored.extend(work.feeds.iter().map(|feed| feed.key));
+        actions.push(fetch_action(work));
+    }
+
+    fn keep(
+        &mut self,
+        work: &Work<Account>,
+        hosting: &Hosting<Account>,
+        view: &AccountView<Account>,
+        now: Block,
+        actions: &mut Vec<Action>,
+    ) {
+        self.have(work, now, actions);
+        let hosts = matches!(work.contract.state, State::Hosting { .. });
+        if let Some(Data::WrongRoot(feed)) = self.data.get(&work.id) {
+            // It had the right one when it was accepted: the disk is at fault.
+            self.scrub(*feed, actions);
+        }
+        // What is held is frozen from a challenge on, so a forfeit has to be in a block before the next one.
+        let (phase, params) = (hosting.hoster.phase, &view.params);
+        let next = clock::block_of(phase, clock::next(phase, view.at, params), params);
+        let hurry = next.saturating_sub(view.at) <= LAST_MOMENT;
+        let lost = match self.data.get(&work.id) {
+            Some(Data::Waiting { tries, healing, .. } | Data::Fetching { tries, healing }) => {
+                *tries > 0 || (*healing && hurry)
+            }
+            Some(Data::Scrubbing) => hurry,
+            _ => false,
+        };
+        let limit = self.policy.forfeit_after.unwrap_or(view.params.misses_until_lapse.saturating_sub(1)).max(1);
+        let missed = missed(hosting, view.at, &view.params).map_or(0, |(_, missed)| missed);
+        let proven = hosting.holdings.iter().find(|holding| holding.contract == work.id).map_or(0, |held| held.proven);
+        let payable = work.contract.reserve.saturating_sub(work.contract.paid).min(
+            datdot_market::payout::due(proven, work.contract.price, work.contract.bytes, &view.params)
+                .unwrap_or(0)
+                .saturating_sub(work.contract.paid),
+        );
+        if hosts && lost && missed >= limit {
+            if self.submit(Errand::Contract(work.id), Call::Forfeit(work.id), view.at, actions) {
+                actions.push(Action::Tell(Note::Forfeiting { contract: work.id }));
+            }
+        } else if hosts && payable >= self.policy.settle_from.max(1) {
+            self.submit(Errand::Contract(work.id), Call::Settle(work.id), view.at, actions);
+        }
+    }
+
+    fn prove(&mut self, challenge: Challenge, hosting: &Hosting<Account>, at: Block, actions: &mut Vec<Action>) {
+        if at >= challenge.by {
+            return;
+        }
+        let holdings: Vec<_> = covered(&hosting.holdings, challenge.number)
+            .map(|holding| Covered {
+                contract: holding.contract,
+                weight: holding.weight,
+                feeds: find(hosting, holding.contract)
+                    .map(|work| work.feeds.iter().map(|feed| feed.key).collect())
+                    .unwrap_or_default(),
+                segments: holding.segments.to_vec(),
+            })
+            .collect();
+        let whole = holdings.iter().all(|held| self.data.get(&held.contract) == Some(&Data::Held));
+        let tries = match self.attempt.as_ref().filter(|attempt| attempt.challenge == challenge) {
+            Some(Attempt { stage: Stage::Making, .. }) => return,
+            Some(Attempt { stage: Stage::Made(proof), .. }) => {
+                let call = Call::Prove { challenge, proof: proof.clone() };
+                self.submit(Errand::Proof(challenge.number), call, at, actions);
+                return;
+            }
+            Some(Attempt { stage: Stage::Withheld, tries, .. })
+                if !whole || *tries >= self.policy.tries_a_challenge =>
+            {
+                return;
+            }
+            Some(attempt) => attempt.tries,
+            // After a start the data is still being looked at: it is done within the window, or it can't be proven.
+            None if holdings.iter().any(|held| self.is_settling(held.contract)) => return,
+            None => 0,
+        };
+        self.attempt = Some(Attempt { challenge, tries: tries + 1, stage: Stage::Making });
+        actions.push(Action::Prove { challenge, holdings });
+    }
+
+    fn is_settling(&self, contract: ContractId) -> bool {
+        matches!(
+            self.data.get(&contract),
+            None | Some(Data::Fetching { tries: 0, healing: false } | Data::Checking { healing: false })
+        )
+    }
+
+    fn fetched(&mut self, contract: ContractId, actions: &mut Vec<Action>) {
+        let Some(Data::Fetching { healing, .. }) = self.data.get(&contract) else { return };
+        let anew = *healing;
+        let Some(work) = self.work(contract) else { return };
+        let segments = segments(work);
+        self.data.insert(contract, Data::Checking { healing: anew });
+        actions.push(Action::Check { contract, segments, anew });
+    }
+
+    fn fetch_failed(
+        &mut self,
+        contract: ContractId,
+        why: Trouble,
+        progressed: bool,
+        now: Block,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Data::Fetching { tries, healing }) = self.data.get(&contract) else { return };
+        let (tries, healing) = (if progressed { 1 } else { tries.saturating_add(1) }, *healing);
+        let next = now.saturating_add(1u32.checked_shl(tries.min(6)).unwrap_or(64));
+        actions.push(Action::Tell(Note::FetchWaits { contract, why: why.to_string(), next }));
+        self.data.insert(contract, Data::Waiting { why, tries, next, healing });
+    }
+
+    fn checked(&mut self, contract: ContractId, checked: Checked, now: Block, actions: &mut Vec<Action>) {
+        let Some(Data::Checking { healing }) = self.data.get(&contract) else { return };
+        let healing = *healing;
+        let data = match checked {
+            Checked::Whole => Data::Held,
+            Checked::Mismatch(feed) => Data::WrongRoot(feed),
+            Checked::Incomplete(why) => {
+                Data::Waiting { why: Trouble::Unreachable(why), tries: 1, next: now.saturating_add(1), healing: true }
+            }
+        };
+        if data == Data::Held {
+            actions.push(Action::Tell(Note::Held { contract }));
+            let feeds = self.work(contract).filter(|_| healing).map(|work| work.feeds.iter().map(|feed| feed.key));
+            actions.extend(feeds.into_iter().flatten().map(|feed| Action::Tell(Note::Healed { feed })));
+        }
+        self.data.insert(contract, data);
+    }
+
+    /// Has a feed looked through; only once, whatever the number of contracts that need it.
+    fn scrub(&mut self, feed: FeedKey, actions: &mut Vec<Action>) {
+        let needing = self.needing(feed);
+        let under_way = needing.iter().any(|id| self.data.get(id) == Some(&Data::Scrubbing));
+        let mut found = false;
+        for id in needing {
+            if let Some(data @ (Data::Held | Data::WrongRoot(_))) = self.data.get_mut(&id) {
+                *data = Data::Scrubbing;
+                found = true;
+            }
+        }
+        if found && !under_way {
+            actions.push(Action::Scrub(feed));
+        }
+    }
+
+    fn scrubbed(&mut self, feed: FeedKey) {
+        for id in self.needing(feed) {
+            if let Some(data @ Data::Scrubbing) = self.data.get_mut(&id) {
+                // Fetched at once, and hashed anew: what is damaged may also be what was kept beside the data.
+                let why = Trouble::Unreachable("damaged blocks are fetched again".into());
+                *data = Data::Waiting { why, tries: 0, next: 0, healing: true };
+            }
+        }
+    }
+
+    fn ended(&mut self, errand: Errand, outcome: Outcome, now: Block, actions: &mut Vec<Action>) {
+        if !self.errands.is_in_flight(errand) {
+            return;
+        }
+        self.errands.end(errand, &outcome, now);
+        if let (Errand::Proof(number), Outcome::Refused { .. }) = (errand, &outcome)
+            && let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.challenge.number == number)
+        {
+            // The same proof would be refused again.
+            attempt.stage = Stage::Withheld;
+        }
+        if let Outcome::Refused { why } | Outcome::Lost { why } = outcome {
+            let what = match errand {
+                Errand::Offer => "the offer".into(),
+                Errand::Contract(id) => format!("contract {id}"),
+                Errand::Proof(number) => format!("the proof for challenge {number}"),
+                Errand::Request(_) => "a request".into(),
+            };
+            actions.push(Action::Tell(Note::CallFailed { what, why }));
+        }
+    }
+
+    /// Drops feeds that no contract needs: neither in the block that is final nor in the best one.
+    fn drop_unneeded(&mut self, finalized: &AccountView<Account>, actions: &mut Vec<Action>) {
+        let Some(best) = &self.view else { return };
+        let needed: BTreeSet<_> = [best, finalized]
+            .iter()
+            .flat_map(|view| view.hosting.iter().flat_map(|hosting| &hosting.contracts))
+            .flat_map(|work| work.feeds.iter().map(|feed| feed.key))
+            .collect();
+        let (kept, unneeded) = std::mem::take(&mut self.stored)
+            .into_iter()
+            .partition(|feed| needed.contains(feed) || self.own.contains(feed));
+        self.stored = kept;
+        actions.extend(BTreeSet::into_iter(unneeded).map(Action::Drop));
+    }
+
+    fn work(&self, contract: ContractId) -> Option<&Work<Account>> {
+        find(self.view.as_ref()?.hosting.as_ref()?, contract)
+    }
+
+    fn needing(&self, feed: FeedKey) -> Vec<ContractId> {
+        let works = self.view.iter().flat_map(|view| &view.hosting).flat_map(|hosting| &hosting.contracts);
+        works.filter(|work| work.feeds.iter().any(|other| other.key == feed)).map(|work| work.id).collect()
+    }
+}
+
+fn find<Account>(hosting: &Hosting<Account>, contract: ContractId) -> Option<&Work<Account>> {
+    hosting.contracts.iter().find(|work| work.id == contract)
+}
+
+fn fetch_action<Account>(work: &Work<Account>) -> Action {
+    Action::Fetch { contract: work.id, feeds: work.feeds.to_vec(), sources: work.sources.clone() }
+}
+
+fn segments<Account>(work: &Work<Account>) -> Vec<(FeedKey, Segment)> {
+    let segment = |feed: &Feed| Some((feed.key, Segment { bytes: feed.head.bytes().ok()?, root: feed.root }));
+    work.feeds.iter().filter_map(segment).collect()
+}
+
+/// The last challenge whose window is closed, and how many were missed in a row with it.
+fn missed<Account>(hosting: &Hosting<Account>, at: Block, params: &Params) -> Option<(u32, u32)> {
+    let number = clock::latest(hosting.hoster.phase, at.checked_sub(params.deadline)?, params)?;
+    Some((number, hosting.hoster.missed(&hosting.holdings, number)))
+}
