@@ -35,6 +35,11 @@ impl Blocks {
         self.pages.len()
     }
 
+    /// Whether a page is in memory.
+    pub fn has_page(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// Whether the block is in the set.
     pub fn contains(&self, block: u64) -> bool {
         block < self.contiguous || self.word(block / 64) >> (block % 64) & 1 != 0
@@ -62,6 +67,33 @@ impl Blocks {
         self.count -= u64::from(there);
         self.contiguous = if there { self.contiguous.min(block) } else { self.contiguous };
         there
+    }
+
+    /// Adds all blocks of a range.
+    pub fn insert_range(&mut self, range: Range<u64>) {
+        for (number, mask) in masks(range) {
+            let page = self.pages.entry(number / WORDS as u64).or_insert_with(|| Box::new([0; WORDS]));
+            let word = &mut page[(number % WORDS as u64) as usize];
+            self.count += u64::from((mask & !*word).count_ones());
+            *word |= mask;
+        }
+        self.contiguous = self.first_missing(self.contiguous..u64::MAX).unwrap_or(u64::MAX);
+    }
+
+    /// Takes all blocks of a range out.
+    pub fn remove_range(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        for (page, words) in self.pages.range_mut(range.start / PAGE..=(range.end - 1) / PAGE) {
+            let within = range.start.max(page * PAGE)..range.end.min((page + 1) * PAGE);
+            for (number, mask) in masks(within) {
+                let word = &mut words[(number % WORDS as u64) as usize];
+                self.count -= u64::from((mask & *word).count_ones());
+                *word &= !mask;
+            }
+        }
+        self.contiguous = if range.start < self.contiguous { range.start } else { self.contiguous };
     }
 
     /// The first block of the range that is not in the set.
@@ -155,6 +187,16 @@ impl Blocks {
     }
 }
 
+/// The words of 64 blocks that a range touches, with its bits in them.
+fn masks(range: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    let words = if range.is_empty() { 0..0 } else { range.start / 64..range.end.div_ceil(64) };
+    words.map(move |word| {
+        let from = range.start.saturating_sub(word * 64);
+        let to = (range.end - word * 64).min(64);
+        (word, u64::MAX << from & u64::MAX >> (64 - to))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,9 +204,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn a_set_of_blocks_is_a_set(
             steps in proptest::collection::vec((any::<bool>(), prop_oneof![0..200u64, 32_700..32_900u64, 0..1_000_000u64]), 1..300),
+            spans in proptest::collection::vec((any::<bool>(), 0..300u64, prop_oneof![0..200u64, Just(33_000)]), 0..4),
             range in (0..33_000u64, 0..33_000u64),
         ) {
             let (mut blocks, mut model) = (Blocks::default(), BTreeSet::new());
@@ -173,6 +218,13 @@ mod tests {
                     true => prop_assert_eq!(blocks.insert(block), model.insert(block)),
                     false => prop_assert_eq!(blocks.remove(block), model.remove(&block)),
                 }
+            }
+            for (insert, start, len) in spans {
+                match insert {
+                    true => blocks.insert_range(start..start + len),
+                    false => blocks.remove_range(start..start + len),
+                }
+                (start..start + len).for_each(|block| _ = if insert { model.insert(block) } else { model.remove(&block) });
             }
             let range = range.0..range.0 + range.1;
             prop_assert_eq!(blocks.count(), model.len() as u64);
