@@ -203,3 +203,69 @@ impl From<AccountId> for AccountId32 {
         AccountId32(id.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+    /// Substrate's well-known phrase; its account by `subkey inspect`.
+    const DEV: &str = "bottom drive obey lake curtain smoke basket hold race lonely fit walk";
+    const DEV_ADDRESS: &str = "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV";
+
+    #[test]
+    fn names_and_phrases_give_the_accounts_that_other_wallets_give() {
+        assert_eq!(Account::dev("//Alice").unwrap().id().to_string(), ALICE);
+        assert_eq!(Account::from_phrase(DEV).unwrap().id().to_string(), DEV_ADDRESS);
+        assert_eq!(
+            Account::from_phrase(&DEV.to_uppercase().replace(' ', "\n ")).unwrap().id().to_string(),
+            DEV_ADDRESS
+        );
+    }
+
+    #[test]
+    fn a_new_phrase_gives_the_same_account_again_and_no_two_are_equal() {
+        let (account, phrase) = Account::generate();
+        assert_eq!(phrase.reveal().split(' ').count(), PHRASE_WORDS);
+        assert_eq!(Account::from_phrase(phrase.reveal()).unwrap().id(), account.id());
+        assert_ne!(Account::generate().0.id(), account.id());
+        assert!(!format!("{phrase:?}").contains(phrase.reveal()));
+    }
+
+    #[test]
+    fn a_wrong_word_is_named() {
+        let wrong = DEV.replace("curtain", "curtian");
+        let error = Account::from_phrase(&wrong).unwrap_err();
+        let word = BadPhrase::UnknownWord { place: 5, word: "curtian".into(), meant: Some("curtain") };
+        assert_eq!(error, word);
+        assert_eq!(
+            error.to_string(),
+            "word 5 of the phrase, \"curtian\", is not in the English word list: did you mean \"curtain\"?"
+        );
+        assert_eq!(Account::from_phrase(&DEV.replace("walk", "")).unwrap_err(), BadPhrase::WordCount(11));
+        assert_eq!(Account::from_phrase(&DEV.replace("walk", "fit")).unwrap_err(), BadPhrase::Checksum);
+        assert!(matches!(Account::from_phrase(&DEV.replace("walk", "wälk")), Err(BadPhrase::UnknownWord { .. })));
+    }
+
+    #[test]
+    fn only_names_are_dev_accounts() {
+        for name in ["Alice", "//", "//Alice/soft", "//Alice///password", DEV] {
+            assert_eq!(Account::dev(name).unwrap_err(), BadPhrase::DevName(name.into()), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_read_in_both_forms_and_mistakes_are_told_apart() {
+        let alice = Account::dev("//Alice").unwrap().id();
+        assert_eq!(ALICE.parse(), Ok(alice));
+        let hex: String = alice.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(format!("0x{hex}").parse(), Ok(alice));
+        let mistyped = ALICE.replace("Qp", "qP");
+        assert_eq!(mistyped.parse::<AccountId>(), Err(BadAddress::Checksum(mistyped)));
+        let polkadot = "15oF4uVJwmo4TdGW7VfQxNLavjCXviqxT9S1MgbjMNHr6Sp5";
+        assert_eq!(polkadot.parse::<AccountId>(), Err(BadAddress::OtherChain { given: polkadot.into(), here: alice }));
+        for text in ["", "Alice", "0x12", "0x+1", &format!("0x{}", "é".repeat(32))] {
+            assert_eq!(text.parse::<AccountId>(), Err(BadAddress::Form(text.into())));
+        }
+    }
+}

@@ -45,15 +45,17 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The account can't pay the amount of the call with its fee. Add money, or ask for less.
-    #[error("account {account} can't pay for this: it has {free} free (in the smallest unit)")]
+    #[error("{says}: {account} has {free} free, in the smallest unit")]
     NotEnoughMoney {
         /// Who was to pay.
         account: AccountId,
         /// What it can spend or hold now.
         free: Balance,
+        /// What can't be paid.
+        says: String,
     },
     /// It is in a block and the ledger said no; only its fee was paid.
-    #[error("the ledger refused it: {}", if .says.is_empty() { .name } else { .says })]
+    #[error("the ledger refused it: {says}")]
     Failed {
         /// The pallet's name for it: `Datdot::NotDrawn`.
         name: String,
@@ -69,7 +71,7 @@ pub enum SubmitError {
     #[error("challenge {0} is no longer open as it was seen")]
     Superseded(u32),
     /// It is in no block, and it is now too old to come into one. Look at the ledger again before repeating it.
-    #[error("it did not come into a block in time; nothing was changed")]
+    #[error("it did not come into a block in time: look at the ledger before repeating it")]
     Lost,
     /// The ledger can't be reached; it was not sent.
     #[error(transparent)]

@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     ledger::{At, BlockId, Ledger, changed},
 };
-use datdot_market::{Block, ContractId, RequestId};
+use datdot_market::{Block, RequestId};
 use std::collections::BTreeSet;
 use subxt::utils::H256;
 
@@ -35,11 +35,10 @@ pub struct News {
     pub events: Vec<(Block, Event)>,
 }
 
-/// What an account has to do with.
+/// What an account has to do with as a sponsor.
 #[derive(Clone, Debug, Default)]
 struct Known {
     requests: BTreeSet<RequestId>,
-    contracts: BTreeSet<ContractId>,
     hosters: BTreeSet<AccountId>,
 }
 
@@ -75,7 +74,7 @@ impl Follow {
     async fn look(&self, best: BlockId) -> Result<(AccountView, Vec<(Block, Event)>, Known), Error> {
         let view = self.ledger.account(&self.account, At::Block(best.hash)).await?;
         let mut known = self.known.clone();
-        known.learn(&self.account, &view);
+        known.learn(&view);
         let mut told = Vec::new();
         for (number, events) in self.events(best).await? {
             told.extend(
@@ -83,7 +82,7 @@ impl Follow {
             );
         }
         let mut known = Known::default();
-        known.learn(&self.account, &view);
+        known.learn(&view);
         Ok((view, told, known))
     }
 
@@ -114,47 +113,40 @@ impl Follow {
 }
 
 impl Known {
-    fn learn(&mut self, account: &AccountId, view: &AccountView) {
-        self.hosters.insert(*account);
-        self.contracts.extend(view.hosting.iter().flat_map(|hosting| hosting.contracts.iter().map(|work| work.id)));
+    fn learn(&mut self, view: &AccountView) {
         for request in &view.requests {
             self.requests.insert(request.id);
-            self.contracts.extend(request.contracts.iter().map(|contract| contract.id));
             self.hosters.extend(request.contracts.iter().map(|contract| contract.contract.hoster));
         }
     }
 
-    /// Whether an event concerns the account. What it tells about who belongs to whom is remembered for the events after it.
+    /// Whether an event concerns the account: its own offer and money, the requests it sponsors, and the hosters of these.
     fn concerns(&mut self, account: &AccountId, event: &Event) -> bool {
         match event {
+            Event::OfferPosted { hoster, .. }
+            | Event::OfferClosing { hoster, .. }
+            | Event::OfferWithdrawn { hoster, .. } => hoster == account,
+            Event::Proven { hoster, .. } | Event::ChallengeMissed { hoster, .. } | Event::Lapsed { hoster, .. } => {
+                hoster == account || self.hosters.contains(hoster)
+            }
             Event::RequestOpened { request, sponsor, .. } => {
+                // Its draw may follow among the same events.
                 if sponsor == account {
                     self.requests.insert(*request);
                 }
                 sponsor == account
             }
-            Event::Drawn { request, contract, hoster } => {
-                let ours = hoster == account || self.requests.contains(request);
-                if ours {
-                    self.contracts.insert(*contract);
-                    self.hosters.insert(*hoster);
-                }
-                ours
-            }
-            Event::OfferPosted { hoster }
-            | Event::OfferWithdrawn { hoster }
-            | Event::Proven { hoster, .. }
-            | Event::ChallengeMissed { hoster, .. }
-            | Event::Lapsed { hoster } => self.hosters.contains(hoster),
-            Event::Waiting { request, .. }
-            | Event::RequestClosing { request, .. }
-            | Event::RequestClosed { request, .. } => self.requests.contains(request),
-            Event::Taken { contract }
-            | Event::Passed { contract, .. }
-            | Event::Accepted { contract, .. }
-            | Event::ContractEnded { contract, .. }
-            | Event::Paid { contract, .. } => self.contracts.contains(contract),
-            Event::Transferred { from, to, .. } => from == account || to == account,
+            Event::RequestClosed { sponsor, .. } => sponsor == account,
+            Event::Waiting { request, .. } | Event::RequestClosing { request, .. } => self.requests.contains(request),
+            Event::Drawn { request, hoster, .. }
+            | Event::Taken { request, hoster, .. }
+            | Event::Passed { request, hoster, .. }
+            | Event::Accepted { request, hoster, .. }
+            | Event::Forfeited { request, hoster, .. }
+            | Event::ContractEnded { request, hoster, .. }
+            | Event::Paid { request, hoster, .. }
+            | Event::PayOwed { request, hoster, .. } => hoster == account || self.requests.contains(request),
+            Event::Transfer { from, to, .. } => from == account || to == account,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     line::{self, Ends, Line, State, short},
 };
 use codec::{Compact, Encode};
-use datdot_market::{Balance, Block, RequestId, params::Params, view::MarketView};
+use datdot_market::{Balance, Block, RequestId, params::Params, terms::Source, view::MarketView};
 use std::{future::Future, sync::Arc, time::Duration};
 use subxt::{rpcs, utils::H256};
 use tokio::{
@@ -132,6 +132,11 @@ impl Ledger {
     /// A request, anybody's.
     pub async fn request(&self, request: RequestId, at: At) -> Result<Option<RequestView>, Error> {
         self.view("DatdotApi_request", request.encode(), at).await
+    }
+
+    /// Where a feed can be read: hosters that have it, then the sources that its sponsors named.
+    pub async fn sources(&self, feed: &[u8; 32]) -> Result<Vec<Source>, Error> {
+        self.view("DatdotApi_feed_sources", feed.encode(), At::Best).await
     }
 
     /// The fee that a call would cost now, whatever it holds or moves besides.

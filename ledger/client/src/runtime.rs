@@ -14,7 +14,7 @@ use subxt::{
         DefaultExtrinsicParamsBuilder, Hasher as _,
         substrate::{SpecVersionForRange, SubstrateHeader},
     },
-    error::DispatchError,
+    error::{DispatchError, TokenError},
     events::Phase,
     ext::{scale_decode::visitor, scale_encode},
     tx::Payload,
@@ -31,6 +31,9 @@ pub(crate) struct Runtime {
     metadata: ArcMetadata,
 }
 
+/// The errors of pallets that mean that an account has not enough money.
+const MONEY: [&str; 3] = ["Balances::InsufficientBalance", "Datdot::BudgetAboveBalance", "Datdot::BondAboveBalance"];
+
 /// What became of a transaction in its block.
 #[derive(Debug)]
 pub(crate) struct Effect {
@@ -44,11 +47,13 @@ pub(crate) struct Effect {
 
 /// Why a call in a block had no effect.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// Not enough money.
-    Money,
-    /// Something else: the error's name, and its documentation.
-    Other { name: String, says: String },
+pub(crate) struct Failure {
+    /// The error's name, with its pallet's.
+    pub name: String,
+    /// What its documentation says.
+    pub says: String,
+    /// Whether the account had not enough money.
+    pub is_money: bool,
 }
 
 /// The bytes of an event's fields, by their names.
@@ -160,19 +165,26 @@ impl Runtime {
     fn failure(&self, bytes: &[u8]) -> Result<Failure, Unfit> {
         let error = DispatchError::decode_from(bytes, self.metadata.clone()).map_err(|error| error.to_string())?;
         let DispatchError::Module(module) = error else {
-            return Ok(match error {
-                DispatchError::Token(subxt::error::TokenError::FundsUnavailable) => Failure::Money,
-                other => Failure::Other { name: format!("{other:?}"), says: other.to_string() },
-            });
+            let is_money = matches!(
+                error,
+                DispatchError::Token(
+                    TokenError::FundsUnavailable | TokenError::OnlyProvider | TokenError::NotExpendable
+                )
+            );
+            return Ok(Failure { name: format!("{error:?}"), says: error.to_string(), is_money });
         };
         let details = module.details().map_err(|error| error.to_string())?;
-        let (pallet, name) = (details.pallet.name(), &details.variant.name);
-        Ok(match (pallet, name.as_str()) {
-            ("Balances", "InsufficientBalance") => Failure::Money,
-            _ => {
-                Failure::Other { name: format!("{pallet}::{name}"), says: details.variant.docs.join(" ").trim().into() }
-            }
-        })
+        let name = format!("{}::{}", details.pallet.name(), details.variant.name);
+        let mut says = details.variant.docs.join(" ").trim().to_owned();
+        if !details.variant.fields.is_empty() {
+            // Our errors with a field say "this one (counted from 0)" and mean it.
+            says.push_str(&format!(" Here: {}.", module.bytes()[2]));
+        }
+        if says.is_empty() {
+            says.clone_from(&name);
+        }
+        let is_money = MONEY.contains(&name.as_str());
+        Ok(Failure { name, says, is_money })
     }
 
     fn each_event(

@@ -207,8 +207,8 @@ impl Worker {
                     Err(error) => Err(error),
                     Ok(effect) => match effect.failure {
                         None => Ok(Included { block, fee: effect.fee, events: effect.events }),
-                        Some(Failure::Money) => Err(self.no_money(line).await?),
-                        Some(Failure::Other { name, says }) => Err(SubmitError::Failed { name, says, block: number }),
+                        Some(Failure { says, is_money: true, .. }) => Err(self.no_money(line, says).await?),
+                        Some(Failure { name, says, .. }) => Err(SubmitError::Failed { name, says, block: number }),
                     },
                 };
                 if let Some(flight) = self.queue.take(nonce) {
@@ -267,7 +267,7 @@ impl Worker {
                     continue;
                 }
                 Verdict::Again(why) | Verdict::Invalid(why) => Step::Refused(SubmitError::Invalid(why)),
-                Verdict::NoMoney => Step::Refused(self.no_money(line).await?),
+                Verdict::NoMoney => Step::Refused(self.no_money(line, "The account can't pay the fee".into()).await?),
             });
         }
     }
@@ -276,8 +276,9 @@ impl Worker {
         line.call("DatdotApi_account", &self.account.id().encode(), None).await
     }
 
-    async fn no_money(&self, line: &Line) -> Result<SubmitError, rpcs::Error> {
-        Ok(SubmitError::NotEnoughMoney { account: self.account.id(), free: self.view(line).await?.free })
+    async fn no_money(&self, line: &Line, says: String) -> Result<SubmitError, rpcs::Error> {
+        let says = says.trim_end_matches('.').into();
+        Ok(SubmitError::NotEnoughMoney { account: self.account.id(), free: self.view(line).await?.free, says })
     }
 
     fn unfit(&self, what: String) -> SubmitError {
