@@ -1,0 +1,54 @@
+//! `datdot publish`: make a feed of a file and have it hosted.
+
+use crate::{
+    command::{Hosting, say_quote},
+    place::Place,
+    show::{bytes, progress, say},
+};
+use anyhow::{Context, Result, bail};
+use datdot_api::{PublishOrder, QuoteOf, QuoteOrder};
+use std::path::PathBuf;
+
+/// Publish a file: make a feed of it, serve it, and have it hosted
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example: three copies for a month
+  datdot publish video.mp4 --replicas 3 --for 30d --max-price 0.5
+What would it cost?
+  datdot publish video.mp4 --quote")]
+pub struct Args {
+    /// The file
+    file: PathBuf,
+    #[command(flatten)]
+    hosting: Hosting,
+    /// Only say what it would cost and how soon loss would be found; sign nothing
+    #[arg(long)]
+    quote: bool,
+}
+
+/// Publishes, and follows until the file is hosted.
+pub fn run(args: Args, place: &Place) -> Result<()> {
+    let path = args.file.canonicalize().with_context(|| format!("can't read {}", args.file.display()))?;
+    let meta = path.metadata().with_context(|| format!("can't read {}", args.file.display()))?;
+    if !meta.is_file() {
+        bail!("{} is not a file: one file is published at a time", args.file.display());
+    }
+    if meta.len() == 0 {
+        bail!("{} is empty: there is nothing to publish", args.file.display());
+    }
+    let (client, status) = place.daemon()?;
+    let wanted = args.hosting.wanted(&status)?;
+    if args.quote {
+        say_quote(&client.quote(&QuoteOrder { of: QuoteOf::File(path), wanted })?);
+        return Ok(());
+    }
+    let done = progress::follow(client.publish(&PublishOrder { path, wanted: Some(wanted) })?)?;
+    say(format_args!(
+        "\nHosted by {} of {}: {}. This computer may go offline now.",
+        wanted.replicas,
+        wanted.replicas,
+        bytes(done.bytes)
+    ));
+    say(format_args!("Everyone reads it with its key:\n\n  {}\n\nfor example: datdot get {} FILE", done.key, done.key));
+    Ok(())
+}

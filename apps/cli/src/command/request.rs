@@ -1,0 +1,54 @@
+//! `datdot request`: have a feed hosted that somebody else made.
+
+use crate::{
+    command::{Hosting, say_quote},
+    parse::{Endpoint, FeedKey},
+    place::Place,
+    show::{bytes, progress, say},
+};
+use anyhow::Result;
+use datdot_api::{Key, QuoteOf, QuoteOrder, RequestOrder};
+
+/// Have a feed hosted that somebody else made; the sponsor need not be its author
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example: pay for two copies of a friend's feed, fetched from her computer
+  datdot request KEY --from 203.0.113.7:4977 --replicas 2 --for 90d")]
+pub struct Args {
+    /// The feed's key: 64 hex digits, or 52 characters of z-base-32
+    key: FeedKey,
+    /// Where the feed can be fetched, as HOST:PORT; may be given several times
+    #[arg(long, value_name = "HOST:PORT")]
+    from: Vec<Endpoint>,
+    #[command(flatten)]
+    hosting: Hosting,
+    /// Only say what it would cost; sign nothing. The daemon must have the feed
+    #[arg(long)]
+    quote: bool,
+}
+
+/// Fetches the feed, opens the request and follows it until it is hosted.
+pub fn run(args: Args, place: &Place) -> Result<()> {
+    let from = addresses(&args.from)?;
+    let (client, status) = place.daemon()?;
+    let wanted = args.hosting.wanted(&status)?;
+    let key = Key(args.key.0);
+    if args.quote {
+        say_quote(&client.quote(&QuoteOrder { of: QuoteOf::Feed(key), wanted })?);
+        return Ok(());
+    }
+    let done = progress::follow(client.request(&RequestOrder { key, from, wanted })?)?;
+    say(format_args!(
+        "\nHosted by {} of {}: {} of feed {}",
+        wanted.replicas,
+        wanted.replicas,
+        bytes(done.bytes),
+        done.key
+    ));
+    Ok(())
+}
+
+/// Looks up where to fetch, so that a wrong name is found before anything begins.
+pub fn addresses(from: &[Endpoint]) -> Result<Vec<String>> {
+    from.iter().map(|endpoint| Ok(endpoint.resolve()?.to_string())).collect()
+}

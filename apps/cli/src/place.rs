@@ -1,0 +1,80 @@
+//! Where things are on this computer: the folders with their state, and the daemon that runs in one of them.
+
+use anyhow::{Context, Result, anyhow, bail};
+use datdot_api::{Client, ClientError, Status, discovery::DiscoveryError};
+use std::path::{Path, PathBuf};
+
+/// The folders that the command looks at.
+pub struct Place {
+    dir: PathBuf,
+    /// Said with `--dir`, so no other folder will do.
+    chosen: bool,
+}
+
+impl Place {
+    /// The folder that was chosen, or else the user's data folder.
+    pub fn new(chosen: Option<PathBuf>) -> Result<Self> {
+        if let Some(dir) = chosen {
+            let dir = std::path::absolute(&dir).with_context(|| format!("{} is no folder", dir.display()))?;
+            return Ok(Self { dir, chosen: true });
+        }
+        let dirs = directories::ProjectDirs::from("", "", "datdot")
+            .context("this user has no home folder: say with --dir where the state goes")?;
+        Ok(Self { dir: dirs.data_local_dir().to_owned(), chosen: false })
+    }
+
+    /// Where the wallet is and where `datdot up` keeps its state.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where `datdot dev` keeps its state: apart from the real daemon's, unless the user chose.
+    pub fn dev(&self) -> PathBuf {
+        if self.chosen { self.dir.clone() } else { self.dir.join("dev") }
+    }
+
+    /// The daemon that runs in one of the folders, and its status.
+    pub fn daemon(&self) -> Result<(Client, Status)> {
+        let mut problem = None;
+        for dir in [self.dir.clone(), self.dir.join("dev")] {
+            match Client::open(&dir).and_then(|client| client.status().map(|status| (client, status))) {
+                Ok(found) => return Ok(found),
+                Err(ClientError::NotFound(DiscoveryError::NotThere { .. })) => {}
+                // A daemon that was killed leaves its file behind: another may run in the next folder.
+                Err(error) => problem = problem.or(Some(error)),
+            }
+        }
+        let how =
+            "start one with `datdot dev` (a whole network on this computer) or `datdot up --ledger ws://HOST:PORT`";
+        match problem {
+            Some(ClientError::NoAnswer { .. }) | None => {
+                bail!("no daemon runs in {}: {how}, or name its folder with --dir", self.dir.display())
+            }
+            Some(error) => Err(anyhow!(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datdot_api::Discovery;
+
+    #[test]
+    fn a_chosen_folder_is_taken_as_it_is() {
+        let place = Place::new(Some("/data/mine".into())).unwrap();
+        assert_eq!(place.dir(), Path::new("/data/mine"));
+        assert_eq!(place.dev(), Path::new("/data/mine"));
+    }
+
+    #[test]
+    fn without_a_daemon_the_error_says_how_to_start_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path().into())).unwrap();
+        let says_how = || place.daemon().err().unwrap().to_string().contains("datdot dev");
+        assert!(says_how());
+        // Left behind by a daemon that was killed: nobody listens on a port that is not one.
+        Discovery { url: "http://127.0.0.1:0".into(), token: "secret".into() }.write(dir.path()).unwrap();
+        assert!(says_how());
+    }
+}

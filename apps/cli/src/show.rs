@@ -1,0 +1,138 @@
+//! Numbers as people read them, with their units.
+
+use datdot_api::Amount;
+use datdot_market::params::DAT;
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write, stdout},
+};
+
+pub mod progress;
+pub mod status;
+pub mod story;
+
+/// Writes a line to standard output. A reader that has had enough (`datdot status | head`) ends the command without noise.
+pub fn say(line: impl Display) {
+    if let Err(error) = writeln!(stdout(), "{line}") {
+        let code = if error.kind() == ErrorKind::BrokenPipe { 0 } else { 1 };
+        std::process::exit(code);
+    }
+}
+
+/// `64.0 MiB`
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `0.0125 DAT`: rounded down to six decimals, or to two digits that count if there are only smaller ones.
+pub fn money(amount: Amount) -> String {
+    let (whole, fraction) = (amount.0 / DAT, amount.0 % DAT);
+    let digits = format!("{fraction:012}");
+    let zeros = digits.len() - digits.trim_start_matches('0').len();
+    let kept = if whole == 0 { (zeros + 2).clamp(6, 12) } else { 6 };
+    let shown = digits[..kept].trim_end_matches('0');
+    match shown {
+        "" => format!("{} DAT", thousands(whole)),
+        shown => format!("{}.{shown} DAT", thousands(whole)),
+    }
+}
+
+/// `0.5 DAT per GiB and day`
+pub fn price(amount: Amount) -> String {
+    format!("{} per GiB and day", money(amount))
+}
+
+/// `1,000,000`
+pub fn thousands(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `30 d`, `2 h 5 min`, `40 s`: the two largest units.
+pub fn span(seconds: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let Some(first) = UNITS.iter().position(|(_, size)| seconds >= *size) else { return "0 s".into() };
+    let (unit, size) = UNITS[first];
+    let text = format!("{} {unit}", thousands((seconds / size).into()));
+    match UNITS.get(first + 1) {
+        Some((unit, smaller)) if (seconds % size) / smaller > 0 => {
+            format!("{text} {} {unit}", (seconds % size) / smaller)
+        }
+        _ => text,
+    }
+}
+
+/// Blocks as time.
+pub fn blocks(blocks: u32, block_millis: u32) -> String {
+    span((u64::from(blocks) * u64::from(block_millis)).div_ceil(1_000))
+}
+
+/// `12 ms`, `0.8 ms`
+pub fn millis(millis: f64) -> String {
+    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+}
+
+/// An address short enough for a table: `5Grwva…utQY`.
+pub fn short(address: &str) -> String {
+    match (address.get(..6), address.get(address.len().saturating_sub(4)..)) {
+        (Some(start), Some(end)) if address.len() > 12 => format!("{start}…{end}"),
+        _ => address.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(bytes(64 << 20), "64.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn money_is_never_shown_larger_than_it_is() {
+        assert_eq!(money(Amount(0)), "0 DAT");
+        assert_eq!(money(Amount(DAT / 2)), "0.5 DAT");
+        assert_eq!(money(Amount(1_234_567 * DAT + 999_999_999_999)), "1,234,567.999999 DAT");
+        assert_eq!(money(Amount(72_337_962)), "0.000072 DAT");
+        assert_eq!(money(Amount(1_239)), "0.0000000012 DAT");
+        assert_eq!(money(Amount(1)), "0.000000000001 DAT");
+    }
+
+    #[test]
+    fn spans_name_their_two_largest_units() {
+        assert_eq!(span(0), "0 s");
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(7_500), "2 h 5 min");
+        assert_eq!(span(30 * 86_400), "30 d");
+        assert_eq!(blocks(15, 6_000), "1 min 30 s");
+    }
+
+    #[test]
+    fn addresses_are_shortened_in_the_middle() {
+        assert_eq!(short("5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"), "5Grwva…utQY");
+        assert_eq!(short("//Alice"), "//Alice");
+    }
+}

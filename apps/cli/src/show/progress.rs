@@ -1,0 +1,124 @@
+//! A piece of work followed on the screen: bars on a terminal, plain lines elsewhere.
+
+use super::{bytes, money, say};
+use anyhow::{Context, Result, bail};
+use datdot_api::{ClientError, Key, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What came of it.
+pub struct Done {
+    /// The feed.
+    pub key: Key,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The request, if one was opened.
+    pub request: Option<u32>,
+}
+
+/// Shows each step until the last one.
+pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>) -> Result<Done> {
+    let mut screen = Screen { bar: None };
+    for step in steps {
+        match step.context("the daemon can't be followed any more; `datdot status` shows whether the work goes on")? {
+            Progress::Reading { bytes, total } => screen.advance("reading", bytes, total),
+            Progress::Fetching { bytes, total, peers } => {
+                screen.advance(&format!("fetching from {}", count(peers, "peer", "peers")), bytes, total)
+            }
+            Progress::Serving { key, blocks, bytes: size, addresses } => {
+                screen.clear();
+                say(format_args!("feed      {key}"));
+                let at = if addresses.is_empty() { "nowhere yet".into() } else { addresses.join(", ") };
+                say(format_args!("serving   {} in {} at {at}", bytes(size), count(blocks, "block", "blocks")));
+            }
+            Progress::Opened { request, budget } => {
+                screen.clear();
+                say(format_args!("request   {request} is open, {} locked for it", money(budget)));
+            }
+            Progress::Waiting { why, next } => {
+                let next = next.map_or(String::new(), |block| format!(" (tried again in block {block})"));
+                screen.note(format!("waiting   {why}{next}"));
+            }
+            Progress::Hosted { hosted, coming, of } => {
+                let coming = if coming > 0 {
+                    format!(", {} on the way", count(coming, "other", "others"))
+                } else {
+                    String::new()
+                };
+                screen.note(format!("hosted    by {hosted} of {of}{coming}"));
+            }
+            Progress::Done { key, bytes, request } => {
+                screen.clear();
+                return Ok(Done { key, bytes, request });
+            }
+            Progress::Failed { error } => {
+                screen.clear();
+                bail!(error);
+            }
+        }
+    }
+    bail!("the daemon stopped before the work was done: start it again, it goes on where it was")
+}
+
+/// `1 block`, `2 blocks`
+pub fn count(number: impl Into<u128>, one: &str, many: &str) -> String {
+    let number = number.into();
+    format!("{} {}", super::thousands(number), if number == 1 { one } else { many })
+}
+
+/// A bar for bytes, in the one style that the command has.
+pub fn bar(total: u64, what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{msg:24} {bar:32} {binary_bytes:>10} of {binary_total_bytes}  {binary_bytes_per_sec}",
+    )
+    .expect("the template is well formed: tested")
+    .progress_chars("━╸ ");
+    ProgressBar::new(total).with_style(style).with_message(what.to_owned())
+}
+
+struct Screen {
+    bar: Option<ProgressBar>,
+}
+
+impl Screen {
+    fn advance(&mut self, what: &str, at: u64, total: u64) {
+        let bar = self.bar.get_or_insert_with(|| bar(total, what));
+        bar.set_length(total);
+        bar.set_message(what.to_owned());
+        bar.set_position(at);
+    }
+
+    fn note(&mut self, line: String) {
+        match &self.bar {
+            Some(bar) if !bar.is_hidden() => bar.suspend(|| say(line)),
+            _ => say(line),
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_has_a_valid_style() {
+        bar(10, "reading").finish_and_clear();
+    }
+
+    #[test]
+    fn a_failure_is_the_command_s_failure() {
+        let steps = [Ok(Progress::Failed { error: "no offers that fit".into() })];
+        assert_eq!(follow(steps.into_iter()).err().unwrap().to_string(), "no offers that fit");
+    }
+
+    #[test]
+    fn a_daemon_that_stops_in_the_middle_is_no_success() {
+        let steps = [Ok(Progress::Hosted { hosted: 1, coming: 1, of: 3 })];
+        assert!(follow(steps.into_iter()).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The main job and what can go wrong with it, with real processes: a ledger node, daemons, the command line, and
+//! JavaScript peers.
+
+mod bad_input;
+mod life;
+mod network;
+mod process;
+mod strangers;

@@ -1,0 +1,218 @@
+//! A ledger and peers as processes on this machine: each test has its own.
+
+use crate::process::{Process, datdot, eventually};
+use datdot_api::{Client, Event, Status, Told};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How long a process may take until it answers; two networks start at once on two cores.
+const START: Duration = Duration::from_secs(60);
+
+/// A ledger with nobody on it yet.
+pub struct Network {
+    dir: TempDir,
+    node: Option<Process>,
+    port: u16,
+}
+
+impl Network {
+    /// Starts a dev chain of its own, without hosters.
+    pub fn start() -> Self {
+        let mut network = Self { dir: TempDir::new().unwrap(), node: None, port: 0 };
+        network.start_node();
+        network
+    }
+
+    /// Starts the node (again), on the port that it had.
+    pub fn start_node(&mut self) {
+        let dir = self.dir.path().join("dev");
+        let port = self.port.to_string();
+        let args = ["--dir", path(&dir), "dev", "--hosters", "0", "--rpc-port", &port];
+        let mut node = Process::start("the node", &self.dir.path().join("node.log"), args);
+        let status = answer(&dir, &mut node);
+        let rpc = status.ledger.rpc.expect("the dev network has the ledger in its process");
+        self.port = rpc.rsplit_once(':').unwrap().1.trim_end_matches('/').parse().unwrap();
+        self.node = Some(node);
+    }
+
+    /// Kills the node at once.
+    pub fn kill_node(&mut self) {
+        self.node.take().unwrap().kill();
+    }
+
+    /// Where the ledger is asked.
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    /// A file in the network's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts a daemon for one of the dev chain's accounts, `bob` for `//Bob`.
+    pub fn peer(&self, name: &str) -> Peer {
+        let mut peer = Peer {
+            name: name.into(),
+            dir: self.file(name),
+            log: self.file(&format!("{name}.log")),
+            url: self.url(),
+            listen: "127.0.0.1:0".into(),
+            process: None,
+        };
+        peer.start();
+        peer
+    }
+
+    /// Starts a daemon that offers 1 GB.
+    pub fn hoster(&self, name: &str) -> Peer {
+        let peer = self.peer(name);
+        peer.must(["host", "--space", "1GB", "--price", "10"]);
+        peer
+    }
+}
+
+/// A daemon with an account.
+pub struct Peer {
+    name: String,
+    dir: PathBuf,
+    log: PathBuf,
+    url: String,
+    listen: String,
+    process: Option<Process>,
+}
+
+impl Peer {
+    /// Starts the daemon (again), where it was.
+    pub fn start(&mut self) {
+        let mut account = format!("//{}", self.name);
+        account[2..3].make_ascii_uppercase();
+        let args =
+            ["--dir", path(&self.dir), "up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen];
+        let mut process = Process::start(&self.name, &self.log, args);
+        let status = answer(&self.dir, &mut process);
+        self.listen = status.listen.expect("it was told to listen");
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// Freezes it: connections stay, nothing answers.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().signal("STOP");
+    }
+
+    /// Ends [`Peer::pause`].
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().signal("CONT");
+    }
+
+    /// SIGTERM; it must end well.
+    pub fn stop(&mut self) {
+        let status = self.process.take().unwrap().terminate();
+        assert!(status.success(), "{} ended with {status}", self.name);
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where its peer listens.
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// A client of its API.
+    pub fn client(&self) -> Client {
+        Client::open(&self.dir).unwrap()
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Status {
+        self.client().status().unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// Runs a subcommand against it.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        datdot().arg("--dir").arg(&self.dir).args(args).output().unwrap()
+    }
+
+    /// Runs a subcommand that must do what it is told; what it printed.
+    pub fn must<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let output = self.run(args);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}: {}\n{out}\n{err}", self.name, output.status);
+        out.into_owned()
+    }
+
+    /// Waits for something in its status.
+    pub fn until<T>(&self, what: &str, seconds: u64, ask: impl Fn(&Status) -> Option<T>) -> T {
+        let mut last = None;
+        let limit = Duration::from_secs(seconds);
+        let start = std::time::Instant::now();
+        while start.elapsed() < limit {
+            let status = self.status();
+            if let Some(answer) = ask(&status) {
+                return answer;
+            }
+            last = Some(status);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{} not within {limit:?}: {what}; its status was {last:#?}", self.name);
+    }
+
+    /// Its last events and those to come, until `pick` takes one.
+    pub fn event<T>(&self, what: &str, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+        let mut seen = Vec::new();
+        for told in self.client().events().unwrap() {
+            let Told { event, .. } = told.unwrap();
+            if let Some(picked) = pick(&event) {
+                return picked;
+            }
+            seen.push(event);
+        }
+        panic!("{}'s events ended without {what}: {seen:#?}", self.name)
+    }
+}
+
+fn answer(dir: &Path, process: &mut Process) -> Status {
+    eventually("the daemon answers and sees the ledger", START, || {
+        process.must_run();
+        let status = Client::open(dir).and_then(|client| client.status()).ok()?;
+        status.ledger.connected.then_some(status)
+    })
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Bytes that don't compress and are the same in each run.
+pub fn bytes(length: usize, seed: u64) -> Vec<u8> {
+    // xorshift64*: good enough for content.
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next).take(length.div_ceil(8)).flatten().collect();
+    bytes.truncate(length);
+    bytes
+}

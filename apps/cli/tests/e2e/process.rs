@@ -1,0 +1,100 @@
+//! A process of ours: its log is kept, its end is certain.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A running `datdot`; killed when dropped, its log printed if the test fails.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `datdot` with these arguments; both outputs are appended to `log`.
+    pub fn start<S: AsRef<OsStr>>(name: &str, log: &Path, args: impl IntoIterator<Item = S>) -> Self {
+        let out = File::options().create(true).append(true).open(log).unwrap();
+        let child = datdot()
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { child, name: name.into(), log: log.into() }
+    }
+
+    /// SIGKILL: it gets no chance to tidy up.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
+    /// SIGTERM, as an operator stops a service; its exit status.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal("TERM");
+        let limit = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < limit, "{} did not stop within 30 s", self.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Fails the test if the process has ended.
+    pub fn must_run(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("{} ended with {status}", self.name);
+        }
+    }
+
+    /// All that it wrote.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("--- the end of {}'s log\n{tail}\n---", self.name);
+        }
+    }
+}
+
+/// The command that is tested, with nothing of the user's environment in it.
+pub fn datdot() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_datdot"));
+    command.env_remove("DATDOT_DIR").env_remove("DATDOT_PASSWORD_FILE").env_remove("RUST_LOG");
+    command
+}
+
+/// Asks again and again, until there is an answer or the time is over.
+pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,139 @@
+//! JavaScript peers, and feeds that were not made by us.
+
+use crate::network::{Network, bytes};
+use datdot_api::{Event, Key, status::ContractState};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// Large enough that a hoster can be killed in the middle of fetching it.
+const SIZE: usize = 192 << 20;
+
+#[test]
+fn a_feed_made_by_javascript_is_sponsored_by_another_and_hosters_go_on_after_a_kill() {
+    let mut network = Network::start();
+    let content = bytes(SIZE, 2);
+    let file = network.file("original");
+    fs::write(&file, &content).unwrap();
+    let author = Author::start(&file, &network.file("author"));
+    let mut hoster = network.hoster("bob");
+    let sponsor = network.peer("alice");
+
+    // Stopping to watch doesn't stop the work: the request is followed by its status below.
+    let following = std::thread::scope(|scope| {
+        let key = author.key.to_string();
+        let from = author.address.clone();
+        let request = scope.spawn(|| {
+            sponsor.must(["request", &key, "--from", &from, "--replicas", "1", "--for", "1d", "--max-price", "20"])
+        });
+        killed_while_fetching_it_fetches_only_what_is_missing(&mut hoster);
+        request.join().unwrap()
+    });
+    assert!(following.contains("Hosted by 1 of 1"), "{following}");
+    drop(author);
+    let mut sponsor = sponsor;
+    sponsor.kill();
+
+    network.kill_node();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(!hoster.status().ledger.connected, "it notices that the ledger is gone");
+    let before = hoster.status().contracts[0].proven;
+    network.start_node();
+    hoster.until("it proves again on the restarted ledger", 60, |status| {
+        status.contracts.first().filter(|contract| contract.proven > before).map(|_| ())
+    });
+
+    let copy = network.file("copy");
+    read_with_javascript(key_of(&hoster), hoster.address(), &copy);
+    assert!(fs::read(&copy).unwrap() == content, "not the same bytes");
+}
+
+fn killed_while_fetching_it_fetches_only_what_is_missing(hoster: &mut crate::network::Peer) {
+    hoster.until("it is in the middle of fetching", 120, |status| {
+        let contract = status.contracts.first()?;
+        assert_ne!(contract.state, ContractState::Hosting, "it fetched too fast to be killed in the middle");
+        (contract.held > contract.bytes / 8).then_some(())
+    });
+    hoster.kill();
+    hoster.start();
+    let (bytes, fetched) = hoster.event("fetched", |event| match event {
+        Event::Fetched { bytes, fetched, .. } => Some((*bytes, *fetched)),
+        _ => None,
+    });
+    assert_eq!(bytes, SIZE as u64);
+    assert!(fetched < bytes, "it fetched everything again");
+    hoster.until("it hosts", 60, |status| {
+        status.contracts.first().filter(|contract| contract.state == ContractState::Hosting).map(|_| ())
+    });
+}
+
+fn key_of(hoster: &crate::network::Peer) -> Key {
+    hoster.status().contracts[0].feeds[0]
+}
+
+#[test]
+fn a_compat_feed_is_read_from_its_javascript_author() {
+    let network = Network::start();
+    let content = bytes((1 << 20) + 77, 3);
+    let file = network.file("original");
+    fs::write(&file, &content).unwrap();
+    let author = Author::start_compat(&file, &network.file("author"));
+    let reader = network.peer("alice");
+    let copy = network.file("copy");
+    reader.must(["get", &author.key.to_string(), copy.to_str().unwrap(), "--from", &author.address]);
+    assert!(fs::read(&copy).unwrap() == content, "not the same bytes");
+}
+
+/// Reads a feed with the JavaScript reader that users have.
+pub fn read_with_javascript(key: Key, address: &str, file: &Path) {
+    let output = Command::new("node")
+        .arg(repository().join("reader/get.js"))
+        .arg(key.to_string())
+        .arg(file)
+        .args(["--from", address])
+        .output()
+        .expect("Node.js is installed: scripts/setup.sh checks");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "reader: {}\n{out}\n{err}", output.status);
+}
+
+/// A JavaScript program that made a feed of a file and serves it; killed when dropped.
+struct Author {
+    child: Child,
+    key: Key,
+    address: String,
+}
+
+impl Author {
+    fn start(file: &Path, folder: &Path) -> Self {
+        Self::with(&[file.as_os_str(), folder.as_os_str()])
+    }
+
+    fn start_compat(file: &Path, folder: &Path) -> Self {
+        Self::with(&[file.as_os_str(), folder.as_os_str(), "compat".as_ref()])
+    }
+
+    fn with(args: &[&std::ffi::OsStr]) -> Self {
+        let script = repository().join("tests/js/author.js");
+        let mut child = Command::new("node").arg(script).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let key = said["key"].as_str().unwrap().parse().unwrap();
+        Self { child, key, address: format!("127.0.0.1:{}", said["port"]) }
+    }
+}
+
+impl Drop for Author {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
