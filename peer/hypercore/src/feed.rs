@@ -610,6 +610,13 @@ impl Feed {
         Ok(steps)
     }
 
+    /// Whether our head can be proven to somebody who has a head of `length` blocks: all its roots are here.
+    pub fn can_upgrade(&self, length: u64) -> bool {
+        let roots = self.lock().roots.clone();
+        let known = |index| self.node_under(&roots, index).is_ok_and(|node| node.is_some());
+        length == 0 || length < roots.length() && flat::full_roots(length).all(known)
+    }
+
     /// A node of the tree, if it is here: what proofs are made of.
     pub fn node(&self, index: u64) -> Result<Option<Node>, FeedError> {
         let roots = self.lock().roots.clone();

@@ -78,6 +78,12 @@ impl Plan {
         self.want.blocks.start.min(length)..self.want.blocks.end.min(length)
     }
 
+    /// The first wanted block of a head of `length` blocks that is not here.
+    pub fn first_missing(&self, length: u64, have: &Blocks) -> Option<u64> {
+        let wanted = self.blocks(length);
+        have.first_missing(wanted.start.max(have.contiguous().min(wanted.end))..wanted.end)
+    }
+
     /// Whether to ask `peer` for a newer head now; if so, that is noted.
     pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64) -> bool {
         let free = self.head.is_none_or(|(_, since)| now.duration_since(since) > LATE_HEAD);
@@ -106,6 +112,13 @@ impl Plan {
         let offered = |block: u64| offer(block..block + 1).is_some();
         // What came by another way in between needs no second question.
         self.again.retain(|block| !have.contains(*block));
+        // What was here may have been found damaged.
+        if let Some(first) = self.first_missing(length, have).filter(|first| *first < self.next)
+            && !self.asked.contains_key(&first)
+            && !self.again.contains(&first)
+        {
+            self.next = first;
+        }
         let again = self.again.iter().copied().take(MAX_LOOKS).find(|block| offered(*block));
         let found = again.or_else(|| {
             let mut at = self.next.max(wanted.start);
@@ -166,12 +179,6 @@ impl Plan {
             .map(|(b, _)| *b)
             .collect();
         open.into_iter().for_each(|block| self.failed(peer, block));
-    }
-
-    /// Blocks that were here are wanted again.
-    pub fn lost(&mut self, blocks: Range<u64>) {
-        let wanted = blocks.start.max(self.want.blocks.start)..blocks.end.min(self.want.blocks.end);
-        self.again.extend(wanted);
     }
 }
 

@@ -54,7 +54,7 @@ pub enum Action {
     Synced,
     /// Send [`Session::bits`] of this range.
     Look(Wanted),
-    /// Verify the answer to what was asked, and call [`Session::asked_more`] for what else is wanted.
+    /// Verify the answer to what was asked, and store it.
     Check(Box<crate::messages::Data>, Asked),
     /// The remote does not have it after all.
     Refused(Asked),
@@ -309,18 +309,6 @@ impl Session {
         // The remote's bits are kept for a few such ranges only.
         let room = self.our_wants.len() < MAX_PAGES / (MAX_WANT / PAGE) as usize;
         (room && self.our_wants.insert(start)).then_some(Message::Want(Wanted { start, length: MAX_WANT, any: false }))
-    }
-
-    /// Takes back what was asked and is no longer wanted from this remote.
-    pub fn cancel(&mut self, asked: Asked) -> Option<Message> {
-        let id = *self.asked.iter().find(|(_, a)| **a == asked)?.0;
-        self.asked.remove(&id);
-        Some(Message::Cancel { id })
-    }
-
-    /// Forgets that the remote has a block, after it could not prove it.
-    pub fn refuse(&mut self, block: u64) {
-        self.has.refuse(block);
     }
 
     fn remember(&mut self, asked: Asked) -> u64 {

@@ -1,0 +1,510 @@
+//! The driver: sockets, clock and tasks around [`Peer`](crate::peer).
+//!
+//! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
+//! step at a time, while the task goes on receiving and sending.
+
+use crate::{
+    feed::{Change, Feed},
+    peer::{Fault, Peer, Plans, Setup, Stopped},
+    plan::{PeerId, Want},
+    store::Store,
+};
+use bytes::Bytes;
+use datdot_wire::{
+    connection::{self, Connection, ConnectionError, FrameReader, FrameWriter, Options},
+    noise::{Keypair, PublicKey, Role},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, broadcast, broadcast::error::RecvError, watch},
+    task::{AbortHandle, JoinHandle},
+    time::{interval, timeout},
+};
+
+/// Bytes that may wait for the feeds, and answers that may wait for the socket, per connection.
+const ROUND: usize = 1 << 20;
+/// With so much unsent nothing more is read: a remote that does not take answers gets no more.
+const MAX_UNSENT: usize = 8 << 20;
+/// A remote that takes nothing for so long is dropped.
+const MAX_STALL: Duration = Duration::from_secs(60);
+/// Messages taken into one round.
+const MAX_FRAMES: usize = 512;
+const TICK: Duration = Duration::from_millis(500);
+const DIAL: Duration = Duration::from_secs(10);
+
+/// How the network behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who we are to other peers.
+    pub keypair: Keypair,
+    /// Where to listen for connections; nowhere if not set.
+    pub listen: Option<SocketAddr>,
+    /// Connections at a time, both ways together. Default: 512.
+    pub max_connections: usize,
+    /// Blocks asked of one peer at a time, for each feed. Default: 128.
+    pub window: usize,
+    /// Time limits and memory of connections.
+    pub connection: Options,
+}
+
+impl Config {
+    /// The defaults for a key pair; listens nowhere.
+    pub fn new(keypair: Keypair) -> Config {
+        Config { keypair, listen: None, max_connections: 512, window: 128, connection: Options::default() }
+    }
+}
+
+/// Serves every feed of a store to those who know its key, and fetches what is wanted. Cheap to clone; call
+/// [`Network::close`] to end it.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    config: Config,
+    plans: Arc<Plans>,
+    next: AtomicU64,
+    peers: Mutex<BTreeMap<PeerId, (PeerInfo, AbortHandle)>>,
+    places: Arc<Semaphore>,
+    /// Counts up when something new is wanted.
+    wake: watch::Sender<u64>,
+    events: broadcast::Sender<PeerEvent>,
+    listening: Option<SocketAddr>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Names the connection, never reused.
+    pub id: PeerId,
+    /// The remote's Noise key.
+    pub remote: PublicKey,
+    /// Its address, for TCP.
+    pub address: Option<SocketAddr>,
+}
+
+/// A connection came or went.
+#[derive(Clone, Debug)]
+pub enum PeerEvent {
+    /// It came.
+    Connected(PeerInfo),
+    /// It went.
+    Ended(PeerInfo, Arc<Ended>),
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The remote closed it.
+    #[error("closed by the remote")]
+    Closed,
+    /// It broke.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The remote did what no honest peer does.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The remote takes nothing of what we send.
+    #[error("the remote takes no answers")]
+    Stalled,
+    /// We ended it.
+    #[error("closed by us")]
+    ByUs,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers at the address.
+    #[error("{address}: {source}")]
+    Dial {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The remote is not whom we expected, or speaks something else.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// [`Config::max_connections`] are open.
+    #[error("too many connections")]
+    Full,
+}
+
+impl Network {
+    /// Begins to listen, if that is wanted. Needs a tokio runtime with time and network.
+    pub async fn start(store: Store, config: Config) -> io::Result<Network> {
+        let listener = match config.listen {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
+        let inner = Arc::new(Inner {
+            plans: Arc::default(),
+            next: AtomicU64::new(1),
+            peers: Mutex::default(),
+            places: Arc::new(Semaphore::new(config.max_connections)),
+            wake: watch::Sender::new(0),
+            events: broadcast::Sender::new(256),
+            listening: listener.as_ref().map(TcpListener::local_addr).transpose()?,
+            acceptor: Mutex::default(),
+            store,
+            config,
+        });
+        if let Some(listener) = listener {
+            let acceptor = tokio::spawn(accept(listener, Arc::downgrade(&inner)));
+            *lock(&inner.acceptor) = Some(acceptor);
+        }
+        Ok(Network(inner))
+    }
+
+    /// Where connections are accepted.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.listening
+    }
+
+    /// Our Noise key.
+    pub fn public_key(&self) -> PublicKey {
+        self.0.config.keypair.public()
+    }
+
+    /// The feeds that are served.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Calls a peer; `expected` refuses anybody else who answers there.
+    pub async fn connect(&self, address: SocketAddr, expected: Option<PublicKey>) -> Result<PeerInfo, ConnectError> {
+        let place = self.0.places.clone().try_acquire_owned().map_err(|_| ConnectError::Full)?;
+        let dial = |source| ConnectError::Dial { address, source };
+        let stream = match timeout(DIAL, TcpStream::connect(address)).await {
+            Ok(stream) => stream.map_err(dial)?,
+            Err(_) => return Err(dial(io::ErrorKind::TimedOut.into())),
+        };
+        // Answers are gathered before they are sent; nothing is gained by gathering again.
+        stream.set_nodelay(true).map_err(dial)?;
+        let config = &self.0.config;
+        let connection = connection::connect(stream, &config.keypair, expected, &config.connection).await?;
+        Ok(self.0.attach(connection, Some(address), place))
+    }
+
+    /// Takes a connection that was made otherwise.
+    pub fn attach<R, W>(&self, connection: Connection<R, W>) -> Result<PeerInfo, ConnectError>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let place = self.0.places.clone().try_acquire_owned().map_err(|_| ConnectError::Full)?;
+        Ok(self.0.attach(connection, None, place))
+    }
+
+    /// Fetches blocks of a feed of the store from all connections that have them, for as long as the returned handle
+    /// lives. What was wanted of the feed before is replaced.
+    pub fn download(&self, feed: &Feed, want: Want) -> Download {
+        let serial = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let stopped = self.0.plans.want(feed.key(), want.clone(), serial);
+        self.0.wake.send_modify(|count| *count += 1);
+        Download { feed: feed.clone(), want, stopped, serial, network: self.0.clone() }
+    }
+
+    /// All connections.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        lock(&self.0.peers).values().map(|(info, _)| *info).collect()
+    }
+
+    /// Connections that come and go from now on.
+    pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// Drops a connection.
+    pub fn disconnect(&self, peer: PeerId) {
+        if let Some((_, task)) = lock(&self.0.peers).get(&peer) {
+            task.abort();
+        }
+    }
+
+    /// Ends all connections and listens no more.
+    pub async fn close(&self) {
+        let acceptor = lock(&self.0.acceptor).take();
+        if let Some(acceptor) = acceptor {
+            acceptor.abort();
+            // Only when it has ended the port is free again.
+            _ = acceptor.await;
+        }
+        lock(&self.0.peers).values().for_each(|(_, task)| task.abort());
+        // Feeds outlive the network: what came has to be on the disk.
+        for feed in self.0.store.feeds() {
+            if let Err(error) = feed.flush().await {
+                tracing::error!(target: "hypercore", %error, "blocks can't be brought to the disk");
+            }
+        }
+    }
+}
+
+/// Blocks that are being fetched. Dropping it ends the fetching, not the feed.
+pub struct Download {
+    feed: Feed,
+    want: Want,
+    stopped: watch::Receiver<Option<Stopped>>,
+    serial: u64,
+    network: Arc<Inner>,
+}
+
+impl Download {
+    /// The feed; [`Feed::watch`] tells how far it is.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Whether all wanted blocks of the head that is known now are here.
+    pub fn is_done(&self) -> bool {
+        let length = self.feed.info().length;
+        let end = self.want.blocks.end.min(length);
+        length > 0 && self.feed.missing_in(self.want.blocks.start.min(end)..end) == 0
+    }
+
+    /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if
+    /// no peer has them: [`Feed::watch`] shows whether anything comes.
+    pub async fn done(&mut self) -> Result<(), Stopped> {
+        let mut progress = self.feed.watch();
+        loop {
+            progress.borrow_and_update();
+            if self.is_done() {
+                return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
+            }
+            if let Some(why) = self.stopped.borrow_and_update().clone() {
+                return Err(why);
+            }
+            tokio::select! {
+                _ = self.stopped.changed() => {}
+                _ = progress.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.network.plans.unwant(&self.feed.key(), self.serial);
+        self.network.wake.send_modify(|count| *count += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, network: std::sync::Weak<Inner>) {
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, for example: it passes.
+                tracing::warn!(target: "hypercore", %error, "can't accept connections");
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
+        };
+        let Some(network) = network.upgrade() else { return };
+        let Ok(place) = network.places.clone().try_acquire_owned() else {
+            tracing::debug!(target: "hypercore", %address, "refused: too many connections");
+            continue;
+        };
+        tokio::spawn(async move {
+            let config = &network.config;
+            _ = stream.set_nodelay(true);
+            match connection::accept(stream, &config.keypair, &config.connection).await {
+                Ok(connection) => _ = network.attach(connection, Some(address), place),
+                Err(error) => tracing::debug!(target: "hypercore", %address, %error, "no handshake"),
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn attach<R, W>(
+        self: &Arc<Self>,
+        connection: Connection<R, W>,
+        address: Option<SocketAddr>,
+        place: tokio::sync::OwnedSemaphorePermit,
+    ) -> PeerInfo
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let info = PeerInfo { id, remote: connection.remote, address };
+        let peer = Peer::new(Setup {
+            id,
+            initiator: connection.role == Role::Initiator,
+            handshake: connection.handshake_hash,
+            store: self.store.clone(),
+            plans: self.plans.clone(),
+            window: self.config.window,
+        });
+        let drive = Drive {
+            reader: connection.reader,
+            writer: connection.writer,
+            changes: self.store.changes(),
+            wake: self.wake.subscribe(),
+        };
+        let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
+        // The list is locked until the task is in it: the guard of a task that ends at once waits for that.
+        let mut peers = lock(&self.peers);
+        let task = tokio::spawn(async move {
+            let mut guard = guard;
+            guard.ended = drive.run(peer).await;
+            drop(place);
+        });
+        peers.insert(id, (info, task.abort_handle()));
+        drop(peers);
+        tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
+        _ = self.events.send(PeerEvent::Connected(info));
+        info
+    }
+}
+
+/// Reports the end of a connection, however its task ends.
+struct Guard {
+    info: PeerInfo,
+    ended: Ended,
+    network: Arc<Inner>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        lock(&self.network.peers).remove(&self.info.id);
+        let ended = std::mem::replace(&mut self.ended, Ended::ByUs);
+        match &ended {
+            Ended::Fault(fault) => tracing::warn!(target: "hypercore", peer = self.info.id, %fault, "peer dropped"),
+            ended => tracing::debug!(target: "hypercore", peer = self.info.id, %ended, "disconnected"),
+        }
+        _ = self.network.events.send(PeerEvent::Ended(self.info, Arc::new(ended)));
+    }
+}
+
+struct Drive<R, W> {
+    reader: FrameReader<R>,
+    writer: FrameWriter<W>,
+    changes: broadcast::Receiver<Change>,
+    wake: watch::Receiver<u64>,
+}
+
+/// What happened since the last step.
+#[derive(Default)]
+struct News {
+    frames: Vec<Bytes>,
+    bytes: usize,
+    changes: Vec<Change>,
+    missed: bool,
+    tick: bool,
+}
+
+struct Step {
+    peer: Peer,
+    output: Vec<Vec<u8>>,
+    requests_left: bool,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
+    async fn run(mut self, peer: Peer) -> Ended {
+        let mut tick = interval(TICK);
+        let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
+        let mut news = News { tick: true, ..News::default() };
+        let (mut requests_left, mut taken, mut unsent) = (false, Instant::now(), 0);
+        loop {
+            let queued = self.writer.queued();
+            // A step is due when something happened, or when there is room for more answers.
+            let due = news.is_some() || requests_left && queued < ROUND;
+            if let Some(peer) = idle.take_if(|_| due) {
+                let news = std::mem::take(&mut news);
+                working = Some(tokio::task::spawn_blocking(move || step(peer, news, ROUND.saturating_sub(queued))));
+            }
+            let reading = queued < MAX_UNSENT && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
+            let send = async {
+                match self.writer.queued() {
+                    0 => self.writer.keep_alive().await,
+                    _ => self.writer.flush().await.map_err(ConnectionError::from),
+                }
+            };
+            tokio::select! {
+                done = async { working.as_mut().expect("checked by the branch's condition").await }, if working.is_some() => {
+                    working = None;
+                    let step = match done {
+                        Ok(Ok(step)) => step,
+                        Ok(Err(fault)) => return fault.into(),
+                        // A panic is a bug of ours; this connection goes, the process stays.
+                        Err(error) => {
+                            tracing::error!(target: "hypercore", %error, "a connection's step failed");
+                            return Ended::ByUs;
+                        }
+                    };
+                    for text in &step.output {
+                        if let Err(error) = self.writer.queue(text) {
+                            return Ended::Connection(error.into());
+                        }
+                    }
+                    requests_left = step.requests_left;
+                    idle = Some(step.peer);
+                }
+                frame = self.reader.next(), if reading => match frame {
+                    Ok(Some(frame)) => {
+                        news.bytes += frame.len();
+                        news.frames.push(frame);
+                    }
+                    Ok(None) => return Ended::Closed,
+                    Err(error) => return error.into(),
+                },
+                sent = send => if let Err(error) = sent {
+                    return error.into();
+                },
+                change = self.changes.recv() => match change {
+                    Ok(change) => news.changes.push(change),
+                    Err(RecvError::Lagged(_)) => news.missed = true,
+                    Err(RecvError::Closed) => return Ended::ByUs,
+                },
+                _ = self.wake.changed() => news.tick = true,
+                _ = tick.tick() => {
+                    news.tick = true;
+                    let queued = self.writer.queued();
+                    if queued == 0 || queued != unsent {
+                        (taken, unsent) = (Instant::now(), queued);
+                    } else if taken.elapsed() > MAX_STALL {
+                        return Ended::Stalled;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl News {
+    fn is_some(&self) -> bool {
+        !self.frames.is_empty() || !self.changes.is_empty() || self.missed || self.tick
+    }
+}
+
+fn step(mut peer: Peer, news: News, room: usize) -> Result<Step, Fault> {
+    let now = Instant::now();
+    if news.tick {
+        peer.tick(now);
+    }
+    if news.missed || !news.changes.is_empty() {
+        peer.changed(now, &news.changes, news.missed);
+    }
+    peer.receive(now, news.frames)?;
+    let requests_left = if room > 0 { peer.serve(room)? } else { peer.has_requests() };
+    Ok(Step { output: peer.take_output(), peer, requests_left })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

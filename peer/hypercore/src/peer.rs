@@ -1,0 +1,523 @@
+//! One connection with all its feeds: brings the remote's messages to the sessions and carries out what they say.
+//!
+//! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
+
+use crate::{
+    feed::{Change, Changed, Feed, FeedError, Refused},
+    key::{DiscoveryKey, FeedKey},
+    messages::{Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request},
+    plan::{PeerId, Plan, Want},
+    prove::{ProveError, prove},
+    session::{Action, Asked, Local, Misbehaviour, Session},
+    store::Store,
+};
+use bytes::Bytes;
+use datdot_wire::{
+    encoding::DecodeError,
+    mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+const PROTOCOL: &str = "hypercore/alpha";
+/// Feeds that one connection may have open.
+const MAX_FEEDS: usize = 4096;
+/// After this long a feed is offered again to a remote that rejected or closed it.
+const REOPEN: Duration = Duration::from_secs(5);
+
+/// Why a remote is dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// What it sent is no mux.
+    #[error(transparent)]
+    Mux(#[from] MuxError),
+    /// A message of a feed's channel can't be read.
+    #[error("unreadable message: {0}")]
+    Message(#[from] DecodeError),
+    /// It does not know the key of the feed that it opened, or accepted.
+    #[error("the remote does not know the key of feed {feed}")]
+    Capability {
+        /// The feed.
+        feed: FeedKey,
+    },
+    /// It sent something that its author did not write.
+    #[error("feed {feed}: {refused}")]
+    False {
+        /// The feed.
+        feed: FeedKey,
+        /// What is wrong.
+        refused: Refused,
+    },
+    /// It asks for too much.
+    #[error(transparent)]
+    Misbehaviour(#[from] Misbehaviour),
+}
+
+/// What is wanted of which feed, shared by all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Plans(Mutex<BTreeMap<FeedKey, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    plan: Plan,
+    serial: u64,
+    /// Why nothing more is asked.
+    stopped: watch::Sender<Option<Stopped>>,
+}
+
+/// Why a download can't go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// The disk is full, for example.
+    #[error("blocks can't be stored: {0}")]
+    Disk(String),
+    /// The feed is of a kind that is not understood.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The feed was removed, or something else is wanted of it now.
+    #[error("the download was replaced or its feed removed")]
+    Replaced,
+}
+
+impl Plans {
+    /// Wants a feed; what was wanted of it before is forgotten.
+    pub fn want(&self, feed: FeedKey, want: Want, serial: u64) -> watch::Receiver<Option<Stopped>> {
+        let (stopped, told) = watch::channel(None);
+        let entry = Entry { plan: Plan::new(want), serial, stopped };
+        if let Some(old) = self.lock().insert(feed, entry) {
+            old.stopped.send_replace(Some(Stopped::Replaced));
+        }
+        told
+    }
+
+    /// Wants nothing any more, unless it was wanted again since.
+    pub fn unwant(&self, feed: &FeedKey, serial: u64) {
+        let mut plans = self.lock();
+        if plans.get(feed).is_some_and(|entry| entry.serial == serial) {
+            plans.remove(feed);
+        }
+    }
+
+    fn wanted(&self) -> Vec<FeedKey> {
+        self.lock().iter().filter(|(_, entry)| entry.stopped.borrow().is_none()).map(|(key, _)| *key).collect()
+    }
+
+    fn is_wanted(&self, feed: &FeedKey) -> bool {
+        self.with(feed, |_| ()).is_some()
+    }
+
+    fn with<T>(&self, feed: &FeedKey, look: impl FnOnce(&mut Plan) -> T) -> Option<T> {
+        self.lock().get_mut(feed).filter(|entry| entry.stopped.borrow().is_none()).map(|entry| look(&mut entry.plan))
+    }
+
+    fn stop(&self, feed: &FeedKey, why: Stopped) {
+        tracing::warn!(target: "hypercore", %feed, %why, "download stopped");
+        if let Some(entry) = self.lock().get(feed) {
+            entry.stopped.send_replace(Some(why));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a connection is made with.
+pub(crate) struct Setup {
+    pub id: PeerId,
+    pub initiator: bool,
+    pub handshake: [u8; 64],
+    pub store: Store,
+    pub plans: Arc<Plans>,
+    /// Blocks asked of the remote at a time and feed.
+    pub window: usize,
+}
+
+pub(crate) struct Peer {
+    setup: Setup,
+    mux: Mux,
+    channels: BTreeMap<ChannelId, Channel>,
+    open: BTreeMap<DiscoveryKey, ChannelId>,
+    closed: BTreeMap<DiscoveryKey, Instant>,
+}
+
+struct Channel {
+    feed: Feed,
+    /// None until the remote has opened it as well.
+    session: Option<Session>,
+}
+
+impl Peer {
+    pub fn new(setup: Setup) -> Peer {
+        let mut mux = Mux::new();
+        mux.alias("hypercore", PROTOCOL);
+        Peer { setup, mux, channels: BTreeMap::new(), open: BTreeMap::new(), closed: BTreeMap::new() }
+    }
+
+    /// Takes what came from the remote.
+    pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<(), Fault> {
+        let mut touched = Vec::new();
+        frames.into_iter().for_each(|frame| self.mux.receive(frame));
+        while let Some(event) = self.mux.next()? {
+            match event {
+                Event::OpenRequested { request, protocol, id, handshake } => {
+                    self.requested(request, &protocol, &id, &handshake)?;
+                }
+                Event::Opened { channel, handshake } => {
+                    self.opened(channel, &handshake)?;
+                    touched.push(channel);
+                }
+                Event::Message { channel, kind, body } => {
+                    if let Some(message) = Message::decode(kind, &body)? {
+                        self.message(now, channel, message)?;
+                        touched.push(channel);
+                    }
+                }
+                Event::Closed { channel } | Event::Rejected { channel } => self.forget(now, channel),
+            }
+            touched.dedup();
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        touched.into_iter().for_each(|channel| self.ask(now, channel));
+        Ok(())
+    }
+
+    /// Takes what happened to the feeds of the store. `all` if some of it was missed.
+    pub fn changed(&mut self, now: Instant, changes: &[Change], all: bool) {
+        let mut touched = Vec::new();
+        for change in changes {
+            let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
+            if change.what == Changed::Removed {
+                self.mux.close(id);
+                self.forget(now, id);
+                continue;
+            }
+            self.tell(id);
+            let Some(Channel { session: Some(session), .. }) = self.channels.get(&id) else { continue };
+            let message = match &change.what {
+                Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
+                Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
+                Changed::Grown | Changed::Removed => None,
+            };
+            message.into_iter().for_each(|message| self.say(id, &message));
+            touched.push(id);
+        }
+        if all {
+            touched = self.channels.keys().copied().collect();
+            touched.iter().for_each(|id| self.tell(*id));
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        touched.into_iter().for_each(|channel| self.ask(now, channel));
+    }
+
+    /// Opens what is wanted and asks again what is late; to be called now and then.
+    pub fn tick(&mut self, now: Instant) {
+        self.closed.retain(|_, since| now.duration_since(*since) < REOPEN);
+        for key in self.setup.plans.wanted() {
+            let discovery = key.discovery();
+            if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
+                continue;
+            }
+            let Some(feed) = self.setup.store.feed(&key) else {
+                self.setup.plans.stop(&key, Stopped::Replaced);
+                continue;
+            };
+            // With too many channels it stays closed: the remote has the others to get done first.
+            if self.open(feed).is_err() {
+                break;
+            }
+        }
+        let channels: Vec<_> = self.channels.keys().copied().collect();
+        for channel in channels {
+            self.tell(channel);
+            self.ask(now, channel);
+        }
+    }
+
+    /// Answers requests until so many bytes are queued. Says whether requests are left.
+    pub fn serve(&mut self, limit: usize) -> Result<bool, Fault> {
+        loop {
+            let mut left = false;
+            let channels: Vec<_> = self.channels.keys().copied().collect();
+            // One request of each feed in turn.
+            for id in channels {
+                let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { continue };
+                if self.mux.output_len() >= limit {
+                    return Ok(left || session.has_requests() || self.has_requests());
+                }
+                let Some(request) = session.next_request() else { continue };
+                left = true;
+                let (messages, valid) = answer(feed, &request);
+                if !valid {
+                    session.invalid_request()?;
+                }
+                messages.iter().for_each(|message| self.say(id, message));
+            }
+            if !left {
+                return Ok(false);
+            }
+        }
+    }
+
+    pub fn has_requests(&self) -> bool {
+        self.channels.values().any(|channel| channel.session.as_ref().is_some_and(Session::has_requests))
+    }
+
+    /// What has to be sent now.
+    pub fn take_output(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.mux.take_output()).collect()
+    }
+
+    fn handshake(&self, feed: &Feed, initiator: bool) -> Handshake {
+        Handshake { seeks: true, capability: feed.key().capability(initiator, &self.setup.handshake) }
+    }
+
+    fn open(&mut self, feed: Feed) -> Result<(), ChannelError> {
+        let discovery = feed.discovery();
+        let handshake = self.handshake(&feed, self.setup.initiator);
+        let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
+        self.open.insert(discovery, id);
+        self.channels.insert(id, Channel { feed, session: None });
+        Ok(())
+    }
+
+    fn requested(&mut self, request: RequestId, protocol: &str, id: &[u8], handshake: &[u8]) -> Result<(), Fault> {
+        let discovery = id.try_into().map(DiscoveryKey).ok().filter(|_| protocol == PROTOCOL);
+        let free = |discovery: &DiscoveryKey| !self.open.contains_key(discovery) && self.channels.len() < MAX_FEEDS;
+        let feed = discovery.filter(free).and_then(|discovery| self.setup.store.find(&discovery));
+        // Who does not know the key learns nothing but that: not even that the feed is here.
+        let theirs = Handshake::decode(handshake).ok();
+        let expected = |feed: &Feed| self.handshake(feed, !self.setup.initiator).capability;
+        let feed = feed.filter(|feed| theirs.is_some_and(|theirs| theirs.capability == expected(feed)));
+        if feed.is_none_or(|feed| self.open(feed).is_err()) {
+            self.mux.reject(request);
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, id: ChannelId, handshake: &[u8]) -> Result<(), Fault> {
+        let Some(channel) = self.channels.get(&id) else { return Ok(()) };
+        let feed = channel.feed.clone();
+        if Handshake::decode(handshake)?.capability != self.handshake(&feed, !self.setup.initiator).capability {
+            return Err(Fault::Capability { feed: feed.key() });
+        }
+        let (session, first) = Session::new(self.local(&feed, 0));
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.session = Some(session);
+        }
+        first.iter().for_each(|message| self.say(id, message));
+        Ok(())
+    }
+
+    fn forget(&mut self, now: Instant, id: ChannelId) {
+        if let Some(channel) = self.channels.remove(&id) {
+            self.open.remove(&channel.feed.discovery());
+            self.closed.insert(channel.feed.discovery(), now);
+            self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
+        }
+    }
+
+    fn message(&mut self, now: Instant, id: ChannelId, message: Message) -> Result<(), Fault> {
+        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match session.receive(message)? {
+            None => {}
+            Some(Action::Send(message)) => self.say(id, &message),
+            Some(Action::Synced) => self.tell(id),
+            Some(Action::Look(wanted)) => {
+                if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
+                    self.say(id, &message);
+                }
+            }
+            Some(Action::Check(data, asked)) => {
+                let feed = feed.clone();
+                self.check(id, &feed, &data, asked)?;
+            }
+            Some(Action::Refused(asked)) => {
+                let key = feed.key();
+                self.settle(&key, asked, false);
+            }
+            Some(Action::Close) => {
+                self.mux.close(id);
+                self.forget(now, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
+        let key = feed.key();
+        let fits = match asked {
+            Asked::Block(index) => {
+                data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
+            }
+            Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
+        };
+        let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
+        match result {
+            Ok(()) => self.settle(&key, asked, true),
+            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) => {
+                tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
+                self.settle(&key, asked, false);
+                match &refused {
+                    Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
+                    Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Disk(error.to_string())),
+                    Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error.to_string())),
+                    _ => {}
+                }
+            }
+        }
+        if asked == Asked::Upgrade {
+            self.tell(id);
+        }
+        Ok(())
+    }
+
+    fn settle(&self, feed: &FeedKey, asked: Asked, well: bool) {
+        let peer = self.setup.id;
+        self.setup.plans.with(feed, |plan| match (asked, well) {
+            (Asked::Block(block), true) => _ = plan.arrived(peer, block),
+            (Asked::Block(block), false) => plan.failed(peer, block),
+            (Asked::Upgrade, _) => plan.head_settled(peer),
+        });
+    }
+
+    /// Asks the remote for what is wanted and it has, up to the window.
+    fn ask(&mut self, now: Instant, id: ChannelId) {
+        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return };
+        let (peer, window, length) = (self.setup.id, self.setup.window, feed.info().length);
+        let mut messages = Vec::new();
+        self.setup.plans.with(&feed.key(), |plan| {
+            if !session.serves() {
+                return;
+            }
+            if session.remote().is_some_and(|remote| remote.length > length) && plan.ask_head(now, peer, length) {
+                messages.extend(session.ask_upgrade());
+            }
+            let mut blocks = Vec::new();
+            feed.with_blocks(|have| {
+                while session.in_flight() + blocks.len() < window {
+                    let offer = |range| session.next_offer(range);
+                    let Some(block) = plan.ask_block(now, peer, length, have, offer) else { break };
+                    blocks.push(block);
+                }
+                let missing = plan.first_missing(length, have).filter(|block| !session.offers(*block));
+                if blocks.is_empty()
+                    && let Some(block) = missing
+                {
+                    messages.extend(session.want_around(block));
+                }
+            });
+            for block in blocks {
+                match feed.steps_to_known(block) {
+                    Ok(nodes) => messages.push(session.ask_block(block, nodes)),
+                    Err(error) => {
+                        tracing::warn!(target: "hypercore", %error, "the tree can't be read");
+                        plan.failed(peer, block);
+                        break;
+                    }
+                }
+            }
+        });
+        messages.iter().for_each(|message| self.say(id, message));
+    }
+
+    /// Tells the remote our side if it is news.
+    fn tell(&mut self, id: ChannelId) {
+        let Some(Channel { feed, session: Some(session) }) = self.channels.get(&id) else { return };
+        let (feed, remote) = (feed.clone(), session.remote().map_or(0, |sync| sync.length));
+        let local = self.local(&feed, remote);
+        let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return };
+        if let Some(message) = session.tell(local) {
+            self.say(id, &message);
+        }
+    }
+
+    fn local(&self, feed: &Feed, remote_length: u64) -> Local {
+        let info = feed.info();
+        Local {
+            fork: info.fork,
+            length: info.length,
+            contiguous: info.contiguous,
+            has_manifest: feed.manifest().is_some_and(|manifest| manifest.to_wire().is_some()),
+            downloading: self.setup.plans.is_wanted(&feed.key()),
+            can_upgrade: feed.can_upgrade(remote_length),
+        }
+    }
+
+    fn say(&mut self, id: ChannelId, message: &Message) {
+        let (kind, body) = message.encode();
+        // A channel that has gone meanwhile needs no answers; our messages are never too large.
+        if let Err(error) = self.mux.send(id, kind, &body) {
+            tracing::debug!(target: "hypercore", %error, "message not sent");
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        for channel in self.channels.values() {
+            self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
+        }
+    }
+}
+
+/// The answer to a request, and whether the request made sense.
+fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
+    let refuse = |reason| Message::NoData { id: request.id, reason: Some(reason) };
+    match data(feed, request) {
+        Ok(data) => (vec![Message::Data(Box::new(data))], true),
+        Err(ProveError::Invalid { .. }) => (vec![refuse(Refusal::Invalid)], false),
+        Err(error) => {
+            tracing::debug!(target: "hypercore", feed = %feed.key(), %error, "request refused");
+            let mut messages = vec![refuse(Refusal::NotAvailable)];
+            if let ProveError::Read(FeedError::NotHere { block: start } | FeedError::Damaged { block: start }) = error {
+                // A reader stops asking a peer that refuses what it seems to have.
+                messages.insert(0, Message::Range { drop: true, start, length: 1 });
+            }
+            (messages, true)
+        }
+    }
+}
+
+fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
+    let head = feed.signed_head();
+    let (fork, length) = head.as_ref().map_or((0, 0), |head| (head.fork, head.length));
+    if request.fork != fork {
+        return Err(ProveError::Read(FeedError::NoHead));
+    }
+    let manifest = feed.manifest().and_then(|manifest| manifest.to_wire()).filter(|_| request.manifest);
+    let mut data = Data { id: request.id, fork, manifest: manifest.map(Bytes::from_owner), ..Data::default() };
+    if request.block.is_none() && request.hash.is_none() && request.upgrade.is_none() {
+        return Ok(data);
+    }
+    if let Some(block) = request.block
+        && block.index < length
+        && !feed.has(block.index)
+    {
+        return Err(ProveError::Read(FeedError::NotHere { block: block.index }));
+    }
+    let proof = prove(request, length, |index| feed.node(index))?;
+    let nodes = proof.node.unwrap_or_default();
+    if let Some(block) = request.block {
+        let value = Bytes::from(feed.read(block.index).map_err(ProveError::Read)?);
+        data.block = Some(DataBlock { index: block.index, value, nodes });
+    } else if let Some(hash) = request.hash {
+        data.hash = Some(DataHash { index: hash.index, nodes });
+    }
+    data.seek = request.seek.zip(proof.seek).map(|(seek, nodes)| DataSeek { bytes: seek.bytes, nodes });
+    data.upgrade = request.upgrade.zip(proof.upgrade).map(|(upgrade, (nodes, additional))| DataUpgrade {
+        start: upgrade.start,
+        length: upgrade.length,
+        nodes,
+        additional,
+        signature: head.map(|head| head.signature_to_wire().into()).unwrap_or_default(),
+    });
+    Ok(data)
+}
