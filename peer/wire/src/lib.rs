@@ -3,10 +3,13 @@
 //! - [`encoding`]: how integers, buffers and arrays are written;
 //! - [`noise`]: how two peers prove their keys and agree on a secret;
 //! - [`secret_stream`]: frames encrypted with it;
-//! - [`mux`]: many channels over one stream.
+//! - [`mux`]: many channels over one stream;
+//! - [`connection`]: the driver for TCP.
 //!
-//! Everything but the TCP driver is without sockets, clock and dice: bytes go in, bytes and events come out.
+//! Everything but the driver is without sockets, clock and dice: bytes go in, bytes and events come out.
 
+#[cfg(feature = "tokio")]
+pub mod connection;
 pub mod encoding;
 pub mod mux;
 pub mod noise;
