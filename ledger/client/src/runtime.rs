@@ -193,6 +193,7 @@ impl Runtime {
         mut see: impl FnMut(Option<u32>, Fields<'_>) -> Result<(), Unfit>,
     ) -> Result<(), Unfit> {
         let events = self.client.events().from_bytes(bytes);
+        let mut seen = 0;
         for event in events.iter() {
             let event = event.map_err(|error| format!("events: {error}"))?;
             let cause = match event.phase() {
@@ -218,8 +219,10 @@ impl Runtime {
                 places.push((field.name.as_deref().unwrap_or_default(), start..all.len() - rest.len()));
             }
             see(cause, Fields { pallet: event.pallet_name(), event: event.event_name(), bytes: all, places })?;
+            seen += 1;
         }
-        Ok(())
+        // The iterator ends early where the bytes do.
+        if seen == events.len() { Ok(()) } else { Err("its events are cut off".into()) }
     }
 }
 
@@ -295,3 +298,6 @@ impl scale_encode::EncodeAsFields for Arguments {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use crate::{
     call::Call,
     error::{Error, SubmitError},
     event::Event,
-    ledger::{BlockId, Ledger, PATIENCE},
+    ledger::{BlockId, Ledger, PATIENCE, sort},
     line::{Ends, Line, State},
     queue::{Flight, Queue},
     runtime::Failure,
@@ -129,12 +129,13 @@ impl Worker {
                 State::Up(line) => {
                     if let Err(error) = self.work(&line).await {
                         tracing::debug!(target: "ledger", "submitting waits: {error}");
-                        self.give_up_old(&error.to_string());
+                        let error = sort(&self.url, "a call", error).unwrap_or_else(|why| self.unreachable(why));
+                        self.give_up_old(&error);
                         // The line is about to be found broken, if it is.
                         sleep(PAUSE).await;
                     }
                 }
-                State::Down(why) => self.give_up_old(&why),
+                State::Down(why) => self.give_up_old(&self.unreachable(why)),
                 State::Broken(error) => self.give_up_all(&error),
             }
             let oldest = self.pending.front().map(|ask| ask.asked + PATIENCE);
@@ -146,7 +147,7 @@ impl Worker {
                 Ok(()) = self.ends.seen.changed() => {}
                 Ok(()) = self.ends.state.changed() => {}
                 () = sleep_until(oldest.unwrap_or_else(Instant::now)), if oldest.is_some() => {}
-                else => self.give_up_all(&Error::Unreachable { url: self.url.clone(), why: "it was closed".into() }),
+                else => self.give_up_all(&self.unreachable("it was closed".into())),
             }
         }
     }
@@ -281,17 +282,20 @@ impl Worker {
         Ok(SubmitError::NotEnoughMoney { account: self.account.id(), free: self.view(line).await?.free, says })
     }
 
+    fn unreachable(&self, why: String) -> Error {
+        Error::Unreachable { url: self.url.clone(), why }
+    }
+
     fn unfit(&self, what: String) -> SubmitError {
         Error::Unfit { url: self.url.clone(), what }.into()
     }
 
     /// Answers what has waited too long for the line.
-    fn give_up_old(&mut self, why: &str) {
-        while self.pending.front().is_some_and(|ask| ask.asked.elapsed() >= PATIENCE) {
-            let error = Error::Unreachable { url: self.url.clone(), why: why.into() };
-            if let Some(ask) = self.pending.pop_front() {
-                ask.reply.send(Err(error.into())).ok();
-            }
+    fn give_up_old(&mut self, error: &Error) {
+        // Asked in order: the oldest are in front.
+        let old = self.pending.iter().take_while(|ask| ask.asked.elapsed() >= PATIENCE).count();
+        for ask in self.pending.drain(..old) {
+            ask.reply.send(Err(error.clone().into())).ok();
         }
     }
 
