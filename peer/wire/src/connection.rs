@@ -361,9 +361,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// The next frame without its length, or `None` at the end of the stream.
     async fn next(&mut self, max: usize) -> Result<Option<BytesMut>, ConnectionError> {
         loop {
-            let mut missing = 3;
+            let (mut missing, mut len) = (3, 0);
             if let Some(length) = self.buffer.first_chunk::<3>() {
-                let len = get_length(*length);
+                len = get_length(*length);
                 if len > max {
                     return Err(ConnectionError::LongHandshake(len));
                 }
@@ -378,10 +378,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 // The frame before this one has been dealt with.
                 self.share = None;
             }
-            if 3 < missing && missing + self.buffer.len() > SMALL_FRAME && self.share.is_none() {
+            if len > SMALL_FRAME && self.share.is_none() {
                 let budget = self.budget.clone();
-                let bytes = missing + self.buffer.len();
-                let waiting = self.waiting.get_or_insert_with(|| Box::pin(budget.take(bytes)));
+                let waiting = self.waiting.get_or_insert_with(|| Box::pin(budget.take(len)));
                 self.share = Some(waiting.await);
                 self.waiting = None;
             }
