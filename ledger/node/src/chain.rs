@@ -2,8 +2,10 @@
 
 use std::{convert::Infallible, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
-use datdot_runtime::{DECIMALS, SS58_PREFIX, SYMBOL, genesis};
-use sc_service::{ChainType, GenericChainSpec, Properties};
+use datdot_runtime::{DECIMALS, RuntimeGenesisConfig, SS58_PREFIX, SYMBOL, genesis};
+use sc_service::{ChainSpec, ChainType, GenericChainSpec, Properties};
+use sp_core::storage::well_known_keys;
+use sp_runtime::BuildStorage;
 
 use crate::Error;
 
@@ -38,13 +40,28 @@ impl Chain {
         self.spec()?.as_json(false).map_err(|cause| Error::Service(sc_service::Error::Other(cause)))
     }
 
-    pub(crate) fn spec(&self) -> Result<GenericChainSpec, Error> {
+    /// The specification. Its genesis is not built yet: that takes a compilation of the runtime.
+    fn spec(&self) -> Result<GenericChainSpec, Error> {
         match self {
-            Self::Dev => builtin("DatDot Development", "datdot_dev", ChainType::Development, "development"),
-            Self::Local => builtin("DatDot Local", "datdot_local", ChainType::Local, "local_testnet"),
+            Self::Dev => builtin("DatDot Development", "datdot_dev", ChainType::Development, &genesis::development()),
+            Self::Local => builtin("DatDot Local", "datdot_local", ChainType::Local, &genesis::local()),
             Self::Spec(file) => GenericChainSpec::from_json_file(file.clone())
                 .map_err(|cause| Error::Spec { file: file.clone(), cause }),
         }
+    }
+
+    /// The specification, with a genesis that the native runtime has built if it is one of ours, in no time.
+    pub(crate) fn spec_to_run(&self) -> Result<GenericChainSpec, Error> {
+        let mut spec = self.spec()?;
+        let genesis = match self {
+            Self::Dev => genesis::development(),
+            Self::Local => genesis::local(),
+            Self::Spec(_) => return Ok(spec),
+        };
+        let mut storage = genesis.build_storage().map_err(sc_service::Error::Other)?;
+        storage.top.insert(well_known_keys::CODE.to_vec(), code()?.to_vec());
+        spec.set_storage(storage);
+        Ok(spec)
     }
 
     /// The address to listen on for other nodes: chains for development never leave the machine.
@@ -56,21 +73,25 @@ impl Chain {
     }
 }
 
-fn builtin(name: &str, id: &str, kind: ChainType, preset: &str) -> Result<GenericChainSpec, Error> {
-    let patch = genesis::preset(preset).expect("both names that `spec` passes are presets: a test builds them");
-    let patch = serde_json::from_slice(&patch).expect("the runtime has just written it as JSON");
+fn code() -> Result<&'static [u8], Error> {
+    datdot_runtime::WASM_BINARY.ok_or(Error::NoRuntime)
+}
+
+fn builtin(name: &str, id: &str, kind: ChainType, genesis: &RuntimeGenesisConfig) -> Result<GenericChainSpec, Error> {
+    let genesis =
+        serde_json::to_value(genesis).expect("plain structs, whose maps have strings as keys, have a JSON form");
     let properties = Properties::from_iter([
         ("tokenSymbol".into(), SYMBOL.into()),
         ("tokenDecimals".into(), DECIMALS.into()),
         ("ss58Format".into(), SS58_PREFIX.into()),
     ]);
-    Ok(GenericChainSpec::builder(datdot_runtime::WASM_BINARY.ok_or(Error::NoRuntime)?, None)
+    Ok(GenericChainSpec::builder(code()?, None)
         .with_name(name)
         .with_id(id)
         .with_protocol_id("datdot")
         .with_chain_type(kind)
         .with_properties(properties)
-        .with_genesis_config_patch(patch)
+        .with_genesis_config(genesis)
         .build())
 }
 
@@ -79,11 +100,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_chains_for_development_have_a_genesis() {
+    fn native_and_wasm_runtime_build_the_same_genesis() {
         for chain in [Chain::Dev, Chain::Local] {
-            let spec = chain.spec().expect("built in");
-            let storage = sp_runtime::BuildStorage::build_storage(&spec).expect("the runtime accepts its own preset");
-            assert!(storage.top.contains_key(b":code".as_slice()));
+            let native = chain.spec_to_run().and_then(|spec| Ok(spec.build_storage().expect("built")));
+            let wasm = chain.spec().expect("built in").build_storage().expect("the runtime accepts its own preset");
+            assert_eq!(native.expect("built in").top, wasm.top);
         }
     }
 

@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// [`Options::validator`] is neither a phrase nor a path.
     #[error("the validator's secret is neither a phrase nor a path such as //Alice: {0}")]
-    Secret(String),
+    Secret(sp_core::crypto::SecretStringError),
     /// The crate was built with `SKIP_WASM_BUILD`, and only knows the chains that come as a file.
     #[error("this build has no runtime of its own: start it with a chain specification")]
     NoRuntime,

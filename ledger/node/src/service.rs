@@ -3,12 +3,11 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use datdot_runtime::{AccountId, Balance, Block, Nonce, RuntimeApi};
+use datdot_runtime::{AccountId, Block, Hash, Nonce, RuntimeApi};
 use jsonrpsee::RpcModule;
 use pallet_transaction_payment_rpc::{TransactionPayment, TransactionPaymentApiServer};
 use sc_client_api::BlockBackend;
@@ -31,9 +30,8 @@ use sc_service::{
 use sc_transaction_pool::TransactionPoolHandle;
 use sc_transaction_pool_api::OffchainTransactionPoolFactory;
 use sp_consensus_babe::inherents::BabeCreateInherentDataProviders;
-use sp_core::crypto::key_types;
+use sp_core::{Pair, crypto::key_types};
 use sp_keystore::{Keystore, KeystorePtr};
-use sp_runtime::traits::Block as _;
 use substrate_frame_rpc_system::{System, SystemApiServer};
 use tokio::runtime::Handle;
 
@@ -64,7 +62,14 @@ const ORIGINS: [&str; 5] = [
 
 /// Builds everything and spawns its tasks on `handle`. Blocks for seconds; must not run on a worker of a runtime.
 pub(crate) fn start(options: Options, handle: Handle) -> Result<Node, Error> {
+    if let Some(secret) = &options.validator {
+        sp_core::sr25519::Pair::from_string(secret, None).map_err(Error::Secret)?;
+    }
     let config = configuration(&options, handle)?;
+    Ok(assemble(options, config)?)
+}
+
+fn assemble(options: Options, config: Configuration) -> Result<Node, sc_service::Error> {
     let executor = executor(&config);
     let (client, backend, keystore, mut tasks) =
         sc_service::new_full_parts::<Block, RuntimeApi, _>(&config, None, executor, Vec::new())?;
@@ -121,10 +126,10 @@ pub(crate) fn start(options: Options, handle: Handle) -> Result<Node, Error> {
     tasks.keep_alive(babe_handle);
 
     let mut net_config = FullNetworkConfiguration::<_, _, Network>::new(&config.network, None);
-    let metrics = Network::register_notification_metrics(None);
+    let metrics = <Network as NetworkBackend<Block, Hash>>::register_notification_metrics(None);
     let genesis = client.block_hash(0)?.expect("opening the database has written the genesis");
     let grandpa_protocol = sc_consensus_grandpa::protocol_standard_name(&genesis, &config.chain_spec);
-    let (grandpa_peers, grandpa_notifications) = sc_consensus_grandpa::grandpa_peers_set_config::<_, Network>(
+    let (grandpa_peers, grandpa_notifications) = sc_consensus_grandpa::grandpa_peers_set_config::<Block, Network>(
         grandpa_protocol.clone(),
         metrics.clone(),
         net_config.peer_store_handle(),
@@ -234,7 +239,7 @@ pub(crate) fn start(options: Options, handle: Handle) -> Result<Node, Error> {
 
 /// What sc-cli would make of a command line.
 fn configuration(options: &Options, tokio_handle: Handle) -> Result<Configuration, Error> {
-    let spec = options.chain.spec()?;
+    let spec = options.chain.spec_to_run()?;
     let is_dev = spec.chain_type() == ChainType::Development;
     let is_public = !matches!(spec.chain_type(), ChainType::Development | ChainType::Local);
     let dir = options.dir.join(spec.id());
@@ -343,10 +348,10 @@ fn executor(config: &Configuration) -> WasmExecutor {
 }
 
 /// Puts the keys that `secret` stands for where BABE and GRANDPA look for them.
-fn insert_keys(keystore: &KeystorePtr, secret: &str) -> Result<(), Error> {
-    let wrong = |error: sp_keystore::Error| Error::Secret(error.to_string());
-    keystore.sr25519_generate_new(key_types::BABE, Some(secret)).map_err(wrong)?;
-    keystore.ed25519_generate_new(key_types::GRANDPA, Some(secret)).map_err(wrong)?;
+fn insert_keys(keystore: &KeystorePtr, secret: &str) -> Result<(), sc_service::Error> {
+    let refused = |error: sp_keystore::Error| sc_service::Error::Other(error.to_string());
+    keystore.sr25519_generate_new(key_types::BABE, Some(secret)).map_err(refused)?;
+    keystore.ed25519_generate_new(key_types::GRANDPA, Some(secret)).map_err(refused)?;
     Ok(())
 }
 
@@ -354,16 +359,16 @@ fn insert_keys(keystore: &KeystorePtr, secret: &str) -> Result<(), Error> {
 fn rpc(client: Arc<Client>, pool: Arc<Pool>) -> Result<RpcModule<()>, jsonrpsee::core::RegisterMethodError> {
     let mut module = RpcModule::new(());
     module.merge(SystemApiServer::<_, AccountId, Nonce>::into_rpc(System::new(client.clone(), pool)))?;
-    module.merge(TransactionPaymentApiServer::<_, Balance>::into_rpc(TransactionPayment::new(client)))?;
+    module.merge(TransactionPayment::new(client).into_rpc())?;
     Ok(module)
 }
 
 /// The one address that the RPC server listens on.
-fn rpc_address(listens_on: &[sc_network::Multiaddr]) -> Result<SocketAddr, Error> {
+fn rpc_address(listens_on: &[sc_network::Multiaddr]) -> Result<SocketAddr, sc_service::Error> {
     let mut parts = listens_on.iter().flat_map(|address| address.iter());
     match (parts.next(), parts.next()) {
         (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => Ok(SocketAddr::from((ip, port))),
-        _ => Err(Error::Service(sc_service::Error::Other("the RPC server did not start".into()))),
+        _ => Err(sc_service::Error::Other("the RPC server did not start".into())),
     }
 }
 

@@ -9,7 +9,8 @@ use common::{Process, finalized, hash_at, wait_until};
 #[test]
 fn two_validators_finalize_the_same_blocks() {
     let dir = tempfile::tempdir().expect("temporary folder");
-    let alice = Process::start(&dir.path().join("alice"), &["--chain", "local", "--validator", "//Alice", "--port", "0"]);
+    let alice =
+        Process::start(&dir.path().join("alice"), &["--chain", "local", "--validator", "//Alice", "--port", "0"]);
     let address = alice.p2p.clone().expect("it listens");
     let args = ["--chain", "local", "--validator", "//Bob", "--port", "0", "--bootnode", &address];
     let bob = Process::start(&dir.path().join("bob"), &args);

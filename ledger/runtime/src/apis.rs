@@ -5,6 +5,11 @@
 
 use alloc::vec::Vec;
 
+use datdot_market::{
+    RequestId,
+    terms::Source,
+    view::{AccountView, MarketView, RequestView},
+};
 use frame_support::{
     genesis_builder_helper::{build_state, get_preset},
     weights::Weight,
@@ -23,7 +28,7 @@ use sp_session::OpaqueGeneratedSessionKeys;
 use sp_version::RuntimeVersion;
 
 use crate::{
-    AccountId, Babe, Balance, Block, EPOCH, EPOCH_SLOTS, Executive, Grandpa, InherentDataExt, Nonce, Runtime,
+    AccountId, Babe, Balance, Block, Datdot, EPOCH, EPOCH_SLOTS, Executive, Grandpa, InherentDataExt, Nonce, Runtime,
     RuntimeCall, RuntimeGenesisConfig, SessionKeys, System, TransactionPayment, VERSION, genesis,
 };
 
@@ -204,6 +209,24 @@ impl_runtime_apis! {
 
         fn query_length_to_fee(length: u32) -> Balance {
             TransactionPayment::length_to_fee(length)
+        }
+    }
+
+    impl pallet_datdot::api::DatdotApi<Block, AccountId> for Runtime {
+        fn account(who: AccountId) -> AccountView<AccountId> {
+            Datdot::account_view(&who)
+        }
+
+        fn market() -> MarketView {
+            Datdot::market_view()
+        }
+
+        fn request(id: RequestId) -> Option<RequestView<AccountId>> {
+            Datdot::request_view(id)
+        }
+
+        fn feed_sources(key: [u8; 32]) -> Vec<Source> {
+            Datdot::feed_sources(&key)
         }
     }
 

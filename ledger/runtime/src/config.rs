@@ -1,8 +1,12 @@
 //! How the pallets are set up: money, fees, limits, time.
 
+#![warn(missing_docs)]
+
 use frame_support::{
-    derive_impl, parameter_types,
-    traits::{ConstU8, ConstU32, ConstU64, ConstU128, Get, VariantCountOf},
+    derive_impl,
+    dispatch::DispatchClass,
+    parameter_types,
+    traits::{ConstU8, ConstU16, ConstU32, ConstU64, ConstU128, Get, VariantCountOf},
     weights::{
         ConstantMultiplier, IdentityFee, Weight,
         constants::{ParityDbWeight, WEIGHT_REF_TIME_PER_MILLIS},
@@ -40,12 +44,13 @@ const BLOCK_BYTES: u32 = 5 * 1024 * 1024;
 /// The share of a block that ordinary transactions may fill. The rest is for proofs.
 const NORMAL_SHARE: Perbill = Perbill::from_percent(75);
 
-/// Time between two blocks in milliseconds, the length of a BABE slot: a setting of the genesis.
+/// Time between two blocks in milliseconds, the length of a BABE slot: a setting of the genesis, one of the market's
+/// parameters. A running chain can't change it.
 pub struct BlockMillis;
 
 impl Get<u64> for BlockMillis {
     fn get() -> u64 {
-        SlotMillis::get()
+        pallet_datdot::Pallet::<Runtime>::block_millis()
     }
 }
 
@@ -59,7 +64,6 @@ impl Get<u64> for HalfSlot {
 }
 
 parameter_types! {
-    pub storage SlotMillis: u64 = 1_000;
     pub const Version: RuntimeVersion = VERSION;
     pub const FeeMultiplier: Multiplier = Multiplier::from_u32(1);
     // A third of a slot: 2 s of 6 s, 333 ms of 1 s. What remains is for spreading the block and importing it.
@@ -67,7 +71,10 @@ parameter_types! {
         Weight::from_parts(BlockMillis::get() / 3 * WEIGHT_REF_TIME_PER_MILLIS, u64::MAX),
         NORMAL_SHARE,
     );
-    pub Length: BlockLength = BlockLength::max_with_normal_ratio(BLOCK_BYTES, NORMAL_SHARE);
+    pub Length: BlockLength = BlockLength::builder()
+        .max_length(BLOCK_BYTES)
+        .modify_max_length_for_class(DispatchClass::Normal, |bytes| *bytes = NORMAL_SHARE * *bytes)
+        .build();
 }
 
 #[derive_impl(frame_system::config_preludes::SolochainDefaultConfig)]
@@ -81,7 +88,7 @@ impl frame_system::Config for Runtime {
     type BlockWeights = Weights;
     type DbWeight = ParityDbWeight;
     type Nonce = Nonce;
-    type SS58Prefix = ConstU8<SS58_PREFIX>;
+    type SS58Prefix = ConstU16<SS58_PREFIX>;
     type SystemWeightInfo = frame_system::weights::SubstrateWeight<Runtime>;
     type ExtensionsWeightInfo = frame_system::SubstrateExtensionsWeight<Runtime>;
     type Version = Version;
@@ -153,4 +160,20 @@ impl pallet_sudo::Config for Runtime {
     type RuntimeCall = RuntimeCall;
     type RuntimeEvent = RuntimeEvent;
     type WeightInfo = pallet_sudo::weights::SubstrateWeight<Runtime>;
+}
+
+impl pallet_datdot::Config for Runtime {
+    type Currency = Balances;
+    type Randomness = AuthorVrf;
+    type RuntimeHoldReason = RuntimeHoldReason;
+    type WeightInfo = pallet_datdot::weights::Estimates<Runtime>;
+}
+
+/// The VRF output of the block's author. BABE derives it from the digest at the end of the block.
+pub struct AuthorVrf;
+
+impl pallet_datdot::BlockRandomness for AuthorVrf {
+    fn vrf_output() -> Option<[u8; 32]> {
+        pallet_babe::AuthorVrfRandomness::<Runtime>::get()
+    }
 }

@@ -11,6 +11,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 // `runtime` and `impl_runtime_apis!` recurse once for each pallet and API.
 #![recursion_limit = "256"]
+#![allow(missing_docs, reason = "`runtime` writes dozens of public types; the other files turn it on again")]
 
 extern crate alloc;
 
@@ -21,6 +22,8 @@ use sp_runtime::{
     traits::{BlakeTwo256, IdentifyAccount, Verify},
 };
 use sp_version::RuntimeVersion;
+
+pub use datdot_market::params::DAT;
 
 mod apis;
 mod config;
@@ -69,16 +72,9 @@ pub type TxExtension = (
 );
 
 /// Runs a block's transactions through the pallets.
-pub type Executive = frame_executive::Executive<
-    Runtime,
-    Block,
-    frame_system::ChainContext<Runtime>,
-    Runtime,
-    AllPalletsWithSystem,
->;
+pub type Executive =
+    frame_executive::Executive<Runtime, Block, frame_system::ChainContext<Runtime>, Runtime, AllPalletsWithSystem>;
 
-/// One token.
-pub const DAT: Balance = 1_000_000_000_000;
 /// A thousandth of a token.
 pub const MILLI_DAT: Balance = DAT / 1_000;
 /// Decimals of [`DAT`].
@@ -86,7 +82,7 @@ pub const DECIMALS: u8 = 12;
 /// What wallets call the token.
 pub const SYMBOL: &str = "DAT";
 /// The first byte of an address in its SS58 form: the one for chains without a registered prefix.
-pub const SS58_PREFIX: u8 = 42;
+pub const SS58_PREFIX: u16 = 42;
 
 /// Names the runtime; `spec_version` grows with every change of what a block means.
 #[sp_version::runtime_version]
@@ -152,5 +148,7 @@ mod runtime {
     #[runtime::pallet_index(6)]
     pub type Sudo = pallet_sudo;
 
-    // The market goes last, with index 7: at the end of a block it reads what Babe has just written there.
+    // The market is last: at the end of a block it reads the VRF output that Babe has just written there.
+    #[runtime::pallet_index(7)]
+    pub type Datdot = pallet_datdot;
 }
