@@ -212,5 +212,5 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 fn checksum(bytes: &[u8]) -> [u8; 32] {
     let hash = blake2b_simd::Params::new().hash_length(32).hash(bytes);
-    *hash.as_array().first_chunk().expect("a BLAKE2b hash holds 64 bytes")
+    hash.as_bytes().try_into().expect("the hash has 32 bytes")
 }

@@ -25,7 +25,7 @@ impl FeedKey {
         input[..32].copy_from_slice(&head::namespace(if initiator { 1 } else { 2 }));
         input[32..].copy_from_slice(&self.0);
         let hash = blake2b_simd::Params::new().hash_length(32).key(handshake).hash(&input);
-        *hash.as_array().first_chunk().expect("a BLAKE2b hash holds 64 bytes")
+        hash.as_bytes().try_into().expect("the hash has 32 bytes")
     }
 }
 

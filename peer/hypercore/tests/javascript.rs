@@ -1,0 +1,118 @@
+//! Replication with today's JavaScript: hypercore 11 and corestore 7 over TCP and the Noise secret stream.
+
+mod support;
+use datdot_hypercore::{Download, FeedKey, Keypair, Network, Want};
+use std::{net::SocketAddr, path::Path};
+use support::*;
+
+fn js_dir(dir: &Path) -> String {
+    format!("--dir={}", dir.join("javascript").display())
+}
+
+fn keys(feeds: &serde_json::Value) -> Vec<FeedKey> {
+    feeds["keys"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|key| key.as_str().expect("hex").parse().expect("a key"))
+        .collect()
+}
+
+fn address(listening: &serde_json::Value) -> SocketAddr {
+    ([127, 0, 0, 1], listening["port"].as_u64().expect("a port") as u16).into()
+}
+
+async fn fetch_from_javascript(program: &[&str], feeds: usize, blocks: u64, size: usize) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut args =
+        vec![js_dir(dir.path()), format!("--blocks={blocks}"), format!("--size={size}"), format!("--feeds={feeds}")];
+    args.extend(program.iter().map(|arg| (*arg).to_owned()));
+    let mut author = Js::run("seed.js", &args);
+    let keys = keys(&author.event("feeds").await);
+    let address = address(&author.event("listening").await);
+
+    let ours = network(dir.path(), 1).await;
+    let mut downloads: Vec<Download> = Vec::new();
+    for key in &keys {
+        let feed = ours.store().open_remote(*key, None).expect("room for a feed");
+        downloads.push(ours.download(&feed, Want::all()));
+    }
+    soon(ours.connect(address, None)).await.expect("it answers");
+    for download in &mut downloads {
+        soon(download.done()).await.expect("everything comes");
+        assert_eq!(download.feed().info().length, blocks);
+        assert_blocks(download.feed(), blocks, size).await;
+    }
+    // The author goes on.
+    author.write("append 9").await;
+    author.event("appended").await;
+    for download in &mut downloads {
+        let mut progress = download.feed().watch();
+        soon(progress.wait_for(|info| info.length == blocks + 9 && info.is_complete())).await.expect("it grows");
+        assert_blocks(download.feed(), blocks + 9, size).await;
+    }
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feeds_of_javascript_are_fetched_and_followed() {
+    fetch_from_javascript(&[], 3, 700, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compat_feeds_of_javascript_are_fetched_and_followed() {
+    fetch_from_javascript(&["--compat"], 1, 700, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blocks_of_javascript_are_fetched() {
+    fetch_from_javascript(&[], 1, 3, 2 << 20).await;
+}
+
+async fn serve(ours: &Network, read: &[&str], authors: &[(Keypair, bool)], blocks: u64, size: usize) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut feeds = Vec::new();
+    for (keypair, compat) in authors {
+        let store = ours.store();
+        let feed = if *compat { store.create_compat(keypair) } else { store.create(keypair) }.expect("room for a feed");
+        append(&feed, blocks, size).await;
+        feeds.push(feed);
+    }
+    let keys: Vec<_> = feeds.iter().map(|feed| feed.key().to_string()).collect();
+    let mut args = vec![
+        js_dir(dir.path()),
+        format!("--keys={}", keys.join(",")),
+        format!("--blocks={}", blocks + 20),
+        format!("--size={size}"),
+        format!("--connect={}", ours.local_addr().expect("it listens")),
+    ];
+    args.extend(read.iter().map(|arg| (*arg).to_owned()));
+    let mut reader = Js::run("get.js", &args);
+    for _ in &feeds {
+        assert_eq!(reader.event("head").await["length"], blocks);
+    }
+    // The reader follows while we append.
+    for _ in 0..20 {
+        for feed in &feeds {
+            append(feed, 1, size).await;
+        }
+    }
+    let done = reader.event("done").await;
+    assert_eq!((done["bad"].as_u64(), done["invalid"].as_u64()), (Some(0), Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn javascript_reads_and_follows_our_feeds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ours = network(dir.path(), 1).await;
+    serve(&ours, &[], &[(keypair(1), false), (keypair(2), false), (keypair(3), true)], 700, 1000).await;
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn javascript_reads_our_blocks_in_any_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ours = network(dir.path(), 1).await;
+    serve(&ours, &["--random"], &[(keypair(1), false), (keypair(2), true)], 300, 1000).await;
+    ours.close().await;
+}
