@@ -1,0 +1,53 @@
+//! What all parts of a daemon share.
+
+use crate::{
+    discovery::{Discovery, Endpoint, on_ledger},
+    fetch::{Fetcher, NamedBy},
+    story::Story,
+};
+use datdot_hypercore::{FeedKey, Network, Store};
+use datdot_ledger::{AccountView, Ledger, Submitter};
+use datdot_market::terms::{Address, Source};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::sync::{Semaphore, watch};
+
+/// Handles and settings; each of them can be used from anywhere.
+pub(crate) struct Context {
+    pub dir: PathBuf,
+    pub rpc: Option<String>,
+    pub store: Store,
+    pub network: Network,
+    pub fetcher: Fetcher,
+    pub ledger: Ledger,
+    pub submitter: Submitter,
+    pub discovery: Box<dyn Discovery>,
+    pub story: Story,
+    pub noise_key: [u8; 32],
+    pub listen: SocketAddr,
+    /// What the ledger is told about where we are; empty if nobody could connect there.
+    pub addresses: Vec<SocketAddr>,
+    pub spare_bytes: u64,
+    pub max_term_days: u32,
+    /// Contracts that are fetched at a time.
+    pub fetches: Arc<Semaphore>,
+    /// The account at the best block.
+    pub view: watch::Sender<Option<Arc<AccountView>>>,
+}
+
+impl Context {
+    /// Where the ledger is told to fetch from us.
+    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        self.addresses.iter().map(|address| Source { noise_key: self.noise_key, address: on_ledger(*address) })
+    }
+
+    /// The same as the ledger writes it in an offer.
+    pub fn addresses_on_ledger(&self) -> Vec<Address> {
+        self.addresses.iter().map(|address| on_ledger(*address)).collect()
+    }
+
+    /// Peers that may have a feed, as the user and the ledger say.
+    pub async fn endpoints(&self, feed: FeedKey, from: Vec<Endpoint>) -> Vec<(Endpoint, NamedBy)> {
+        let found = self.discovery.find(feed).await.into_iter().map(|endpoint| (endpoint, NamedBy::Stranger));
+        from.into_iter().map(|endpoint| (endpoint, NamedBy::User)).chain(found).collect()
+    }
+}

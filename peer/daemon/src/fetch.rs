@@ -1,0 +1,348 @@
+//! Fetching feeds: who is dialled, in which order, and when it is given up.
+//!
+//! What comes is verified and kept by the feed itself, so a fetch can end at any time; the next one asks only for what
+//! is missing.
+
+use crate::discovery::{Endpoint, is_public};
+use datdot_hypercore::{Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
+use datdot_proof::head::SignedHead;
+use datdot_roles::Trouble;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, sleep_until, timeout},
+};
+
+/// Without a new block for so long, a fetch is given up.
+const STALL: Duration = Duration::from_secs(15);
+/// How long one dial may take, its handshake included.
+const DIAL: Duration = Duration::from_secs(10);
+/// How often peers that went away are dialled again while blocks still come from others.
+const REDIAL: Duration = Duration::from_secs(5);
+/// Peers that one fetch dials at most.
+const MAX_DIALLED: usize = 8;
+
+/// Fetches feeds into a store, each feed by one fetch at a time.
+pub struct Fetcher {
+    network: Network,
+    /// Whether addresses that strangers named may be private ones.
+    allow_private: bool,
+    under_way: Mutex<BTreeMap<FeedKey, Weak<AsyncMutex<()>>>>,
+}
+
+/// What is fetched.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// The blocks of this head.
+    Head(SignedHead),
+    /// The blocks of the first head that a peer shows.
+    First,
+}
+
+/// Who named a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The user of this daemon.
+    User,
+    /// Somebody on the ledger.
+    Stranger,
+}
+
+/// A fetch that did not get everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Why.
+    pub why: Trouble,
+    /// Bytes that came.
+    pub fetched: u64,
+}
+
+/// A fetch that got everything.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The feed.
+    pub feed: Feed,
+    /// Bytes that came; the others were here.
+    pub bytes: u64,
+    /// Peers that were reached, with the keys that they proved to hold.
+    pub reached: Vec<Endpoint>,
+}
+
+/// How far a fetch is: bytes here, bytes in all, peers connected.
+pub type Progress<'a> = dyn FnMut(u64, u64, usize) + Send + 'a;
+
+impl Fetcher {
+    /// A fetcher for a network's store.
+    pub fn new(network: Network, allow_private: bool) -> Self {
+        Self { network, allow_private, under_way: Mutex::default() }
+    }
+
+    /// Fetches what is missing of a feed. Endpoints are tried in their order.
+    pub async fn fetch(
+        &self,
+        key: FeedKey,
+        wanted: &Wanted,
+        endpoints: &[(Endpoint, NamedBy)],
+        progress: &mut Progress<'_>,
+    ) -> Result<Fetched, Failed> {
+        let alone = self.lock_of(key);
+        let _alone = alone.lock().await;
+        let (feed, want) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
+        let before = feed.info().bytes_here;
+        let mut dialled = Dialled { network: &self.network, peers: Vec::new() };
+        let done = self.run(&feed, want, wanted, endpoints, &mut dialled, progress).await;
+        let bytes = feed.info().bytes_here.saturating_sub(before);
+        let reached = dialled.peers.iter().map(|(endpoint, peer)| endpoint.proven(peer)).collect();
+        match done {
+            Ok(()) => Ok(Fetched { feed, bytes, reached }),
+            Err(why) => Err(Failed { why, fetched: bytes }),
+        }
+    }
+
+    async fn run(
+        &self,
+        feed: &Feed,
+        want: Want,
+        wanted: &Wanted,
+        endpoints: &[(Endpoint, NamedBy)],
+        dialled: &mut Dialled<'_>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Trouble> {
+        let mut download = self.network.download(feed, want.clone());
+        let mut watch = feed.watch();
+        let mut report = |feed: &Feed, peers: usize| {
+            let info = feed.info();
+            progress(info.bytes_here.min(info.bytes), info.bytes, peers);
+        };
+        let mut last_gain = Instant::now();
+        let mut why = Vec::new();
+        while !download.is_done() {
+            why.clear();
+            self.dial(endpoints, dialled, &mut why).await;
+            if dialled.connected() == 0 && self.network.peers().is_empty() {
+                return Err(Trouble::Unreachable(reasons(&why)));
+            }
+            report(feed, dialled.connected());
+            let redial = Instant::now() + REDIAL;
+            loop {
+                let give_up = last_gain + STALL;
+                tokio::select! {
+                    done = download.done() => {
+                        done.map_err(trouble)?;
+                        break;
+                    }
+                    Ok(()) = watch.changed() => {
+                        last_gain = Instant::now();
+                        watch.borrow_and_update();
+                        report(feed, dialled.connected());
+                    }
+                    () = sleep_until(give_up) => {
+                        why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
+                        return Err(Trouble::Unreachable(reasons(&why)));
+                    }
+                    () = sleep_until(redial) => break,
+                }
+            }
+        }
+        // It may have been complete before anything was asked for; then nothing waited for the disk.
+        feed.flush().await.map_err(feed_trouble)?;
+        if let Wanted::Head(head) = wanted {
+            // The feed may have been shorter when the fetch began; now the two can be compared.
+            feed.adopt(head.clone()).await.map_err(feed_trouble)?;
+        }
+        report(feed, dialled.connected());
+        Ok(())
+    }
+
+    /// Connects to endpoints that are not connected, one at a time.
+    async fn dial(&self, endpoints: &[(Endpoint, NamedBy)], dialled: &mut Dialled<'_>, why: &mut Vec<String>) {
+        for (endpoint, named_by) in endpoints.iter().take(MAX_DIALLED) {
+            let address = endpoint.address;
+            if endpoint.noise_key == Some(self.network.public_key()) || dialled.has(endpoint) {
+                continue;
+            }
+            if *named_by == NamedBy::Stranger && !self.allow_private && !is_public(address) {
+                why.push(format!("{address} is a private address, which is not dialled on a stranger's word"));
+                continue;
+            }
+            match timeout(DIAL, self.network.connect(address, endpoint.noise_key)).await {
+                Ok(Ok(peer)) => dialled.peers.push((*endpoint, peer)),
+                Ok(Err(error)) => why.push(error.to_string()),
+                Err(_) => why.push(format!("{address}: no answer")),
+            }
+        }
+    }
+
+    /// What a fetch of a feed holds while it runs.
+    fn lock_of(&self, key: FeedKey) -> Arc<AsyncMutex<()>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.retain(|_, lock| lock.strong_count() > 0);
+        let lock = under_way.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        under_way.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Endpoint {
+    fn proven(&self, peer: &PeerInfo) -> Endpoint {
+        Endpoint { noise_key: Some(peer.remote), ..*self }
+    }
+}
+
+/// Connections that a fetch made; they end with it.
+struct Dialled<'a> {
+    network: &'a Network,
+    peers: Vec<(Endpoint, PeerInfo)>,
+}
+
+impl Dialled<'_> {
+    /// Whether the endpoint is connected, by us now or otherwise.
+    fn has(&self, endpoint: &Endpoint) -> bool {
+        self.network.peers().iter().any(|peer| {
+            self.peers.iter().any(|(other, info)| other == endpoint && info.id == peer.id)
+                || (endpoint.noise_key == Some(peer.remote) && peer.address == Some(endpoint.address))
+        })
+    }
+
+    fn connected(&self) -> usize {
+        let open = self.network.peers();
+        self.peers.iter().filter(|(_, info)| open.iter().any(|peer| peer.id == info.id)).count()
+    }
+}
+
+impl Drop for Dialled<'_> {
+    fn drop(&mut self) {
+        self.peers.iter().for_each(|(_, peer)| self.network.disconnect(peer.id));
+    }
+}
+
+fn open(store: &Store, key: FeedKey, wanted: &Wanted) -> Result<(Feed, Want), Trouble> {
+    match wanted {
+        Wanted::First => {
+            let feed = store.open_remote(key, None).map_err(store_trouble)?;
+            let want = match feed.info().length {
+                0 => Want::blocks(0..u64::MAX),
+                length => Want::blocks(0..length),
+            };
+            Ok((feed, want))
+        }
+        Wanted::Head(head) => {
+            let blocks = 0..head.length;
+            match store.open_remote(key, Some(head.clone())) {
+                Ok(feed) => Ok((feed, Want::blocks(blocks))),
+                Err(StoreError::Feed(FeedError::NeedsUpgrade { .. })) => {
+                    let feed = store.open_remote(key, None).map_err(store_trouble)?;
+                    Ok((feed, Want { blocks, follow: true }))
+                }
+                Err(error) => Err(store_trouble(error)),
+            }
+        }
+    }
+}
+
+fn store_trouble(error: StoreError) -> Trouble {
+    match error {
+        StoreError::Feed(error) => feed_trouble(error),
+        error => Trouble::NoRoom(error.to_string()),
+    }
+}
+
+fn feed_trouble(error: FeedError) -> Trouble {
+    match error {
+        FeedError::Io { .. } => Trouble::NoRoom(error.to_string()),
+        error => Trouble::Unfit(error.to_string()),
+    }
+}
+
+fn trouble(stopped: Stopped) -> Trouble {
+    match stopped {
+        Stopped::Disk(why) => Trouble::NoRoom(why),
+        Stopped::Unsupported(why) => Trouble::Unfit(why),
+        Stopped::Replaced => Trouble::Unreachable(stopped.to_string()),
+    }
+}
+
+fn reasons(why: &[String]) -> String {
+    if why.is_empty() { "nobody is known to have it".into() } else { why.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use datdot_hypercore::{Config, Keypair};
+    use datdot_wire::noise::Keypair as NoiseKeypair;
+
+    struct Peer {
+        network: Network,
+        _dir: tempfile::TempDir,
+    }
+
+    async fn peer(seed: u8) -> Peer {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let keypair = NoiseKeypair::from_seed(&[seed; 32]);
+        let config = Config { listen: Some("127.0.0.1:0".parse().unwrap()), ..Config::new(keypair) };
+        Peer { network: Network::start(store, config).await.unwrap(), _dir: dir }
+    }
+
+    impl Peer {
+        fn endpoint(&self) -> Endpoint {
+            let noise_key = Some(self.network.public_key());
+            Endpoint { address: self.network.local_addr().unwrap(), noise_key }
+        }
+
+        async fn publish(&self, blocks: usize) -> Feed {
+            let feed = self.network.store().create(&Keypair::from_seed([9; 32])).unwrap();
+            feed.append((0..blocks).map(|at| Bytes::from(vec![at as u8; 64 << 10])).collect()).await.unwrap();
+            feed
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_feed_is_fetched_from_one_peer_and_then_from_the_copy() {
+        let (author, hoster, reader) = (peer(1).await, peer(2).await, peer(3).await);
+        let feed = author.publish(40).await;
+        let head = Wanted::Head(feed.signed_head().unwrap());
+        let fetcher = Fetcher::new(hoster.network.clone(), true);
+        let from = [(author.endpoint(), NamedBy::Stranger)];
+        let got = fetcher.fetch(feed.key(), &head, &from, &mut |_, _, _| {}).await.unwrap();
+        assert_eq!(got.bytes, 40 * (64 << 10));
+        assert_eq!(fetcher.fetch(feed.key(), &head, &[], &mut |_, _, _| {}).await.unwrap().bytes, 0);
+        author.network.close().await;
+
+        let mut last = (0, 0);
+        let fetcher = Fetcher::new(reader.network.clone(), false);
+        let from = [(author.endpoint(), NamedBy::User), (hoster.endpoint(), NamedBy::User)];
+        let mut progress = |bytes, total, _| last = (bytes, total);
+        let got = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut progress).await.unwrap();
+        assert_eq!(got.reached, [hoster.endpoint()]);
+        assert_eq!(last, (40 * (64 << 10), 40 * (64 << 10)));
+        assert_eq!(got.feed.get(7).await.unwrap()[0], 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_strangers_private_address_is_never_dialled() {
+        let (author, hoster) = (peer(1).await, peer(2).await);
+        let feed = author.publish(1).await;
+        let fetcher = Fetcher::new(hoster.network.clone(), false);
+        let from = [(author.endpoint(), NamedBy::Stranger)];
+        let failed = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut |_, _, _| {}).await.unwrap_err();
+        assert!(matches!(&failed.why, Trouble::Unreachable(why) if why.contains("private")), "{failed:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_key_than_the_expected_one_is_nobody() {
+        let (author, hoster) = (peer(1).await, peer(2).await);
+        let feed = author.publish(1).await;
+        let fetcher = Fetcher::new(hoster.network.clone(), true);
+        let wrong = Endpoint { noise_key: Some(peer(3).await.network.public_key()), ..author.endpoint() };
+        let from = [(wrong, NamedBy::User)];
+        let failed = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut |_, _, _| {}).await.unwrap_err();
+        assert!(matches!(failed.why, Trouble::Unreachable(_)), "{failed:?}");
+    }
+}

@@ -1,0 +1,185 @@
+//! Segments on disk: the bytes of a feed, and beside them the outboard of each segment, for proofs.
+//!
+//! ```text
+//! <feed's folder>/data                      the blocks, each at its offset
+//! <feed's folder>/segment-ROOT.outboard     hashes over the first bytes of `data`, down to 16 KiB
+//! ```
+//!
+//! A proof reads one group of 16 KiB and at most four runs of hashes for each of its chunks, whatever the segment's
+//! size. An outboard is written under another name and renamed when its root is right, so one that is there is whole.
+
+use datdot_hypercore::Feed;
+use datdot_proof::{
+    Hash,
+    opening::Source,
+    outboard::{Builder, Layout},
+    segment::Segment,
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+/// Bytes that are read at a time while a segment is hashed.
+const READ_BYTES: usize = 1 << 20;
+
+/// Where a segment of a feed is kept.
+#[derive(Clone, Debug)]
+pub struct Place {
+    data: PathBuf,
+    outboard: PathBuf,
+}
+
+/// A segment's files, open for reading.
+#[derive(Debug)]
+pub struct Open {
+    data: File,
+    outboard: Option<File>,
+}
+
+/// What hashing gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashed {
+    /// The root that was expected; its outboard is on disk.
+    Whole,
+    /// Another root.
+    Mismatch(Hash),
+}
+
+impl Place {
+    /// The place of a segment with this root.
+    pub fn of(feed: &Feed, root: &Hash) -> Self {
+        let data = feed.data_path();
+        let outboard = data.with_file_name(format!("segment-{}.outboard", hex::encode(root)));
+        Self { data, outboard }
+    }
+
+    /// Whether the outboard is there, with the size that the segment's has.
+    pub fn has_outboard(&self, segment: &Segment) -> bool {
+        let wanted = Layout::of(segment.bytes).map(|layout| layout.outboard_bytes());
+        fs::metadata(&self.outboard).is_ok_and(|file| Some(file.len()) == wanted)
+    }
+
+    /// Hashes the segment and keeps its outboard if the root is right.
+    pub fn hash(&self, segment: &Segment) -> io::Result<Hashed> {
+        let new = self.outboard.with_extension("new");
+        let root = write_outboard(&self.data, segment.bytes, &new)?;
+        if root != segment.root {
+            fs::remove_file(&new)?;
+            return Ok(Hashed::Mismatch(root));
+        }
+        fs::rename(&new, &self.outboard)?;
+        Ok(Hashed::Whole)
+    }
+
+    /// Opens the segment to make a proof.
+    pub fn open(&self) -> io::Result<Open> {
+        let outboard = match File::open(&self.outboard) {
+            // A segment of one group needs none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => Some(file?),
+        };
+        Ok(Open { data: File::open(&self.data)?, outboard })
+    }
+}
+
+/// Hashes the first `bytes` of a feed and keeps the outboard under the root that comes out.
+pub fn root_of(feed: &Feed, bytes: u64) -> io::Result<Hash> {
+    let data = feed.data_path();
+    let new = data.with_file_name("segment.new");
+    let root = write_outboard(&data, bytes, &new)?;
+    fs::rename(new, Place::of(feed, &root).outboard)?;
+    Ok(root)
+}
+
+fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf) -> io::Result<Hash> {
+    let (data, to) = (File::open(data)?, File::create(to)?);
+    let no_segment = || io::Error::new(io::ErrorKind::InvalidInput, format!("a segment can't have {bytes} bytes"));
+    let mut builder = Builder::new(bytes).ok_or_else(no_segment)?;
+    let mut buffer = vec![0; READ_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let piece = &mut buffer[..READ_BYTES.min((bytes - at) as usize)];
+        data.read_exact_at(piece, at)?;
+        for hashes in builder.update(piece).map_err(io::Error::other)? {
+            to.write_all_at(&hashes.bytes, hashes.offset)?;
+        }
+        at += piece.len() as u64;
+    }
+    to.sync_all()?;
+    builder.finish().map_err(io::Error::other)
+}
+
+impl Source for Open {
+    type Error = io::Error;
+
+    fn content(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.data.read_exact_at(buffer, offset)
+    }
+
+    fn outboard(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the outboard of the segment is missing");
+        self.outboard.as_ref().ok_or_else(missing)?.read_exact_at(buffer, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use datdot_hypercore::{Keypair, Store};
+    use datdot_proof::{
+        challenge::{DRAWS, Holding, positions},
+        opening::MakeError,
+        proof::Proof,
+    };
+
+    async fn feed(store: &Store, bytes: usize) -> (Feed, Vec<u8>) {
+        let feed = store.create(&Keypair::from_seed([5; 32])).unwrap();
+        let content: Vec<_> = (0..bytes).map(|at| (at / 7) as u8).collect();
+        feed.append(content.chunks(64 << 10).map(Bytes::copy_from_slice).collect()).await.unwrap();
+        (feed, content)
+    }
+
+    #[tokio::test]
+    async fn the_root_is_what_b3sum_says_and_a_proof_comes_from_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for bytes in [1, 16 << 10, (16 << 10) + 1, 3 << 20] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            let (feed, content) = feed(&store, bytes).await;
+            let root = root_of(&feed, bytes as u64).unwrap();
+            let segment = Segment { bytes: bytes as u64, root };
+            assert_eq!(root, datdot_proof::outboard::build(&content).unwrap().0);
+            let place = Place::of(&feed, &root);
+            assert!(place.has_outboard(&segment));
+            let positions = positions(&[7; 32], &[Holding { pay: 1, segments: &[segment] }], DRAWS);
+            let proof = Proof::make(&positions, |_| place.open()).unwrap();
+            assert_eq!(proof.check(&positions), Ok(()));
+        }
+        drop(store);
+    }
+
+    #[tokio::test]
+    async fn another_root_keeps_no_outboard_and_a_changed_byte_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (feed, _) = feed(&store, 3 << 20).await;
+        let wrong = Segment { bytes: 3 << 20, root: [1; 32] };
+        assert!(matches!(Place::of(&feed, &wrong.root).hash(&wrong).unwrap(), Hashed::Mismatch(_)));
+        assert!(!Place::of(&feed, &wrong.root).has_outboard(&wrong));
+
+        let segment = Segment { bytes: 3 << 20, root: root_of(&feed, 3 << 20).unwrap() };
+        let place = Place::of(&feed, &segment.root);
+        let file = fs::OpenOptions::new().write(true).open(feed.data_path()).unwrap();
+        for at in (0..3u64 << 20).step_by(16 << 10) {
+            file.write_all_at(&[255], at + 5).unwrap();
+        }
+        let positions = positions(&[7; 32], &[Holding { pay: 1, segments: &[segment] }], DRAWS);
+        let refused = Proof::make(&positions, |_| place.open()).unwrap_err();
+        assert!(matches!(refused.why, MakeError::DamagedContent { .. }), "{refused}");
+    }
+}

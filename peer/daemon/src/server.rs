@@ -1,0 +1,217 @@
+//! The API: JSON over HTTP on loopback, for those who know the token.
+
+use crate::{
+    engine::Order,
+    quote,
+    work::{Steps, Work},
+};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use datdot_api::{
+    Accepted, Amount, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOrder, Refusal,
+    RequestOrder, SendOrder, Status, Told, Wallet, status::OfferStatus,
+};
+use datdot_ledger::{AccountId, At, Call};
+use futures::{Stream, StreamExt, stream};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, mpsc},
+    time::timeout,
+};
+
+/// Longest body of a request, in bytes.
+const MAX_BODY: usize = 64 << 10;
+/// Steps that may wait for a slow listener.
+const STEPS: usize = 256;
+/// An empty line is sent after so much silence, so that the other side knows that the daemon lives.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A refusal with its HTTP status.
+struct Refused(StatusCode, String);
+
+type Answer<T> = Result<Json<T>, Refused>;
+
+/// Answers requests until the task is ended.
+pub(crate) async fn serve(listener: TcpListener, work: Work, token: String) {
+    let token: Arc<str> = token.into();
+    let routes = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/host", post(host).delete(stop_hosting))
+        .route("/v1/quote", post(ask_quote))
+        .route("/v1/publish", post(publish))
+        .route("/v1/request", post(request))
+        .route("/v1/get", post(read))
+        .route("/v1/follow/{request}", get(follow))
+        .route("/v1/cancel", post(cancel))
+        .route("/v1/wallet", get(wallet))
+        .route("/v1/send", post(send))
+        .route("/v1/events", get(events))
+        .fallback(|| async { Refused(StatusCode::NOT_FOUND, "there is nothing at this path".into()) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(token, authorize))
+        .with_state(work);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(target: "daemon", %error, "the API has ended");
+    }
+}
+
+async fn authorize(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let given =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    match given.is_some_and(|given| is_equal(given, token.as_bytes())) {
+        true => next.run(request).await,
+        false => {
+            let why = "the token is missing or wrong: it is in the daemon's api.json, which only its user can read";
+            Refused(StatusCode::UNAUTHORIZED, why.into()).into_response()
+        }
+    }
+}
+
+/// Whether two texts are equal, in a time that doesn't tell where they differ.
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+async fn status(State(work): State<Work>) -> Answer<Status> {
+    Ok(Json(work.ask(Order::Status).await?))
+}
+
+async fn host(State(work): State<Work>, Sent(order): Sent<HostOrder>) -> Answer<OfferStatus> {
+    Ok(Json(work.order(|reply| Order::Host(order, reply)).await?))
+}
+
+async fn stop_hosting(State(work): State<Work>) -> Answer<Accepted> {
+    Ok(Json(Accepted { block: work.order(Order::StopHosting).await? }))
+}
+
+async fn ask_quote(State(work): State<Work>, Sent(order): Sent<QuoteOrder>) -> Answer<Quote> {
+    Ok(Json(quote::quote(&work.ctx, &order).await?))
+}
+
+async fn publish(State(work): State<Work>, Sent(order): Sent<PublishOrder>) -> Response {
+    steps(|to| work.spawn(to, |work, steps| work.publish(order, steps)))
+}
+
+async fn request(State(work): State<Work>, Sent(order): Sent<RequestOrder>) -> Response {
+    steps(|to| work.spawn(to, |work, steps| work.request(order, steps)))
+}
+
+async fn read(State(work): State<Work>, Sent(order): Sent<GetOrder>) -> Response {
+    steps(|to| work.spawn(to, |work, steps| work.get(order, steps)))
+}
+
+async fn follow(State(work): State<Work>, Path(request): Path<u32>) -> Response {
+    steps(|to| work.spawn(to, |work, steps| work.follow(request, steps)))
+}
+
+async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
+    submit(&work, Call::Cancel(order.request)).await
+}
+
+async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<Accepted> {
+    let to: AccountId = order.to.parse().map_err(|error: datdot_ledger::BadAddress| error.to_string())?;
+    submit(&work, Call::Transfer { to, amount: order.amount.0 }).await
+}
+
+async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
+    let included = work.ctx.submitter.submit(call).await.map_err(|error| error.to_string())?;
+    Ok(Json(Accepted { block: included.block.number }))
+}
+
+async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
+    let id = work.ctx.submitter.id();
+    let view = work.ctx.ledger.account(&id, At::Best).await.map_err(|error| error.to_string())?;
+    let (free, budgets, bond) = (Amount(view.free), Amount(view.budgets), Amount(view.bond));
+    Ok(Json(Wallet { address: id.to_string(), free, budgets, bond }))
+}
+
+async fn events(State(work): State<Work>) -> Response {
+    let (past, future) = work.ctx.story.listen();
+    let future = stream::unfold(future, |mut future| async move {
+        loop {
+            match timeout(SILENCE, future.recv()).await {
+                Err(_) => return Some((None, future)),
+                Ok(Ok(told)) => return Some((Some(told), future)),
+                // Missed some: the numbers show it.
+                Ok(Err(broadcast::error::RecvError::Lagged(_))) => {}
+                Ok(Err(broadcast::error::RecvError::Closed)) => return None,
+            }
+        }
+    });
+    lines::<Told>(stream::iter(past.into_iter().map(Some)).chain(future))
+}
+
+/// Lines for a job that tells its steps; the last one ends them.
+fn steps(start: impl FnOnce(Steps)) -> Response {
+    let (to, from) = mpsc::channel(STEPS);
+    start(to);
+    let steps = stream::unfold(Some(from), |from| async move {
+        let mut from = from?;
+        match timeout(SILENCE, from.recv()).await {
+            Err(_) => Some((None, Some(from))),
+            Ok(None) => None,
+            Ok(Some(step)) => {
+                let more = (!step.is_last()).then_some(from);
+                Some((Some(step), more))
+            }
+        }
+    });
+    lines::<Progress>(steps)
+}
+
+/// A body of JSON lines; `None` is an empty line.
+fn lines<T: Serialize>(items: impl Stream<Item = Option<T>> + Send + 'static) -> Response {
+    let text = items.map(|item| {
+        let mut line = item.and_then(|item| serde_json::to_vec(&item).ok()).unwrap_or_default();
+        line.push(b'\n');
+        Ok::<_, Infallible>(line)
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(text)).into_response()
+}
+
+/// A body of JSON, refused in the API's own form.
+struct Sent<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Refused(error.status(), error.body_text()))?;
+        let bad = |error| Refused(StatusCode::BAD_REQUEST, format!("the body is not what this call takes: {error}"));
+        serde_json::from_slice(&bytes).map(Sent).map_err(bad)
+    }
+}
+
+impl From<String> for Refused {
+    fn from(error: String) -> Self {
+        Refused(StatusCode::UNPROCESSABLE_ENTITY, error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(Refusal { error: self.1 })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_equal_or_not() {
+        assert!(is_equal(b"token", b"token"));
+        assert!(!is_equal(b"token", b"tokem") && !is_equal(b"token", b"toke") && !is_equal(b"", b"t"));
+    }
+}
