@@ -587,6 +587,9 @@ impl Feed {
                 let new = state.have.insert(block.index);
                 if new {
                     state.have_bytes += block.value.len() as u64;
+                    if state.have.count() == state.roots.length() {
+                        state.have_bytes = state.roots.bytes();
+                    }
                     state.dirty.insert(block.index / PAGE);
                 }
                 new
@@ -681,18 +684,14 @@ impl Feed {
     /// Takes a block back that turned out to be damaged.
     fn withdraw(&self, block: u64) {
         tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
+        let size = self.0.disk.node(flat::leaf(block)).ok().flatten().map_or(0, |leaf| leaf.size);
         let lost = {
             let mut state = self.lock();
             let lost = state.have.remove(block);
             if lost {
                 state.dirty.insert(block / PAGE);
-                // Its leaf may be what is damaged, so its size is not asked.
-                match state.count_bytes(&self.0.disk) {
-                    Ok(bytes) => state.have_bytes = bytes,
-                    Err(error) => {
-                        tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "bytes can't be counted")
-                    }
-                }
+                // Its leaf may be what is damaged: when all is here again, the sum is taken from the roots.
+                state.have_bytes = state.have_bytes.saturating_sub(size);
             }
             lost
         };

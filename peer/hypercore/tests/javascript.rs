@@ -116,3 +116,20 @@ async fn javascript_reads_our_blocks_in_any_order() {
     serve(&ours, &["--random"], &[(keypair(1), false), (keypair(2), true)], 300, 1000).await;
     ours.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reader_writes_what_was_published() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ours = network(dir.path(), 1).await;
+    let feed = ours.store().create(&keypair(1)).expect("room for a feed");
+    append(&feed, 90, 65_536).await;
+    let file = dir.path().join("copy");
+    let from = ours.local_addr().expect("it listens").to_string();
+    let noise_key: String = ours.public_key().iter().map(|byte| format!("{byte:02x}")).collect();
+    let args = [&feed.key().to_string(), &file.display().to_string(), "--from", &from, "--noise-key", &noise_key];
+    let mut reader = Js::run_in("reader", "get.js", &args.map(str::to_owned));
+    assert_eq!(reader.event("done").await["bytes"], 90 * 65_536);
+    let expected: Vec<u8> = (0..90).flat_map(|i| block(i, 65_536)).collect();
+    assert!(std::fs::read(&file).expect("it is written") == expected);
+    ours.close().await;
+}

@@ -1,8 +1,14 @@
-//! Our own peers among themselves.
+//! Our own peers among themselves: many sources, restarts, damage, lies and garbage.
 
 mod support;
-use datdot_hypercore::Want;
+use datdot_hypercore::{Changed, Ended, Fault, FeedError, PeerEvent, Stopped, Store, StoreError, Want};
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    time::Duration,
+};
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_goes_from_hoster_to_hoster() {
@@ -10,10 +16,10 @@ async fn a_feed_goes_from_hoster_to_hoster() {
     let (author, hoster, reader) =
         (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
     let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 500, 3000).await;
+    append(&feed, 300, 3000).await;
 
     let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
-    let mut download = hoster.download(&copy, Want::blocks(0..500));
+    let mut download = hoster.download(&copy, Want::blocks(0..300));
     connect(&hoster, &author).await;
     soon(download.done()).await.expect("everything comes");
     author.close().await;
@@ -23,6 +29,233 @@ async fn a_feed_goes_from_hoster_to_hoster() {
     let mut download = reader.download(&copy, Want::all());
     connect(&reader, &hoster).await;
     soon(download.done()).await.expect("everything comes");
-    assert_blocks(&copy, 500, 3000).await;
+    assert_blocks(&copy, 300, 3000).await;
     assert_eq!(copy.signed_head(), feed.signed_head());
+    let (range, bytes) = (copy.byte_range(7..9).expect("known"), [block(7, 3000), block(8, 3000)].concat());
+    assert_eq!(range, 21_000..27_000);
+    assert_eq!(copy.read_bytes(range).await.expect("it is here"), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_come_from_several_hosters_and_growth_from_the_author() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let author = network(dir.path(), 1).await;
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 200, 500).await;
+    // Two hosters with a half each, and a few blocks of the other one.
+    let mut hosters = Vec::new();
+    for (name, blocks) in [(2, 0..100), (3, 100..200)] {
+        let hoster = network(dir.path(), name).await;
+        let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+        let mut download = hoster.download(&copy, Want::blocks(blocks.clone()));
+        connect(&hoster, &author).await;
+        soon(download.done()).await.expect("its half comes");
+        assert_eq!((copy.info().blocks_here, copy.missing_in(blocks)), (100, 0));
+        hosters.push(hoster);
+    }
+    let reader = network(dir.path(), 4).await;
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let mut download = reader.download(&copy, Want::all());
+    for hoster in &hosters {
+        connect(&reader, hoster).await;
+    }
+    soon(download.done()).await.expect("both halves come");
+    assert_blocks(&copy, 200, 500).await;
+
+    connect(&reader, &author).await;
+    for _ in 0..10 {
+        append(&feed, 7, 500).await;
+    }
+    let mut progress = copy.watch();
+    soon(progress.wait_for(|info| info.length == 270 && info.is_complete())).await.expect("it follows");
+    assert_blocks(&copy, 270, 500).await;
+    assert!(copy.scrub(0..270).await.expect("readable").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_is_not_fetched_again_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let author = network(dir.path(), 1).await;
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 300, 1000).await;
+    {
+        let hoster = network(dir.path(), 2).await;
+        let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+        let download = hoster.download(&copy, Want::all());
+        connect(&hoster, &author).await;
+        let mut progress = copy.watch();
+        soon(progress.wait_for(|info| info.blocks_here >= 50)).await.expect("blocks come");
+        drop(download);
+        hoster.close().await;
+        assert!(matches!(Store::open(dir.path().join("store-2")), Err(StoreError::InUse { .. })));
+    }
+    let hoster = reopened(dir.path(), 2).await;
+    let copy = hoster.store().feed(&feed.key()).expect("it was stored");
+    let before = copy.info();
+    assert!(before.blocks_here >= 50 && before.bytes_here == 1000 * before.blocks_here, "{before:?}");
+    let mut changes = hoster.store().changes();
+    let mut download = hoster.download(&copy, Want::all());
+    connect(&hoster, &author).await;
+    soon(download.done()).await.expect("the rest comes");
+    let mut gained = 0;
+    while let Ok(change) = changes.try_recv() {
+        if let Changed::Gained(blocks) = change.what {
+            gained += blocks.end - blocks.start;
+        }
+    }
+    assert_eq!(gained, 300 - before.blocks_here);
+}
+
+/// As after a kill: the tasks of the first network may hold the store for another moment.
+async fn reopened(dir: &std::path::Path, name: u8) -> datdot_hypercore::Network {
+    for _ in 0..100 {
+        match Store::open(dir.join(format!("store-{name}"))) {
+            Ok(_) => break,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    network(dir, name).await
+}
+
+fn damage(file: &std::path::Path, at: u64) {
+    let mut file = fs::File::options().read(true).write(true).open(file).expect("the file is there");
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut byte)).expect("the byte is there");
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(&[byte[0] ^ 1])).expect("it is writable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 64, 1000).await;
+    let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+    let mut download = hoster.download(&copy, Want::all());
+    connect(&hoster, &author).await;
+    soon(download.done()).await.expect("everything comes");
+
+    damage(&copy.data_path(), 5_500);
+    assert!(matches!(copy.get(5).await, Err(FeedError::Damaged { block: 5 })));
+    assert!(!copy.has(5) || copy.get(5).await.is_ok());
+    soon(download.done()).await.expect("it comes again");
+    assert_blocks(&copy, 64, 1000).await;
+
+    // A leaf, an inner node, and the bytes of two more blocks.
+    let tree = copy.data_path().with_file_name("tree");
+    [40 * 20, 40 * 67 + 9].into_iter().for_each(|at| damage(&tree, at));
+    [0, 63_999].into_iter().for_each(|at| damage(&copy.data_path(), at));
+    let found = copy.scrub(0..64).await.expect("readable");
+    assert!([0, 10, 63].iter().all(|block| found.contains(block)), "{found:?}");
+    soon(download.done()).await.expect("they come again");
+    assert_blocks(&copy, 64, 1000).await;
+    assert!(copy.scrub(0..64).await.expect("readable").is_empty());
+    assert_eq!(copy.info().bytes_here, 64_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster, reader) =
+        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 30, 1000).await;
+    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    let mut download = hoster.download(&copy, Want::blocks(0..30));
+    connect(&hoster, &author).await;
+    soon(download.done()).await.expect("everything comes");
+    drop(download);
+
+    // The hoster does not know yet that it lost one.
+    damage(&copy.data_path(), 17_500);
+    let theirs = reader.store().open_remote(feed.key(), None).expect("room");
+    let mut download = reader.download(&theirs, Want::all());
+    connect(&reader, &hoster).await;
+    let mut progress = theirs.watch();
+    soon(progress.wait_for(|info| info.blocks_here == 29)).await.expect("all but one come");
+    assert!(!theirs.has(17) && !copy.has(17));
+    connect(&reader, &author).await;
+    soon(download.done()).await.expect("the last one comes");
+    assert_blocks(&theirs, 30, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_another_feed_of_the_same_author_is_dropped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, liar, reader) =
+        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 20, 100).await;
+    // Same key, same length, other blocks: what the author never told the reader.
+    let other = liar.store().create(&keypair(1)).expect("room");
+    append(&other, 20, 99).await;
+    let copy = reader.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+    let mut download = reader.download(&copy, Want::blocks(0..20));
+    let mut events = reader.events();
+    connect(&reader, &liar).await;
+    loop {
+        if let PeerEvent::Ended(peer, why) = soon(events.recv()).await.expect("it is told") {
+            assert_eq!(peer.remote, liar.public_key());
+            assert!(matches!(&*why, Ended::Fault(Fault::False { feed, .. }) if *feed == copy.key()), "{why}");
+            break;
+        }
+    }
+    assert_eq!(copy.info().blocks_here, 0);
+    connect(&reader, &author).await;
+    soon(download.done()).await.expect("the author has them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_costs_its_sender_the_connection_and_nobody_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 20, 100).await;
+    let address = author.local_addr().expect("it listens");
+    // No handshake at all, half of one, and noise behind a good one.
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[32, 0, 0, 7]] {
+        let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        socket.write_all(bytes).await.expect("it reads");
+        socket.shutdown().await.expect("it is open");
+        // Reset or closed, but it ends.
+        _ = soon(socket.read_to_end(&mut Vec::new())).await;
+    }
+    let keys = datdot_wire::noise::Keypair::from_seed(&[9; 32]);
+    let options = datdot_wire::connection::Options::default();
+    for frame in [&[0, 1][..], &[0, 0, 0, 3, 9, 9, 9], &[0xff; 300], &[0, 3, 7], &[0, 2, 1], &[0, 1, 200, 1, b'x', 0]] {
+        let socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let mut bad = datdot_wire::connection::connect(socket, &keys, None, &options).await.expect("a handshake");
+        bad.writer.queue(frame).expect("small");
+        _ = bad.writer.flush().await;
+        _ = bad.writer.close().await;
+        while let Ok(Some(_)) = soon(bad.reader.next()).await {}
+    }
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let mut download = reader.download(&copy, Want::all());
+    connect(&reader, &author).await;
+    soon(download.done()).await.expect("the author lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_a_feed_ends_its_download_and_its_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 20, 100).await;
+    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    let mut download = hoster.download(&copy, Want::all());
+    connect(&hoster, &author).await;
+    soon(download.done()).await.expect("everything comes");
+    assert!(hoster.store().remove(&feed.key()).expect("it is there"));
+    assert!(!hoster.store().remove(&feed.key()).expect("it is gone"));
+    assert!(!copy.data_path().exists());
+    assert!(matches!(copy.get(0).await, Err(FeedError::Removed)));
+    let mut again = hoster.download(&copy, Want::blocks(0..30));
+    assert_eq!(soon(again.done()).await.err(), None, "what was there counts for the old handle");
+    let fresh = hoster.store().open_remote(feed.key(), None).expect("room");
+    let mut download = hoster.download(&fresh, Want::all());
+    assert_eq!(again.is_done(), true);
+    soon(download.done()).await.expect("it is fetched anew");
+    drop(again);
+    assert_eq!(Stopped::Replaced.to_string(), "the download was replaced or its feed removed");
 }

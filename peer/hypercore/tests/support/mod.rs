@@ -5,7 +5,12 @@
 use bytes::Bytes;
 use datdot_hypercore::{Config, Feed, Keypair, Network, Store};
 use datdot_wire::noise;
-use std::{path::Path, process::Stdio, sync::Once, time::Duration};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -62,15 +67,22 @@ pub struct Js {
 }
 
 impl Js {
+    /// A program of `tests/js`.
     pub fn run(program: &str, args: &[String]) -> Js {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/js");
-        static INSTALL: Once = Once::new();
-        INSTALL.call_once(|| {
-            if !Path::new(dir).join("node_modules/corestore").exists() {
-                let npm = std::process::Command::new("npm").args(["ci", "--silent"]).current_dir(dir).status();
+        Js::run_in("tests/js", program, args)
+    }
+
+    /// A program of any folder that has a `package-lock.json`.
+    pub fn run_in(dir: &str, program: &str, args: &[String]) -> Js {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(dir);
+        static INSTALL: Mutex<()> = Mutex::new(());
+        {
+            let _one_at_a_time = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
+            if !dir.join("node_modules/corestore").exists() {
+                let npm = std::process::Command::new("npm").args(["ci", "--silent"]).current_dir(&dir).status();
                 assert!(npm.expect("npm is installed").success());
             }
-        });
+        }
         let mut child = Command::new("node")
             .arg(program)
             .args(args)
