@@ -15,7 +15,10 @@
 
 extern crate alloc;
 
-use alloc::borrow::Cow;
+use alloc::{borrow::Cow, vec::Vec};
+// For the macros below.
+#[cfg(not(feature = "std"))]
+use alloc::vec::Vec;
 
 use sp_runtime::{
     MultiAddress, MultiSignature, generic, impl_opaque_keys,
