@@ -148,8 +148,11 @@ impl Node {
 }
 
 /// Starts a node. When this returns, its RPC server answers.
-pub async fn start(options: Options) -> Result<Node, Error> {
-    std::fs::create_dir_all(&options.dir).map_err(|cause| Error::Dir { dir: options.dir.clone(), cause })?;
+pub async fn start(mut options: Options) -> Result<Node, Error> {
+    let in_dir = |cause| Error::Dir { dir: options.dir.clone(), cause };
+    std::fs::create_dir_all(&options.dir).map_err(in_dir)?;
+    // Absolute, as the cache of compiled runtimes wants it.
+    options.dir = options.dir.canonicalize().map_err(in_dir)?;
     // The SDK's own errors for a port in use don't say which, and its network only logs them.
     is_free(SocketAddrV4::new(Ipv4Addr::LOCALHOST, options.rpc_port))?;
     if let Some(port) = options.p2p_port {

@@ -86,7 +86,8 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(args: Run) -> anyhow::Result<()> {
     // Blocks and finality at a glance, trouble in full; RUST_LOG overrides it.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,substrate=info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,substrate=info,sub-libp2p=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 
     let mut node = datdot_node::start(Options {
