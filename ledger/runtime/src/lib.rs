@@ -15,7 +15,7 @@
 
 extern crate alloc;
 
-use alloc::{borrow::Cow, vec::Vec};
+use alloc::borrow::Cow;
 // For the macros below.
 #[cfg(not(feature = "std"))]
 use alloc::vec::Vec;
