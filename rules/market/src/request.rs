@@ -213,7 +213,11 @@ impl<Account: Ord + Clone> Request<Account> {
 
     /// The block in which the ledger has to look at it next, later than `now`.
     pub fn next_wake(&self, contracts: &[(ContractId, Contract<Account>)], now: Block, params: &Params) -> Block {
-        let contracts = contracts.iter().map(|(_, contract)| contract.wakes_at());
+        let contracts = contracts.iter().map(|(_, contract)| match contract.state {
+            // Nobody waits for them any more.
+            State::Drawn { .. } | State::Fetching { .. } if self.closing.is_some() => now,
+            _ => contract.wakes_at(),
+        });
         let ends = self.ends.filter(|_| self.closing.is_none());
         contracts.chain(self.next_draw(now, params)).chain(ends).min().unwrap_or(now).max(now.saturating_add(1))
     }
@@ -377,6 +381,16 @@ mod tests {
         assert!(request.is_mismatched());
         request.accepted(30);
         assert!(!request.is_mismatched());
+    }
+
+    #[test]
+    fn a_closed_request_waits_for_no_fetch() {
+        let mut request = request();
+        request.drew(2, 2, None, 12, &PARAMS);
+        let contracts: Contracts = vec![drawn(1, "bob", 12)];
+        request.close(Closing::Cancelled);
+        assert_eq!(request.next_wake(&contracts, 13, &PARAMS), 14);
+        assert_eq!(request.tasks(&contracts, 14, &PARAMS), [Task::Drop(1, End::Cancelled)]);
     }
 
     #[test]
