@@ -3,18 +3,25 @@
 //! A [`Feed`] is a handle; clones share the feed. What waits for the disk is done on tokio's blocking threads by the
 //! `async` methods; the session code, which is on such a thread already, uses the plain ones.
 
+mod accept;
+mod info;
+mod repair;
+
+pub use accept::Refused;
+pub use info::{Change, Changed, Info};
+
+use self::accept::signed;
 use crate::{
     blocks::{Blocks, PAGE},
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
-    messages::Data,
-    prove::{check, nodes_before},
+    prove::nodes_before,
 };
 use bytes::Bytes;
 use datdot_proof::{
     flat,
-    head::{Head, HeadError, Manifest, Root, SignedHead, Software},
-    tree::{Node, Roots, TreeError},
+    head::{Head, HeadError, Manifest, SignedHead},
+    tree::{Node, Roots},
 };
 use std::{
     collections::BTreeSet,
@@ -30,8 +37,6 @@ use tokio::sync::{broadcast, watch};
 
 /// Largest block that can be appended, in bytes: what JavaScript writes at most.
 pub const MAX_BLOCK: usize = 15 << 20;
-/// Largest block that is read: what fits into one frame of the secret stream.
-const MAX_STORED: u64 = 1 << 24;
 /// Data of an append is gathered into writes of about this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -69,66 +74,6 @@ struct State {
     /// Pages of `have` that differ from the disk.
     dirty: BTreeSet<u64>,
     removed: bool,
-}
-
-/// A feed in figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// Its name.
-    pub key: FeedKey,
-    /// Whether this store can append to it.
-    pub writable: bool,
-    /// Rewrites by its author.
-    pub fork: u64,
-    /// Blocks of the newest head that we know.
-    pub length: u64,
-    /// Bytes of those blocks.
-    pub bytes: u64,
-    /// Blocks that are here.
-    pub blocks_here: u64,
-    /// Bytes of the blocks that are here.
-    pub bytes_here: u64,
-    /// The first block that is not here.
-    pub contiguous: u64,
-}
-
-impl Info {
-    /// Blocks that are not here.
-    pub fn blocks_missing(&self) -> u64 {
-        self.length - self.blocks_here
-    }
-
-    /// Bytes that are not here.
-    pub fn bytes_missing(&self) -> u64 {
-        self.bytes.saturating_sub(self.bytes_here)
-    }
-
-    /// Whether there is a head, and every block of it is here.
-    pub fn is_complete(&self) -> bool {
-        self.length > 0 && self.blocks_here == self.length
-    }
-}
-
-/// Something happened to a feed of a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Which feed.
-    pub key: FeedKey,
-    /// What happened.
-    pub what: Changed,
-}
-
-/// See [`Change`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// There is a newer head.
-    Grown,
-    /// Blocks came.
-    Gained(Range<u64>),
-    /// Blocks turned out to be damaged.
-    Lost(Range<u64>),
-    /// The feed was removed from the store.
-    Removed,
 }
 
 /// Why a feed does not do what was asked.
@@ -194,42 +139,6 @@ pub enum FeedError {
     /// The feed was removed from the store.
     #[error("the feed was removed")]
     Removed,
-}
-
-/// Why an answer of a peer is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// The peer made it up, or is broken.
-    #[error("false proof: {0}")]
-    False(#[from] TreeError),
-    /// The head in it is not by the author.
-    #[error("false head: {0}")]
-    FalseHead(HeadError),
-    /// The author uses a form of manifest or signature that is not understood: not the peer's fault.
-    #[error("feed not supported: {0}")]
-    Unsupported(HeadError),
-    /// The answer ends before a node that we know.
-    #[error("the proof does not reach a node that is known")]
-    TooShort,
-    /// It was for a head that we had before, or for another fork.
-    #[error("the answer is out of date")]
-    Outdated,
-    /// A node on our disk was damaged, and was withdrawn; asked again, the block will come with more proof.
-    #[error("the stored tree is damaged above block {block}")]
-    OurTree {
-        /// The block that came.
-        block: u64,
-    },
-    /// It can't be stored.
-    #[error(transparent)]
-    Feed(#[from] FeedError),
-}
-
-impl Refused {
-    /// Whether the peer has to be dropped.
-    pub fn is_peers_fault(&self) -> bool {
-        matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::TooShort)
-    }
 }
 
 impl Feed {
@@ -398,21 +307,6 @@ impl Feed {
         }
     }
 
-    /// The block's bytes if they are what the tree says.
-    fn read_checked(&self, roots: &Roots, block: u64) -> Result<Option<Vec<u8>>, FeedError> {
-        let stored = self.node_under(roots, flat::leaf(block))?;
-        let Some(leaf) = stored.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(None) };
-        let offset = match self.offset(roots, block) {
-            Err(FeedError::Damaged { .. }) => return Ok(None),
-            offset => offset?,
-        };
-        let bytes = match self.0.disk.read(offset, leaf.size as usize) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            bytes => bytes.map_err(|source| self.io(source))?,
-        };
-        Ok((Node::leaf(block, &bytes) == leaf).then_some(bytes))
-    }
-
     /// [`Feed::append`] on the caller's thread.
     pub fn write(&self, blocks: &[Bytes]) -> Result<u64, FeedError> {
         let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
@@ -472,136 +366,6 @@ impl Feed {
         Ok(length)
     }
 
-    /// [`Feed::adopt`] on the caller's thread.
-    pub fn adopt_now(&self, head: SignedHead) -> Result<(), FeedError> {
-        head.verify::<Software>(&self.0.key.0)?;
-        let nodes: Vec<Node> = head.nodes().collect();
-        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (roots, fork) = {
-            let state = self.lock();
-            (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
-        };
-        let conflict = FeedError::Conflict { fork: head.fork, length: head.length };
-        match fork {
-            None => {
-                let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
-                self.replace_head(head, roots, &nodes)
-            }
-            Some(fork) if fork != head.fork => Err(conflict),
-            Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
-            Some(_) => {
-                for node in nodes {
-                    if self.node_under(&roots, node.index)?.is_some_and(|stored| stored != node) {
-                        return Err(conflict);
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Writes nodes and head, in this order, then makes them the feed's. The caller holds `writing`.
-    fn replace_head(&self, head: SignedHead, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
-        if self.lock().removed {
-            return Err(FeedError::Removed);
-        }
-        let manifest = Some(head.manifest);
-        let record = Record { key: self.0.key.0, manifest, head: Some(head.clone()) };
-        let written = self
-            .0
-            .disk
-            .write_nodes(nodes)
-            .and_then(|()| self.0.disk.sync())
-            .and_then(|()| self.0.disk.write_record(&record));
-        written.map_err(|source| self.io(source))?;
-        {
-            let mut state = self.lock();
-            (state.manifest, state.head, state.roots) = (manifest, Some(head), roots);
-        }
-        self.tell(Changed::Grown);
-        Ok(())
-    }
-
-    /// Verifies what a peer answered and stores it: a newer head, a block, or both.
-    pub fn accept(&self, data: &Data) -> Result<(), Refused> {
-        let (roots, manifest, fork) = {
-            let state = self.lock();
-            if state.removed {
-                return Err(FeedError::Removed.into());
-            }
-            (state.roots.clone(), state.manifest, state.head.as_ref().map(|head| head.fork))
-        };
-        if fork.is_some_and(|fork| fork != data.fork)
-            || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
-        {
-            return Err(Refused::Outdated);
-        }
-        let checked = check(data, &roots)?;
-        let (mut roots, mut newer) = (roots, None);
-        if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
-            let blame = |error| match error {
-                HeadError::UnknownManifest | HeadError::UnknownSignature => Refused::Unsupported(error),
-                error => Refused::FalseHead(error),
-            };
-            let manifest = match (manifest, &data.manifest) {
-                (Some(known), _) => known,
-                (None, Some(bytes)) => Manifest::from_wire(bytes).map_err(blame)?,
-                (None, None) => Manifest::Compat,
-            };
-            let signature = manifest.signature_from_wire(&upgrade.signature).map_err(blame)?;
-            let head = signed(data.fork, &grown, manifest, signature);
-            head.verify::<Software>(&self.0.key.0).map_err(blame)?;
-            newer = Some((head, grown));
-        }
-        if let Some(top) = checked.top {
-            match self.node_under(&roots, top.index)? {
-                None => return Err(Refused::TooShort),
-                Some(stored) if stored == top => {}
-                Some(_) if self.audit(&roots, top.index)? => {
-                    return Err(TreeError::Mismatch { index: top.index }.into());
-                }
-                Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
-            }
-        }
-        if let Some((head, grown)) = newer {
-            let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.lock().roots != roots {
-                return Err(Refused::Outdated);
-            }
-            let mut nodes = checked.nodes.clone();
-            // The old roots are inner nodes now.
-            nodes.extend(roots.nodes());
-            self.replace_head(head, grown.clone(), &nodes)?;
-            roots = grown;
-        }
-        let stored = (|| {
-            self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
-            let Some(block) = &data.block else { return Ok(()) };
-            let offset = self.offset(&roots, block.index)?;
-            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))
-        })();
-        stored?;
-        if let Some(block) = &data.block {
-            let new = {
-                let mut state = self.lock();
-                let new = state.have.insert(block.index);
-                if new {
-                    state.have_bytes += block.value.len() as u64;
-                    if state.have.count() == state.roots.length() {
-                        state.have_bytes = state.roots.bytes();
-                    }
-                    state.dirty.insert(block.index / PAGE);
-                }
-                new
-            };
-            if new {
-                self.queue_sync();
-                self.tell(Changed::Gained(block.index..block.index + 1));
-            }
-        }
-        Ok(())
-    }
-
     /// How many steps above a block the first node is that we have: what a request for it has to say.
     pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
         let roots = self.lock().roots.clone();
@@ -641,68 +405,6 @@ impl Feed {
             sum = sum.saturating_add(node.size);
         }
         Ok(sum)
-    }
-
-    /// Whether the stored nodes lead from `index` to its root. If not, all of that path is forgotten: which of
-    /// its nodes is damaged can't be known, and they come again with the next proof.
-    fn audit(&self, roots: &Roots, index: u64) -> Result<bool, FeedError> {
-        let Some(root) = roots.above(index) else { return Ok(false) };
-        let (mut at, mut path) = (index, vec![index]);
-        let mut node = self.node_under(roots, index)?;
-        while at != root.index {
-            let sibling = self.node_under(roots, flat::sibling(at))?;
-            path.push(flat::sibling(at));
-            node = node.zip(sibling).and_then(|(node, sibling)| Node::parent(&node, &sibling).ok());
-            at = flat::parent(at);
-            path.push(at);
-        }
-        if node.as_ref() == Some(root) {
-            return Ok(true);
-        }
-        for index in path.into_iter().filter(|index| *index != root.index) {
-            self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
-        }
-        Ok(false)
-    }
-
-    fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
-        let (roots, have) = {
-            let state = self.lock();
-            (state.roots.clone(), state.have.clone())
-        };
-        let mut damaged = Vec::new();
-        for block in have.runs(blocks.start..blocks.end.min(roots.length())).flatten() {
-            if self.read_checked(&roots, block)?.is_none() || !self.audit(&roots, flat::leaf(block))? {
-                self.withdraw(block);
-                damaged.push(block);
-            }
-        }
-        self.sync()?;
-        Ok(damaged)
-    }
-
-    /// Takes a block back that turned out to be damaged.
-    fn withdraw(&self, block: u64) {
-        tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
-        let size = self.0.disk.node(flat::leaf(block)).ok().flatten().map_or(0, |leaf| leaf.size);
-        let lost = {
-            let mut state = self.lock();
-            let lost = state.have.remove(block);
-            if lost {
-                state.dirty.insert(block / PAGE);
-                // Its leaf may be what is damaged: when all is here again, the sum is taken from the roots.
-                state.have_bytes = state.have_bytes.saturating_sub(size);
-            }
-            lost
-        };
-        let roots = self.lock().roots.clone();
-        if let Err(error) = self.audit(&roots, flat::leaf(block)) {
-            tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "the tree can't be checked");
-        }
-        if lost {
-            self.queue_sync();
-            self.tell(Changed::Lost(block..block + 1));
-        }
     }
 
     /// Data and nodes to the disk, then the bits that stand for them.
@@ -819,10 +521,4 @@ impl State {
             .runs(0..length)
             .try_fold(0u64, |sum, run| Ok(sum + offset(run.end)?.saturating_sub(offset(run.start)?)))
     }
-}
-
-fn signed(fork: u64, roots: &Roots, manifest: Manifest, signature: [u8; 64]) -> SignedHead {
-    let length = roots.length();
-    let roots = roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
-    SignedHead { fork, length, roots, manifest, signature }
 }

@@ -1,4 +1,30 @@
-//! Hypercore feeds: Merkle tree, signed heads, store and replication
+//! Hypercore feeds: made, kept on disk, verified, served and fetched, compatible with Hypercore 10 and 11 in JavaScript.
+//!
+//! A [`Store`] is a folder of [`Feed`]s. An author's feed is made from a [`Keypair`] and grows by [`Feed::append`]; anybody
+//! else's is opened by its [`FeedKey`], at best with a signed head from a source that can be trusted, and filled
+//! by a [`Network`], which also serves every feed of the store to whoever knows its key.
+//!
+//! ```no_run
+//! use datdot_hypercore::{Config, FeedKey, Network, Store, Want};
+//! # async fn fetch(key: FeedKey, address: std::net::SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::open("feeds")?;
+//! let keypair = datdot_wire::noise::Keypair::from_seed(&[7; 32]); // random in earnest
+//! let network = Network::start(store, Config::new(keypair)).await?;
+//! let feed = network.store().open_remote(key, None)?;
+//! let mut download = network.download(&feed, Want::all());
+//! network.connect(address, None).await?;
+//! download.done().await?;
+//! println!("{} bytes, the first block is {:?}", feed.info().bytes, feed.get(0).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! From the inside out: [`messages`] and [`prove`] say what travels between peers, [`session`] what one channel
+//! does with it and [`plan`] what is asked of whom, all without I/O; `peer` joins them to feeds on disk, and
+//! [`network`] drives it with tokio. Nothing here knows of the ledger.
+//!
+//! Limits of this version: feeds with one signer, v1 in the default form or compat; no rewriting of history (a fork other
+//! than the stored one is not followed); no encryption of blocks.
 
 pub mod blocks;
 mod disk;
@@ -11,9 +37,10 @@ pub mod plan;
 pub mod prove;
 pub mod session;
 pub mod store;
+
 pub use feed::{Change, Changed, Feed, FeedError, Info, Refused};
 pub use key::{DiscoveryKey, FeedKey, Keypair};
 pub use network::{Config, ConnectError, Download, Ended, Network, PeerEvent, PeerInfo};
 pub use peer::{Fault, Stopped};
-pub use plan::Want;
+pub use plan::{PeerId, Want};
 pub use store::{Store, StoreError};

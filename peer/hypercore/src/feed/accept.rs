@@ -1,0 +1,184 @@
+//! What comes from elsewhere: heads, and the answers of peers. Nothing is stored before it is verified.
+
+use super::{Changed, Feed, FeedError};
+use crate::{blocks::PAGE, disk::Record, messages::Data, prove::check};
+use datdot_proof::{
+    flat,
+    head::{HeadError, Manifest, Root, SignedHead, Software},
+    tree::{Node, Roots, TreeError},
+};
+use std::sync::PoisonError;
+
+/// Why an answer of a peer is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The peer made it up, or is broken.
+    #[error("false proof: {0}")]
+    False(#[from] TreeError),
+    /// The head in it is not by the author.
+    #[error("false head: {0}")]
+    FalseHead(HeadError),
+    /// The author uses a form of manifest or signature that is not understood: not the peer's fault.
+    #[error("feed not supported: {0}")]
+    Unsupported(HeadError),
+    /// The answer ends before a node that we know.
+    #[error("the proof does not reach a node that is known")]
+    TooShort,
+    /// It was for a head that we had before, or for another fork.
+    #[error("the answer is out of date")]
+    Outdated,
+    /// A node on our disk was damaged, and was withdrawn; asked again, the block will come with more proof.
+    #[error("the stored tree is damaged above block {block}")]
+    OurTree {
+        /// The block that came.
+        block: u64,
+    },
+    /// It can't be stored.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+}
+
+impl Refused {
+    /// Whether the peer has to be dropped.
+    pub fn is_peers_fault(&self) -> bool {
+        matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::TooShort)
+    }
+}
+
+impl Feed {
+    /// [`Feed::adopt`] on the caller's thread.
+    pub fn adopt_now(&self, head: SignedHead) -> Result<(), FeedError> {
+        head.verify::<Software>(&self.0.key.0)?;
+        let nodes: Vec<Node> = head.nodes().collect();
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (roots, fork) = {
+            let state = self.lock();
+            (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
+        };
+        let conflict = FeedError::Conflict { fork: head.fork, length: head.length };
+        match fork {
+            None => {
+                let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
+                self.replace_head(head, roots, &nodes)
+            }
+            Some(fork) if fork != head.fork => Err(conflict),
+            Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
+            Some(_) => {
+                for node in nodes {
+                    if self.node_under(&roots, node.index)?.is_some_and(|stored| stored != node) {
+                        return Err(conflict);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes nodes and head, in this order, then makes them the feed's. The caller holds `writing`.
+    fn replace_head(&self, head: SignedHead, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
+        if self.lock().removed {
+            return Err(FeedError::Removed);
+        }
+        let manifest = Some(head.manifest);
+        let record = Record { key: self.0.key.0, manifest, head: Some(head.clone()) };
+        let written = self
+            .0
+            .disk
+            .write_nodes(nodes)
+            .and_then(|()| self.0.disk.sync())
+            .and_then(|()| self.0.disk.write_record(&record));
+        written.map_err(|source| self.io(source))?;
+        {
+            let mut state = self.lock();
+            (state.manifest, state.head, state.roots) = (manifest, Some(head), roots);
+        }
+        self.tell(Changed::Grown);
+        Ok(())
+    }
+
+    /// Verifies what a peer answered and stores it: a newer head, a block, or both.
+    pub fn accept(&self, data: &Data) -> Result<(), Refused> {
+        let (roots, manifest, fork) = {
+            let state = self.lock();
+            if state.removed {
+                return Err(FeedError::Removed.into());
+            }
+            (state.roots.clone(), state.manifest, state.head.as_ref().map(|head| head.fork))
+        };
+        if fork.is_some_and(|fork| fork != data.fork)
+            || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
+        {
+            return Err(Refused::Outdated);
+        }
+        let checked = check(data, &roots)?;
+        let (mut roots, mut newer) = (roots, None);
+        if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
+            let blame = |error| match error {
+                HeadError::UnknownManifest | HeadError::UnknownSignature => Refused::Unsupported(error),
+                error => Refused::FalseHead(error),
+            };
+            let manifest = match (manifest, &data.manifest) {
+                (Some(known), _) => known,
+                (None, Some(bytes)) => Manifest::from_wire(bytes).map_err(blame)?,
+                (None, None) => Manifest::Compat,
+            };
+            let signature = manifest.signature_from_wire(&upgrade.signature).map_err(blame)?;
+            let head = signed(data.fork, &grown, manifest, signature);
+            head.verify::<Software>(&self.0.key.0).map_err(blame)?;
+            newer = Some((head, grown));
+        }
+        if let Some(top) = checked.top {
+            match self.node_under(&roots, top.index)? {
+                None => return Err(Refused::TooShort),
+                Some(stored) if stored == top => {}
+                Some(_) if self.audit(&roots, top.index)? => {
+                    return Err(TreeError::Mismatch { index: top.index }.into());
+                }
+                Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
+            }
+        }
+        if let Some((head, grown)) = newer {
+            let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.lock().roots != roots {
+                return Err(Refused::Outdated);
+            }
+            let mut nodes = checked.nodes.clone();
+            // The old roots are inner nodes now.
+            nodes.extend(roots.nodes());
+            self.replace_head(head, grown.clone(), &nodes)?;
+            roots = grown;
+        }
+        let stored = (|| {
+            self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
+            let Some(block) = &data.block else { return Ok(()) };
+            let offset = self.offset(&roots, block.index)?;
+            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))
+        })();
+        stored?;
+        if let Some(block) = &data.block {
+            let new = {
+                let mut state = self.lock();
+                let new = state.have.insert(block.index);
+                if new {
+                    state.have_bytes += block.value.len() as u64;
+                    if state.have.count() == state.roots.length() {
+                        state.have_bytes = state.roots.bytes();
+                    }
+                    state.dirty.insert(block.index / PAGE);
+                }
+                new
+            };
+            if new {
+                self.queue_sync();
+                self.tell(Changed::Gained(block.index..block.index + 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn signed(fork: u64, roots: &Roots, manifest: Manifest, signature: [u8; 64]) -> SignedHead {
+    let length = roots.length();
+    let roots = roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+    SignedHead { fork, length, roots, manifest, signature }
+}

@@ -1,0 +1,64 @@
+//! What is told about a feed: figures and changes.
+
+use crate::key::FeedKey;
+use std::ops::Range;
+
+/// A feed in figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its name.
+    pub key: FeedKey,
+    /// Whether this store can append to it.
+    pub writable: bool,
+    /// Rewrites by its author.
+    pub fork: u64,
+    /// Blocks of the newest head that we know.
+    pub length: u64,
+    /// Bytes of those blocks.
+    pub bytes: u64,
+    /// Blocks that are here.
+    pub blocks_here: u64,
+    /// Bytes of the blocks that are here.
+    pub bytes_here: u64,
+    /// The first block that is not here.
+    pub contiguous: u64,
+}
+
+impl Info {
+    /// Blocks that are not here.
+    pub fn blocks_missing(&self) -> u64 {
+        self.length - self.blocks_here
+    }
+
+    /// Bytes that are not here.
+    pub fn bytes_missing(&self) -> u64 {
+        self.bytes.saturating_sub(self.bytes_here)
+    }
+
+    /// Whether there is a head, and every block of it is here.
+    pub fn is_complete(&self) -> bool {
+        self.length > 0 && self.blocks_here == self.length
+    }
+}
+
+/// Something happened to a feed of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which feed.
+    pub key: FeedKey,
+    /// What happened.
+    pub what: Changed,
+}
+
+/// See [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// There is a newer head.
+    Grown,
+    /// Blocks came.
+    Gained(Range<u64>),
+    /// Blocks turned out to be damaged.
+    Lost(Range<u64>),
+    /// The feed was removed from the store.
+    Removed,
+}

@@ -1,0 +1,91 @@
+//! What happens to bytes on disk: bad blocks and nodes are found, withdrawn, and come again from a peer.
+
+use super::{Changed, Feed, FeedError};
+use crate::blocks::PAGE;
+use datdot_proof::{
+    flat,
+    tree::{Node, Roots},
+};
+use std::{io, ops::Range};
+
+/// Largest block that is read: what fits into one frame of the secret stream.
+const MAX_STORED: u64 = 1 << 24;
+
+impl Feed {
+    /// The block's bytes if they are what the tree says.
+    pub(super) fn read_checked(&self, roots: &Roots, block: u64) -> Result<Option<Vec<u8>>, FeedError> {
+        let stored = self.node_under(roots, flat::leaf(block))?;
+        let Some(leaf) = stored.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(None) };
+        let offset = match self.offset(roots, block) {
+            Err(FeedError::Damaged { .. }) => return Ok(None),
+            offset => offset?,
+        };
+        let bytes = match self.0.disk.read(offset, leaf.size as usize) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            bytes => bytes.map_err(|source| self.io(source))?,
+        };
+        Ok((Node::leaf(block, &bytes) == leaf).then_some(bytes))
+    }
+
+    /// Whether the stored nodes lead from `index` to its root. If not, all of that path is forgotten: which of
+    /// its nodes is damaged can't be known, and they come again with the next proof.
+    pub(super) fn audit(&self, roots: &Roots, index: u64) -> Result<bool, FeedError> {
+        let Some(root) = roots.above(index) else { return Ok(false) };
+        let (mut at, mut path) = (index, vec![index]);
+        let mut node = self.node_under(roots, index)?;
+        while at != root.index {
+            let sibling = self.node_under(roots, flat::sibling(at))?;
+            path.push(flat::sibling(at));
+            node = node.zip(sibling).and_then(|(node, sibling)| Node::parent(&node, &sibling).ok());
+            at = flat::parent(at);
+            path.push(at);
+        }
+        if node.as_ref() == Some(root) {
+            return Ok(true);
+        }
+        for index in path.into_iter().filter(|index| *index != root.index) {
+            self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
+        }
+        Ok(false)
+    }
+
+    pub(super) fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
+        let (roots, have) = {
+            let state = self.lock();
+            (state.roots.clone(), state.have.clone())
+        };
+        let mut damaged = Vec::new();
+        for block in have.runs(blocks.start..blocks.end.min(roots.length())).flatten() {
+            if self.read_checked(&roots, block)?.is_none() || !self.audit(&roots, flat::leaf(block))? {
+                self.withdraw(block);
+                damaged.push(block);
+            }
+        }
+        self.sync()?;
+        Ok(damaged)
+    }
+
+    /// Takes a block back that turned out to be damaged.
+    pub(super) fn withdraw(&self, block: u64) {
+        tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
+        let size = self.0.disk.node(flat::leaf(block)).ok().flatten().map_or(0, |leaf| leaf.size);
+        let lost = {
+            let mut state = self.lock();
+            let lost = state.have.remove(block);
+            if lost {
+                state.dirty.insert(block / PAGE);
+                // Its leaf may be what is damaged: when all is here again, the sum is taken from the roots.
+                state.have_bytes = state.have_bytes.saturating_sub(size);
+            }
+            lost
+        };
+        let roots = self.lock().roots.clone();
+        if let Err(error) = self.audit(&roots, flat::leaf(block)) {
+            tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "the tree can't be checked");
+        }
+        if lost {
+            self.queue_sync();
+            self.tell(Changed::Lost(block..block + 1));
+        }
+    }
+}

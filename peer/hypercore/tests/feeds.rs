@@ -1,0 +1,192 @@
+//! Feeds on disk: what is appended is read, whatever happens in between.
+
+mod support;
+use bytes::Bytes;
+use datdot_hypercore::{FeedError, Keypair, Store, StoreError};
+use datdot_proof::head::Software;
+use proptest::prelude::*;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use support::*;
+
+const CHILD: &str = "DATDOT_TEST_CHILD";
+
+fn opened(dir: &Path) -> Store {
+    // A store that was dropped is free as soon as its last feed is.
+    Store::open(dir).expect("the folder is free")
+}
+
+/// Where the files of the only feed are.
+fn folder(dir: &Path) -> PathBuf {
+    let mut feeds = fs::read_dir(dir.join("feeds")).expect("a store");
+    feeds.next().expect("a feed").expect("readable").path()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn what_is_appended_is_read_after_any_restart(
+        batches in proptest::collection::vec(proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..9), 1..6),
+        compat: bool,
+    ) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut expected: Vec<Vec<u8>> = Vec::new();
+        for batch in batches {
+            let store = opened(dir.path());
+            let feed = if compat { store.create_compat(&keypair(1)) } else { store.create(&keypair(1)) }.expect("room");
+            let length = feed.write(&batch.iter().cloned().map(Bytes::from).collect::<Vec<_>>()).expect("an author appends");
+            expected.extend(batch);
+            prop_assert_eq!(length, expected.len() as u64);
+            for (i, block) in (0..).zip(&expected) {
+                prop_assert_eq!(&feed.read(i).expect("it is here"), block);
+            }
+            let info = feed.info();
+            prop_assert_eq!(info.bytes_here, expected.concat().len() as u64);
+            prop_assert!(info.writable && info.blocks_missing() == 0);
+            if let Some(head) = feed.signed_head() {
+                prop_assert!(head.verify::<Software>(&feed.key().0).is_ok());
+            }
+            prop_assert_eq!(fs::read(feed.data_path()).expect("readable"), expected.concat());
+        }
+    }
+}
+
+#[test]
+fn only_the_author_appends_and_only_blocks_that_fit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = opened(dir.path());
+    let remote = store.open_remote(keypair(2).feed_key(&keypair(2).manifest()), None).expect("room");
+    assert!(matches!(remote.write(&[block(0, 9)]), Err(FeedError::NotWritable)));
+    // The key pair may come later.
+    assert_eq!(store.create(&keypair(2)).expect("room").write(&[block(0, 9)]).expect("now it can"), 1);
+    let large = Bytes::from(vec![0; datdot_hypercore::feed::MAX_BLOCK + 1]);
+    assert!(matches!(remote.write(&[large]), Err(FeedError::TooLarge { .. })));
+    assert!(matches!(remote.read(1), Err(FeedError::OutOfRange { block: 1, length: 1 })));
+    assert!(!format!("{remote:?}").is_empty());
+}
+
+#[test]
+fn a_head_from_the_ledger_is_taken_only_if_it_is_the_authors() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (author, hoster) = (opened(one.path()), opened(two.path()));
+    let feed = author.create(&keypair(1)).expect("room");
+    feed.write(&[block(0, 10), block(1, 20)]).expect("it appends");
+    let first = feed.signed_head().expect("it has one");
+    feed.write(&[block(2, 30)]).expect("it appends");
+    let second = feed.signed_head().expect("it has one");
+
+    let mut forged = first.clone();
+    forged.roots[0].size += 1;
+    assert!(matches!(hoster.open_remote(feed.key(), Some(forged)), Err(StoreError::Feed(FeedError::Head(_)))));
+    let copy = hoster.open_remote(feed.key(), Some(first.clone())).expect("it is signed");
+    assert_eq!((copy.info().length, copy.info().bytes, copy.info().blocks_missing()), (2, 30, 2));
+    copy.adopt_now(first.clone()).expect("the same again");
+    assert!(matches!(copy.adopt_now(second), Err(FeedError::NeedsUpgrade { length: 3 })));
+    feed.adopt_now(first).expect("an older head is covered");
+    drop((copy, hoster));
+    let again = opened(two.path());
+    assert_eq!(again.feed(&feed.key()).expect("it was stored").info().length, 2);
+}
+
+#[test]
+fn one_process_at_a_time_uses_a_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = opened(dir.path());
+    let Err(StoreError::InUse { dir: named }) = Store::open(dir.path()) else { panic!("opened twice") };
+    assert_eq!(named, dir.path());
+    drop(store);
+    opened(dir.path());
+}
+
+#[test]
+fn a_damaged_record_is_reported_and_an_author_never_begins_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = {
+        let store = opened(dir.path());
+        let feed = store.create(&keypair(1)).expect("room");
+        feed.write(&[block(0, 10)]).expect("it appends");
+        feed.key()
+    };
+    let head = folder(dir.path()).join("head");
+    let mut bytes = fs::read(&head).expect("readable");
+    bytes[30] ^= 1;
+    fs::write(&head, bytes).expect("writable");
+    let store = opened(dir.path());
+    assert!(store.feed(&key).is_none());
+    assert!(matches!(store.create(&keypair(1)), Err(StoreError::Io { .. })));
+    assert!(folder(dir.path()).join("secret").exists());
+}
+
+#[test]
+fn files_cut_off_anywhere_cost_only_the_blocks_that_were_in_them() {
+    for (file, len) in [("data", 4_321), ("data", 0), ("tree", 777), ("tree", 0), ("have", 1), ("have", 0)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        {
+            let feed = opened(dir.path()).create(&keypair(1)).expect("room");
+            feed.write(&(0..40).map(|i| block(i, 200)).collect::<Vec<_>>()).expect("it appends");
+        }
+        let path = folder(dir.path()).join(file);
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_len(len)).expect("writable");
+        let store = opened(dir.path());
+        let feed = store.feeds().pop().expect("its record is whole");
+        let damaged = feed.info().blocks_missing() + {
+            let runtime = tokio::runtime::Runtime::new().expect("threads");
+            runtime.block_on(feed.scrub(0..40)).expect("readable").len() as u64
+        };
+        assert!(damaged > 0, "{file} {len}");
+        for i in 0..40 {
+            match feed.read(i) {
+                Ok(bytes) => assert_eq!(bytes, block(i, 200)),
+                Err(error) => assert!(matches!(error, FeedError::NotHere { .. }), "{error}"),
+            }
+        }
+        assert_eq!(feed.info().blocks_missing(), damaged);
+    }
+}
+
+/// Not a test by itself: the process that is killed below.
+#[test]
+fn child_that_appends_until_it_is_killed() {
+    let Ok(dir) = std::env::var(CHILD) else { return };
+    let feed = opened(Path::new(&dir)).create(&Keypair::from_seed([1; 32])).expect("room");
+    loop {
+        let start = feed.info().length;
+        let batch: Vec<_> = (start..start + 7).map(|i| block(i, 3000)).collect();
+        println!("durable {}", feed.write(&batch).expect("it appends"));
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_reported() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut reported = 0;
+    for round in 0..4 {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "child_that_appends_until_it_is_killed", "--nocapture"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok());
+        reported = lines.next().expect("it appends");
+        std::thread::sleep(Duration::from_millis(17 * round));
+        child.kill().expect("it runs");
+        reported = lines.last().unwrap_or(reported);
+        child.wait().expect("it was ours");
+
+        let store = opened(dir.path());
+        let feed = store.create(&keypair(1)).expect("room");
+        assert!(feed.info().length >= reported && feed.info().is_complete(), "{:?} after {reported}", feed.info());
+        for i in 0..feed.info().length {
+            assert_eq!(feed.read(i).expect("it is here"), block(i, 3000), "block {i}");
+        }
+    }
+    assert!(reported > 0);
+}
