@@ -37,7 +37,7 @@ pub const NONCE: usize = 24;
 
 const MAC: usize = 16;
 
-/// Encrypted and then authenticated while it is still in the first cache.
+/// Copied, encrypted and authenticated while it is in the first cache.
 const CHUNK: usize = 8 << 10;
 
 /// The stream is broken, by accident or by force: drop the connection.
@@ -73,11 +73,7 @@ impl Push {
         }
         out.reserve(3 + OVERHEAD + text.len());
         put_length(text.len() + OVERHEAD, out);
-        let start = out.len();
-        out.push(0);
-        out.extend_from_slice(text);
-        let mac = self.0.seal(&mut out[start..]);
-        out.extend_from_slice(&mac);
+        self.0.seal(text, out);
         Ok(())
     }
 }
@@ -158,6 +154,9 @@ struct Cipher {
     nonce: [u8; 12],
 }
 
+/// The tag of all that we send, as JavaScript does; it accepts any, and so do we.
+const MESSAGE: u8 = 0;
+
 /// A message with this bit in its tag is followed by a new key.
 const REKEY: u8 = 2;
 
@@ -170,22 +169,23 @@ impl Cipher {
         Cipher { key: hchacha::<chacha20::R20>(key.into(), derive.into()).into(), nonce }
     }
 
-    /// Encrypts a message, tag in front, where it is; returns its authenticator.
-    fn seal(&mut self, message: &mut [u8]) -> [u8; MAC] {
-        let tag = message[0];
+    /// Appends an encrypted message: its tag, the text, the authenticator.
+    fn seal(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let (mut cipher, mut mac) = self.start();
         let mut block = [0; 64];
-        block[0] = tag;
+        block[0] = MESSAGE;
         cipher.apply_keystream(&mut block);
         mac.blocks(&block);
-        message[0] = block[0];
-        for chunk in message[1..].chunks_mut(CHUNK) {
-            cipher.apply_keystream(chunk);
-            mac.chunk(chunk);
+        out.push(block[0]);
+        for chunk in text.chunks(CHUNK) {
+            let start = out.len();
+            out.extend_from_slice(chunk);
+            cipher.apply_keystream(&mut out[start..]);
+            mac.chunk(&out[start..]);
         }
         let mac = mac.finish();
-        self.step(&mac, tag);
-        mac
+        out.extend_from_slice(&mac);
+        self.step(&mac, MESSAGE);
     }
 
     /// Checks and decrypts a message with tag in front and authenticator behind, where it is.
