@@ -190,12 +190,12 @@ impl Worker {
             if self.scanned.is_some_and(|scanned| H256(scanned.hash) == hash) {
                 break;
             }
-            let Some(block) = line.rpc.chain_get_block(Some(hash)).await? else { break };
-            let number = block.block.header.number as Block;
+            let Some(block) = line.block(hash).await? else { break };
+            let number = block.header.number as Block;
             if number <= since {
                 break;
             }
-            let transactions = block.block.extrinsics.iter().map(|bytes| &bytes[..]);
+            let transactions = block.extrinsics.iter().map(|bytes| &bytes[..]);
             for (place, nonce) in self.queue.landed(transactions) {
                 let effect = match line.event_bytes(hash).await {
                     Ok(events) => line.runtime.effect(events, place).map_err(|what| self.unfit(what)),
@@ -203,11 +203,11 @@ impl Worker {
                     Err(error @ rpcs::Error::User(_)) => Err(self.unfit(error.to_string())),
                     Err(error) => return Err(error),
                 };
-                let block = BlockId { number, hash: hash.0 };
+                let id = BlockId { number, hash: hash.0 };
                 let reply = match effect {
                     Err(error) => Err(error),
                     Ok(effect) => match effect.failure {
-                        None => Ok(Included { block, fee: effect.fee, events: effect.events }),
+                        None => Ok(Included { block: id, fee: effect.fee, events: effect.events }),
                         Some(Failure { says, is_money: true, .. }) => Err(self.no_money(line, says).await?),
                         Some(Failure { name, says, .. }) => Err(SubmitError::Failed { name, says, block: number }),
                     },
@@ -216,7 +216,7 @@ impl Worker {
                     flight.waiter.send(reply).ok();
                 }
             }
-            hash = block.block.header.parent_hash;
+            hash = block.header.parent_hash;
         }
         self.scanned = Some(best);
         for flight in self.queue.lost(best.number) {
