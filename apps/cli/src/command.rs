@@ -1,11 +1,16 @@
 //! The subcommands.
 
 pub mod cancel;
+#[cfg(feature = "node")]
+pub mod demo;
+#[cfg(feature = "node")]
+pub mod dev;
 pub mod get;
 pub mod host;
 pub mod publish;
 pub mod request;
 pub mod status;
+pub mod up;
 pub mod wallet;
 
 use crate::parse::{Money, Span};

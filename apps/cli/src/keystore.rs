@@ -53,6 +53,14 @@ impl Keystore {
         Ok(())
     }
 
+    /// Refuses if there is none.
+    pub fn must_exist(&self) -> Result<()> {
+        if !self.exists() {
+            bail!("no wallet in {}: make one with `datdot wallet new`, or `datdot wallet import`", self.path.display());
+        }
+        Ok(())
+    }
+
     /// Writes the phrase, encrypted, whole or not at all; readable by its owner only.
     pub fn save(&self, phrase: &str, password: SecretString) -> Result<()> {
         self.save_with(phrase, Recipient::new(password))
@@ -76,10 +84,8 @@ impl Keystore {
     /// Opens the wallet.
     pub fn open(&self, password: SecretString) -> Result<Account> {
         let shown = self.path.display();
+        self.must_exist()?;
         let sealed = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("no wallet in {shown}: make one with `datdot wallet new`, or `datdot wallet import`")
-            }
             Ok(file) if file.len() > MAX_BYTES => bail!("{shown} is too long to be a wallet"),
             _ => fs::read(&self.path).with_context(|| format!("can't read the wallet {shown}"))?,
         };

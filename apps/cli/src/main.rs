@@ -3,9 +3,12 @@
 //! Exit codes: 0 done, 1 it can't be done (the message says what to do), 2 the command line is wrong.
 
 mod command;
+#[cfg(feature = "node")]
+mod dev_network;
 mod keystore;
 mod parse;
 mod place;
+mod running;
 mod show;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +34,11 @@ Example: a whole network on this computer, and a file hosted by three of it
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "node")]
+    Demo(command::demo::Args),
+    #[cfg(feature = "node")]
+    Dev(command::dev::Args),
+    Up(command::up::Args),
     Host(command::host::Args),
     Publish(command::publish::Args),
     Request(command::request::Args),
@@ -43,6 +51,11 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
     let done = place::Place::new(dir).and_then(|place| match command {
+        #[cfg(feature = "node")]
+        Command::Demo(args) => command::demo::run(args),
+        #[cfg(feature = "node")]
+        Command::Dev(args) => command::dev::run(args, &place),
+        Command::Up(args) => command::up::run(args, &place),
         Command::Host(args) => command::host::run(args, &place),
         Command::Publish(args) => command::publish::run(args, &place),
         Command::Request(args) => command::request::run(args, &place),

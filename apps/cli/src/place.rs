@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 /// The folders that the command looks at.
 pub struct Place {
     dir: PathBuf,
-    /// Said with `--dir`, so no other folder will do.
-    chosen: bool,
+    dev: PathBuf,
 }
 
 impl Place {
@@ -16,11 +15,12 @@ impl Place {
     pub fn new(chosen: Option<PathBuf>) -> Result<Self> {
         if let Some(dir) = chosen {
             let dir = std::path::absolute(&dir).with_context(|| format!("{} is no folder", dir.display()))?;
-            return Ok(Self { dir, chosen: true });
+            return Ok(Self { dev: dir.clone(), dir });
         }
         let dirs = directories::ProjectDirs::from("", "", "datdot")
             .context("this user has no home folder: say with --dir where the state goes")?;
-        Ok(Self { dir: dirs.data_local_dir().to_owned(), chosen: false })
+        let dir = dirs.data_local_dir();
+        Ok(Self { dir: dir.to_owned(), dev: dir.join("dev") })
     }
 
     /// Where the wallet is and where `datdot up` keeps its state.
@@ -28,16 +28,17 @@ impl Place {
         &self.dir
     }
 
+    #[cfg(any(feature = "node", test))]
     /// Where `datdot dev` keeps its state: apart from the real daemon's, unless the user chose.
-    pub fn dev(&self) -> PathBuf {
-        if self.chosen { self.dir.clone() } else { self.dir.join("dev") }
+    pub fn dev(&self) -> &Path {
+        &self.dev
     }
 
     /// The daemon that runs in one of the folders, and its status.
     pub fn daemon(&self) -> Result<(Client, Status)> {
         let mut problem = None;
-        for dir in [self.dir.clone(), self.dir.join("dev")] {
-            match Client::open(&dir).and_then(|client| client.status().map(|status| (client, status))) {
+        for dir in [&self.dir, &self.dev] {
+            match Client::open(dir).and_then(|client| client.status().map(|status| (client, status))) {
                 Ok(found) => return Ok(found),
                 Err(ClientError::NotFound(DiscoveryError::NotThere { .. })) => {}
                 // A daemon that was killed leaves its file behind: another may run in the next folder.

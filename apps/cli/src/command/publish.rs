@@ -49,6 +49,9 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         wanted.replicas,
         bytes(done.bytes)
     ));
+    if let Some(request) = done.request {
+        say(format_args!("To end it early: datdot cancel {request}"));
+    }
     say(format_args!("Everyone reads it with its key:\n\n  {}\n\nfor example: datdot get {} FILE", done.key, done.key));
     Ok(())
 }

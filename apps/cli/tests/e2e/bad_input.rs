@@ -1,7 +1,7 @@
 //! What people get wrong: a clear message with what to do, and nothing lost.
 
 use crate::network::{Network, bytes};
-use crate::process::{Process, datdot, eventually};
+use crate::process::datdot;
 use std::{
     fs,
     io::{Read, Write},
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
 
-fn run(args: &[&str]) -> (Option<i32>, String) {
+pub fn run(args: &[&str]) -> (Option<i32>, String) {
     said(datdot().args(args).stdin(Stdio::null()).output().unwrap())
 }
 
@@ -21,7 +21,7 @@ fn said(output: Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn assert_says((code, said): (Option<i32>, String), expected: i32, words: &[&str]) {
+pub fn assert_says((code, said): (Option<i32>, String), expected: i32, words: &[&str]) {
     assert_eq!(code, Some(expected), "{said}");
     for word in words {
         assert!(said.contains(word), "no `{word}` in: {said}");
@@ -75,15 +75,6 @@ fn a_ledger_that_is_not_there_is_an_error_that_names_it() {
     let args = ["--dir", dir, "up", "--ledger", &ledger, "--account", "//Bob", "--listen", "127.0.0.1:0"];
     assert_says(run(&args), 1, &[&ledger, "datdot dev"]);
     assert_says(run(&["--dir", dir, "up", "--ledger", "http//nonsense", "--account", "//Bob"]), 1, &["ws://"]);
-}
-
-#[test]
-fn a_port_in_use_is_an_error_that_names_it() {
-    let dir = TempDir::new().unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let args = ["--dir", dir.path().to_str().unwrap(), "dev", "--hosters", "0", "--rpc-port", &port];
-    assert_says(run(&args), 1, &[&port, "--rpc-port"]);
 }
 
 #[test]
@@ -197,27 +188,4 @@ fn garbage_is_dropped_and_the_daemon_lives(peer: &crate::network::Peer) {
         assert!(!timed_out, "the daemon keeps a peer that sends garbage");
     }
     assert!(peer.status().ledger.connected);
-}
-
-#[test]
-fn a_dev_network_goes_on_where_it_was() {
-    let dir = TempDir::new().unwrap();
-    let log = dir.path().join("log");
-    let folder = dir.path().to_str().unwrap();
-    let start = || {
-        let mut process = Process::start("datdot dev", &log, ["--dir", folder, "dev", "--rpc-port", "0"]);
-        let status = eventually("the network answers", Duration::from_secs(60), || {
-            process.must_run();
-            let client = datdot_api::Client::open(dir.path()).ok()?;
-            client.status().ok().filter(|status| status.ledger.connected && status.ledger.best > 2)
-        });
-        (process, status)
-    };
-    let (process, first) = start();
-    assert!(process.terminate().success());
-    assert!(!dir.path().join("api.json").exists(), "a daemon that stopped is not found");
-    let (process, second) = start();
-    assert!(second.ledger.best >= first.ledger.best, "{second:?}");
-    assert_eq!((first.account, first.noise_key), (second.account, second.noise_key));
-    assert!(process.terminate().success());
 }

@@ -2,6 +2,8 @@
 //! JavaScript peers.
 
 mod bad_input;
+#[cfg(feature = "node")]
+mod dev;
 mod life;
 mod network;
 mod process;

@@ -1,12 +1,13 @@
 //! A ledger and peers as processes on this machine: each test has its own.
 
-use crate::process::{Process, datdot, eventually};
+use crate::process::{Process, datdot_in, eventually};
 use datdot_api::{Client, Event, Status, Told};
 use std::{
     ffi::OsStr,
     fs,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -24,20 +25,20 @@ pub struct Network {
 impl Network {
     /// Starts a dev chain of its own, without hosters.
     pub fn start() -> Self {
-        let mut network = Self { dir: TempDir::new().unwrap(), node: None, port: 0 };
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut network = Self { dir: TempDir::new().unwrap(), node: None, port };
         network.start_node();
         network
     }
 
-    /// Starts the node (again), on the port that it had.
+    /// Starts the node (again).
     pub fn start_node(&mut self) {
-        let dir = self.dir.path().join("dev");
-        let port = self.port.to_string();
-        let args = ["--dir", path(&dir), "dev", "--hosters", "0", "--rpc-port", &port];
-        let mut node = Process::start("the node", &self.dir.path().join("node.log"), args);
-        let status = answer(&dir, &mut node);
-        let rpc = status.ledger.rpc.expect("the dev network has the ledger in its process");
-        self.port = rpc.rsplit_once(':').unwrap().1.trim_end_matches('/').parse().unwrap();
+        let command = ledger(&self.file("ledger"), self.port);
+        let mut node = Process::start("the node", &self.file("node.log"), command);
+        eventually("the node listens", START, || {
+            node.must_run();
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
         self.node = Some(node);
     }
 
@@ -93,9 +94,9 @@ impl Peer {
     pub fn start(&mut self) {
         let mut account = format!("//{}", self.name);
         account[2..3].make_ascii_uppercase();
-        let args =
-            ["--dir", path(&self.dir), "up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen];
-        let mut process = Process::start(&self.name, &self.log, args);
+        let mut command = datdot_in(&self.dir);
+        command.args(["up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen]);
+        let mut process = Process::start(&self.name, &self.log, command);
         let status = answer(&self.dir, &mut process);
         self.listen = status.listen.expect("it was told to listen");
         self.process = Some(process);
@@ -149,7 +150,7 @@ impl Peer {
 
     /// Runs a subcommand against it.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        datdot().arg("--dir").arg(&self.dir).args(args).output().unwrap()
+        datdot_in(&self.dir).args(args).output().unwrap()
     }
 
     /// Runs a subcommand that must do what it is told; what it printed.
@@ -198,8 +199,22 @@ fn answer(dir: &Path, process: &mut Process) -> Status {
     })
 }
 
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
+/// A ledger on a port. To test peers without building the Polkadot SDK, name a `datdot-node` with `DATDOT_NODE`.
+fn ledger(dir: &Path, port: u16) -> Command {
+    let mut command = match std::env::var_os("DATDOT_NODE") {
+        Some(node) => {
+            let mut command = Command::new(node);
+            command.args(["--chain", "dev", "--validator", "//Alice", "--dir"]).arg(dir);
+            command
+        }
+        None => {
+            let mut command = datdot_in(dir);
+            command.args(["dev", "--hosters", "0"]);
+            command
+        }
+    };
+    command.args(["--rpc-port", &port.to_string()]);
+    command
 }
 
 /// Bytes that don't compress and are the same in each run.

@@ -1,14 +1,13 @@
 //! A process of ours: its log is kept, its end is certain.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-/// A running `datdot`; killed when dropped, its log printed if the test fails.
+/// A running program; killed when dropped, its log printed if the test fails.
 pub struct Process {
     child: Child,
     name: String,
@@ -16,11 +15,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `datdot` with these arguments; both outputs are appended to `log`.
-    pub fn start<S: AsRef<OsStr>>(name: &str, log: &Path, args: impl IntoIterator<Item = S>) -> Self {
+    /// Starts a command; both outputs are appended to `log`.
+    pub fn start(name: &str, log: &Path, mut command: Command) -> Self {
         let out = File::options().create(true).append(true).open(log).unwrap();
-        let child = datdot()
-            .args(args)
+        let child = command
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)
@@ -78,6 +76,13 @@ impl Drop for Process {
             eprintln!("--- the end of {}'s log\n{tail}\n---", self.name);
         }
     }
+}
+
+/// The command that is tested, in a folder, with nothing of the user's environment in it.
+pub fn datdot_in(dir: &Path) -> Command {
+    let mut command = datdot();
+    command.arg("--dir").arg(dir);
+    command
 }
 
 /// The command that is tested, with nothing of the user's environment in it.

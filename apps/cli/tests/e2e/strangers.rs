@@ -20,21 +20,18 @@ fn a_feed_made_by_javascript_is_sponsored_by_another_and_hosters_go_on_after_a_k
     fs::write(&file, &content).unwrap();
     let author = Author::start(&file, &network.file("author"));
     let mut hoster = network.hoster("bob");
-    let sponsor = network.peer("alice");
+    let mut sponsor = network.peer("alice");
 
-    // Stopping to watch doesn't stop the work: the request is followed by its status below.
+    let key = author.key.to_string();
     let following = std::thread::scope(|scope| {
-        let key = author.key.to_string();
-        let from = author.address.clone();
-        let request = scope.spawn(|| {
-            sponsor.must(["request", &key, "--from", &from, "--replicas", "1", "--for", "1d", "--max-price", "20"])
-        });
+        let args = ["request", &key, "--from", &author.address, "--replicas", "1", "--for", "1d", "--max-price", "20"];
+        let sponsor = &sponsor;
+        let request = scope.spawn(move || sponsor.must(args));
         killed_while_fetching_it_fetches_only_what_is_missing(&mut hoster);
         request.join().unwrap()
     });
     assert!(following.contains("Hosted by 1 of 1"), "{following}");
     drop(author);
-    let mut sponsor = sponsor;
     sponsor.kill();
 
     network.kill_node();

@@ -1,0 +1,80 @@
+//! `datdot dev`: a whole network on this computer, that stays up.
+
+use crate::{
+    dev_network::{DevNetwork, HOSTERS, Parts},
+    place::Place,
+    running,
+    show::say,
+};
+use anyhow::{Context, Result};
+use datdot_api::{Client, HostOrder};
+use datdot_market::params::DAT;
+
+/// Bytes that each hoster offers.
+const SPACE: u64 = 10_000_000_000;
+/// The first hoster's price per GiB and day; each next one asks a fifth more.
+const PRICE: u128 = DAT / 2;
+
+/// Run a whole network on this computer: a ledger, three hosters, and you
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example
+  datdot dev
+then, in another terminal
+  datdot publish video.mp4
+
+The state survives a restart; time is blocks, so a stopped network stops terms too.")]
+pub struct Args {
+    /// Port of the ledger's RPC on this computer; 0 is any free one
+    #[arg(long, default_value_t = 9944, value_name = "PORT")]
+    rpc_port: u16,
+    /// How many hosters
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
+    hosters: u8,
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: Args, place: &Place) -> Result<()> {
+    running::log("error,sc_=off");
+    let dir = place.dev();
+    running::runtime()?.block_on(async {
+        say("starting the ledger…");
+        let parts = Parts { hosters: args.hosters.into(), user: true, settle_from: None };
+        let mut network = DevNetwork::start(dir, args.rpc_port, parts).await?;
+        let rpc = network.rpc();
+        say(format_args!("ledger    {rpc}, a block every second, one validator"));
+        say(format_args!("          look at it: https://polkadot.js.org/apps/?rpc={rpc}#/explorer"));
+        say(format_args!("state     {}", dir.display()));
+        say(format_args!("you       //Alice, with money; hosters //{}", HOSTERS.map(capital).join(", //")));
+        say("\ntry       datdot publish FILE");
+        say("          datdot status");
+        say("Ctrl-C stops; the next `datdot dev` goes on from there.\n");
+        for (at, name) in HOSTERS.into_iter().enumerate().take(args.hosters.into()) {
+            let dir = network.hoster(name);
+            running::narrate(&dir, name)?;
+            let price = PRICE + PRICE / 5 * at as u128;
+            // The client blocks until the offer is in a block.
+            tokio::task::spawn_blocking(move || offer(&Client::open(&dir)?, price));
+        }
+        running::narrate(dir, "you")?;
+        tokio::select! {
+            stop = running::told_to_stop() => stop?,
+            error = network.failed() => return Err(error).context("the ledger stopped"),
+        }
+        say("stopping…");
+        network.stop().await
+    })
+}
+
+/// Posts a hoster's offer, unless it has one from before.
+pub fn offer(client: &Client, price: u128) -> Result<()> {
+    if client.status()?.offer.is_none() {
+        client.host(&HostOrder { space: SPACE, price: price.into(), max_term: None, region: None })?;
+    }
+    Ok(())
+}
+
+fn capital(name: &str) -> String {
+    let (first, rest) = name.split_at(1);
+    first.to_ascii_uppercase() + rest
+}

@@ -1,0 +1,39 @@
+//! `datdot dev`: the network that stays up.
+
+use crate::bad_input::{assert_says, run};
+use crate::process::{Process, datdot_in, eventually};
+use std::{net::TcpListener, time::Duration};
+use tempfile::TempDir;
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let dir = TempDir::new().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let args = ["--dir", dir.path().to_str().unwrap(), "dev", "--hosters", "0", "--rpc-port", &port];
+    assert_says(run(&args), 1, &[&port, "--rpc-port"]);
+}
+
+#[test]
+fn a_dev_network_goes_on_where_it_was() {
+    let dir = TempDir::new().unwrap();
+    let log = dir.path().join("log");
+    let start = || {
+        let mut command = datdot_in(dir.path());
+        command.args(["dev", "--rpc-port", "0"]);
+        let mut process = Process::start("datdot dev", &log, command);
+        let status = eventually("the network answers", Duration::from_secs(60), || {
+            process.must_run();
+            let client = datdot_api::Client::open(dir.path()).ok()?;
+            client.status().ok().filter(|status| status.ledger.connected && status.ledger.best > 2)
+        });
+        (process, status)
+    };
+    let (process, first) = start();
+    assert!(process.terminate().success());
+    assert!(!dir.path().join("api.json").exists(), "a daemon that stopped is not found");
+    let (process, second) = start();
+    assert!(second.ledger.best >= first.ledger.best, "{second:?}");
+    assert_eq!((first.account, first.noise_key), (second.account, second.noise_key));
+    assert!(process.terminate().success());
+}

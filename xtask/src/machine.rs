@@ -1,0 +1,27 @@
+//! What the figures were measured on.
+
+use anyhow::{Context, Result};
+use std::{fs, process::Command, thread};
+
+/// A line that names processor, memory, system and compiler.
+pub fn describe() -> Result<String> {
+    let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
+    let memory = field("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok())
+        .map_or("unknown".into(), |kib| format!("{:.0} GiB", kib as f64 / (1 << 20) as f64));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let system = field_of_text(&fs::read_to_string("/etc/os-release").unwrap_or_default(), "PRETTY_NAME", '=')
+        .unwrap_or_else(|| "unknown system".into());
+    let rustc = Command::new("rustc").arg("--version").output().context("rustc is missing")?.stdout;
+    let rustc = String::from_utf8_lossy(&rustc).trim().to_owned();
+    Ok(format!("{cpu}, {cores} cores, {memory} of memory, {system}, {rustc}"))
+}
+
+fn field(path: &str, name: &str) -> Option<String> {
+    field_of_text(&fs::read_to_string(path).ok()?, name, ':')
+}
+
+fn field_of_text(text: &str, name: &str, separator: char) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(separator)?.1.trim().trim_matches('"').to_owned())
+}
