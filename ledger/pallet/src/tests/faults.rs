@@ -252,6 +252,7 @@ fn what_waits_says_why_and_waits_longer_each_time() {
         Datdot::leave(RuntimeOrigin::signed(hoster(0))).unwrap();
 
         request(&[&data], 1, 200);
+        news();
         let mut draws = Vec::new();
         for _ in 0..40 {
             step();

@@ -67,7 +67,7 @@ fn obey(command: Command, all: &[&Data]) {
                 Datdot::cancel(RuntimeOrigin::signed(sponsor), request).ok();
             }
         }
-        Command::Tend { who } => tend(hoster(who), all),
+        Command::Tend { who } => tend(hoster(who)),
         Command::Prove { who, damaged } => {
             if let Some((number, mut proof)) = proof_of_now(hoster(who), all) {
                 if damaged && let Some(opening) = proof.openings.last_mut() {
@@ -191,7 +191,7 @@ fn serve_at_leisure(who: Who, delays: &[Block], answers: &[Block], all: &[&Data]
             _ => continue,
         };
         if since >= delay {
-            tend(who, all);
+            tend(who);
         }
     }
     if let Some((number, proof)) = proof_of_now(who, all) {

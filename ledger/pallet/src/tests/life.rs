@@ -107,9 +107,10 @@ fn what_comes_in_while_a_window_is_open_is_asked_for_from_the_next_challenge_on(
         assert_ok!(prove(who, number, proof));
         // The next one asks for both.
         go_to(clock::block_of(phase_of(who), number + 1, &PARAMS));
-        Datdot::on_finalize(now().into());
+        end_block();
         assert!(proof_of(who, &[&one, &two]).is_some());
         assert!(proof_of(who, &[&one]).is_none());
+        begin_block();
     });
 }
 

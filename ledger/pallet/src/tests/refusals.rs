@@ -65,7 +65,7 @@ fn a_request_needs_sensible_terms() {
             (Terms { replicas: 17, ..good }, Error::BadReplicas),
             (Terms { term: 0, ..good }, Error::TermTooShort),
             (Terms { term: 19, ..good }, Error::TermTooShort),
-            (Terms { max_price: u128::MAX, ..good }, Error::TooLarge),
+            (Terms { replicas: 16, term: u32::MAX, max_price: u128::MAX }, Error::TooLarge),
             (Terms { max_price: 1 << 90, ..good }, Error::BudgetAboveBalance),
         ] {
             assert_noop!(ask(ALICE, &[&data], terms), why);
@@ -225,10 +225,9 @@ fn a_proof_of_another_hoster_or_another_challenge_is_refused() {
         let (_, hosters) = hosted(&[&data], 2, 100);
         let mut proofs = Vec::new();
         for _ in 0..25 {
-            Datdot::on_finalize(System::block_number());
+            end_block();
             proofs.extend(owed(&hosters, &[&data]));
-            System::set_block_number(System::block_number() + 1);
-            Datdot::on_initialize(System::block_number());
+            begin_block();
             let here = Datdot::account_view(&hosters[0]).hosting.and_then(|hosting| hosting.challenge);
             if let Some(challenge) = here.filter(|challenge| challenge.asked < now() && now() <= challenge.by) {
                 let others = proofs.iter().filter(|(who, number, _)| (*who, *number) != (hosters[0], challenge.number));

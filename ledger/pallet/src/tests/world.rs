@@ -20,7 +20,10 @@ use ed25519_dalek::{Signer, SigningKey};
 use frame_support::{
     derive_impl,
     dispatch::DispatchResultWithPostInfo,
-    traits::{ConstU128, Hooks, fungible::InspectHold},
+    traits::{
+        ConstU128, Hooks,
+        fungible::{Inspect, InspectHold},
+    },
 };
 use sp_io::hashing::blake2_256;
 use sp_runtime::{BuildStorage, DispatchError, DispatchResult};
@@ -100,8 +103,17 @@ pub fn now() -> Block {
 
 /// Ends this block and begins the next one.
 pub fn step() {
+    end_block();
+    begin_block();
+}
+
+/// What a block does after its transactions: from now on its randomness is known.
+pub fn end_block() {
     Datdot::do_try_state().unwrap();
     Datdot::on_finalize(System::block_number());
+}
+
+pub fn begin_block() {
     System::set_block_number(System::block_number() + 1);
     Datdot::on_initialize(System::block_number());
     Datdot::do_try_state().unwrap();
@@ -227,9 +239,8 @@ pub fn prove(who: Who, number: u32, proof: Proof) -> DispatchResultWithPostInfo 
     Datdot::prove(RuntimeOrigin::signed(who), number, proof)
 }
 
-/// A hoster does all that it owes: takes, accepts, proves. A proof that it makes now is for the next block, so the block steps on
-/// in between; see [`live`].
-pub fn tend(who: Who, has: &[&Data]) {
+/// A hoster takes and accepts all that it was drawn for. For proofs see [`live`].
+pub fn tend(who: Who) {
     for duty in duties(&Datdot::account_view(&who)) {
         match duty {
             Duty::Answer { contract, .. } => take(who, contract).unwrap(),
@@ -255,16 +266,14 @@ pub fn owed(hosters: &[Who], has: &[&Data]) -> Vec<(Who, u32, Proof)> {
 /// Lets blocks pass in which these hosters do all that they owe.
 pub fn live(blocks: Block, hosters: &[Who], has: &[&Data]) {
     for _ in 0..blocks {
-        Datdot::on_finalize(System::block_number());
+        end_block();
         let proofs = owed(hosters, has);
-        System::set_block_number(System::block_number() + 1);
-        Datdot::on_initialize(System::block_number());
-        Datdot::do_try_state().unwrap();
+        begin_block();
         for (who, number, proof) in proofs {
             prove(who, number, proof).unwrap();
         }
         for who in hosters {
-            tend(*who, has);
+            tend(*who);
         }
         Datdot::do_try_state().unwrap();
     }
