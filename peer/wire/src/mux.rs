@@ -33,7 +33,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::encoding::{DecodeError, Reader, Writer, uint_len};
+mod batch;
+
+use crate::encoding::{DecodeError, Reader, Writer};
+use batch::{BATCH, Input, Message, Output};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -57,7 +60,6 @@ pub const MAX_BUFFERED: usize = 32 << 10;
 /// Longest protocol, id and handshake together in a request to open; longer ones are rejected.
 pub const MAX_OPEN: usize = 4 << 10;
 
-const BATCH: u64 = 0;
 const OPEN: u64 = 1;
 const REJECT: u64 = 2;
 const CLOSE: u64 = 3;
@@ -164,9 +166,7 @@ pub struct Mux {
     serial: u64,
     waiting: usize,
     buffered: usize,
-    /// Received and not yet read.
-    frames: VecDeque<Bytes>,
-    batch: Option<IncomingBatch>,
+    input: Input,
     events: VecDeque<Event>,
     output: Output,
 }
@@ -216,20 +216,6 @@ struct Waiting {
     handshake: Bytes,
     messages: Vec<(u64, Bytes)>,
     buffered: usize,
-}
-
-#[derive(Debug)]
-struct IncomingBatch {
-    frame: Bytes,
-    at: usize,
-    channel: u64,
-}
-
-struct Message {
-    channel: u64,
-    kind: u64,
-    body: Bytes,
-    batched: bool,
 }
 
 impl Mux {
@@ -342,9 +328,7 @@ impl Mux {
 
     /// Takes a frame that came from the remote; [`Mux::next`] reads it.
     pub fn receive(&mut self, frame: Bytes) {
-        if !frame.is_empty() {
-            self.frames.push_back(frame);
-        }
+        self.input.push(frame);
     }
 
     /// What the remote did next, or `None` when all received frames are read. After an error drop the connection.
@@ -354,7 +338,7 @@ impl Mux {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(message) = self.next_message()? else { return Ok(None) };
+            let Some(message) = self.input.next()? else { return Ok(None) };
             let event = match message.channel {
                 0 => self.control(message)?,
                 _ => self.deliver(message),
@@ -378,40 +362,6 @@ impl Mux {
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
-    }
-
-    fn next_message(&mut self) -> Result<Option<Message>, MuxError> {
-        loop {
-            let Some(batch) = &mut self.batch else {
-                let Some(frame) = self.frames.pop_front() else { return Ok(None) };
-                let mut r = Reader::new(&frame);
-                let (channel, kind) = (r.uint()?, r.uint()?);
-                if (channel, kind) != (0, BATCH) {
-                    let body = frame.slice_ref(r.rest());
-                    return Ok(Some(Message { channel, kind, body, batched: false }));
-                }
-                let channel = r.uint()?;
-                let at = frame.len() - r.remaining();
-                self.batch = Some(IncomingBatch { frame, at, channel });
-                continue;
-            };
-            let mut r = Reader::new(&batch.frame[batch.at..]);
-            if r.is_empty() {
-                self.batch = None;
-                continue;
-            }
-            let message = r.buffer()?;
-            if message.is_empty() {
-                batch.channel = r.uint()?;
-                batch.at = batch.frame.len() - r.remaining();
-                continue;
-            }
-            batch.at = batch.frame.len() - r.remaining();
-            let mut r = Reader::new(message);
-            let kind = r.uint()?;
-            let body = batch.frame.slice_ref(r.rest());
-            return Ok(Some(Message { channel: batch.channel, kind, body, batched: true }));
-        }
     }
 
     fn deliver(&mut self, message: Message) -> Option<Event> {
@@ -597,54 +547,6 @@ impl Event {
             | Event::Closed { channel }
             | Event::Rejected { channel } => *channel == this,
         }
-    }
-}
-
-/// What waits to be sent: full batches, and the one that is being filled.
-#[derive(Debug, Default)]
-struct Output {
-    full: VecDeque<Vec<u8>>,
-    batch: Writer,
-    channel: u64,
-    len: usize,
-}
-
-impl Output {
-    fn push_control(&mut self, kind: u64, channel: u64) {
-        let mut body = Writer::with_capacity(uint_len(channel));
-        body.uint(channel);
-        self.push(0, kind, &[body.as_slice()]);
-    }
-
-    fn push(&mut self, channel: u64, kind: u64, parts: &[&[u8]]) {
-        let len = uint_len(kind) + parts.iter().map(|part| part.len()).sum::<usize>();
-        let before = self.batch.len();
-        if before > 0 && before + len > MAX_BATCH {
-            self.full.push_back(std::mem::take(&mut self.batch).into_vec());
-        }
-        let before = self.batch.len();
-        self.batch.reserve(len + 32);
-        if self.batch.is_empty() {
-            self.batch.uint(0).uint(BATCH).uint(channel);
-        } else if self.channel != channel {
-            self.batch.uint(0).uint(channel);
-        }
-        self.channel = channel;
-        self.batch.uint(len as u64).uint(kind);
-        for part in parts {
-            self.batch.raw(part);
-        }
-        self.len += self.batch.len() - before;
-    }
-
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let frame = match self.full.pop_front() {
-            Some(frame) => frame,
-            None if self.batch.is_empty() => return None,
-            None => std::mem::take(&mut self.batch).into_vec(),
-        };
-        self.len -= frame.len();
-        Some(frame)
     }
 }
 
