@@ -382,15 +382,16 @@ impl<Account: Clone> Hoster<Account> {
         self.keep_offer(&view, actions);
         if let Some(hosting) = &view.hosting {
             for duty in duties(&view) {
+                let work = |contract| find(hosting, contract);
                 match duty {
                     Duty::Answer { contract, by } if view.at < by => {
-                        find(hosting, contract).map(|work| self.answer(work, view.at, actions));
+                        work(contract).into_iter().for_each(|work| self.answer(work, view.at, actions));
                     }
                     Duty::Fetch { contract, by } if view.at < by => {
-                        find(hosting, contract).map(|work| self.fetch(work, &view, now, actions));
+                        work(contract).into_iter().for_each(|work| self.fetch(work, &view, now, actions));
                     }
                     Duty::Keep { contract } => {
-                        find(hosting, contract).map(|work| self.keep(work, hosting, &view, now, actions));
+                        work(contract).into_iter().for_each(|work| self.keep(work, hosting, &view, now, actions));
                     }
                     Duty::Prove(challenge) => self.prove(challenge, hosting, view.at, actions),
                     _ => {}

@@ -1,5 +1,6 @@
 //! A tiny world around one hoster: a ledger that follows the market's rules, a disk, sources, and chance from a seed.
 #![allow(dead_code, reason = "each test file uses its part of the world")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use bounded_collections::BoundedVec;
 use datdot_market::{

@@ -1,0 +1,294 @@
+//! Daemons against a real node, whose path is in `DATDOT_NODE`:
+//!
+//! ```text
+//! DATDOT_NODE=target/release/datdot-node cargo test -p datdot-daemon --test with_node -- --ignored
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use datdot_api::{
+    Amount, Client, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, QuoteOf, QuoteOrder, RequestOrder, Status,
+    Wanted,
+    status::{ContractState, ProofOutcome, RequestState, Standing},
+};
+use datdot_daemon::{Config, Daemon};
+use datdot_ledger::Account;
+use datdot_market::params::DAT;
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Once,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const MIB: u64 = 1 << 20;
+
+struct Node {
+    child: Child,
+    url: String,
+}
+
+impl Node {
+    fn start(dir: &Path) -> Self {
+        static LOG: Once = Once::new();
+        LOG.call_once(|| {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        });
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let binary = std::env::var("DATDOT_NODE").expect("DATDOT_NODE names the node's binary");
+        let log = fs::File::create(dir.join("node.log")).unwrap();
+        let child = Command::new(binary)
+            .args(["--chain", "dev", "--validator", "//Alice", "--rpc-port", &port.to_string(), "--dir"])
+            .arg(dir.join("node"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("ws://127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A ledger and daemons, all on this machine.
+struct World {
+    node: Node,
+    dir: TempDir,
+}
+
+struct Peer {
+    name: &'static str,
+    dir: PathBuf,
+    daemon: Daemon,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { node: Node::start(dir.path()), dir }
+    }
+
+    async fn peer(&self, name: &'static str) -> Peer {
+        let dir = self.dir.path().join(name);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let account = Account::dev(&format!("//{name}")).unwrap();
+            let listen = "127.0.0.1:0".parse().unwrap();
+            let config = Config { listen, ..Config::new(&dir, &self.node.url, account) };
+            match Daemon::start(config).await {
+                Ok(daemon) => return Peer { name, dir, daemon },
+                Err(error) if Instant::now() > deadline => panic!("{name}: {error}"),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    async fn hosters<const N: usize>(&self, names: [&'static str; N]) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        for name in names {
+            let peer = self.peer(name).await;
+            let order = HostOrder { space: 1 << 30, price: Amount(DAT), max_term: None, region: None };
+            let offer = peer.ask(move |client| client.host(&order)).await.unwrap();
+            assert_eq!(offer.standing, Standing::Open);
+            peers.push(peer);
+        }
+        peers
+    }
+
+    fn file(&self, bytes: u64) -> PathBuf {
+        let path = self.dir.path().join("file");
+        let mut content = vec![0; bytes as usize];
+        let mut state = 88_172_645_463_325_252_u64;
+        for word in content.chunks_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+        }
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Peer {
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Client) -> T + Send + 'static) -> T {
+        let client = Client::open(&self.dir).unwrap();
+        spawn_blocking(move || question(&client)).await.unwrap()
+    }
+
+    async fn status(&self) -> Status {
+        self.ask(|client| client.status()).await.unwrap()
+    }
+
+    /// Waits until the status is as it should be.
+    async fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if is(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{}: {what}: {status:#?}", self.name);
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn publish(&self, path: PathBuf, replicas: u32, term: u32) -> Vec<Progress> {
+        let wanted = Wanted { replicas, term, max_price: Some(Amount(2 * DAT)) };
+        let order = PublishOrder { path, wanted: Some(wanted) };
+        self.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await
+    }
+
+    /// What was proven of the contract it has.
+    async fn proves(&self, more: u32) -> Status {
+        let before = self.status().await.contracts.iter().map(|contract| contract.proven).sum::<u32>();
+        self.until("proves", |status| {
+            status.contracts.iter().map(|contract| contract.proven).sum::<u32>() >= before + more
+        })
+        .await
+    }
+
+    fn data_files(&self) -> Vec<PathBuf> {
+        let feeds = fs::read_dir(self.dir.join("store/feeds")).unwrap();
+        feeds.map(|entry| entry.unwrap().path().join("data")).collect()
+    }
+}
+
+fn done(steps: &[Progress]) -> (Key, u32) {
+    match steps.last() {
+        Some(Progress::Done { key, request: Some(request), .. }) => (*key, *request),
+        other => panic!("{other:?} in {steps:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn a_file_is_hosted_proven_paid_and_read_back_without_its_publisher() {
+    let world = World::new();
+    let hosters = world.hosters(["Bob", "Charlie", "Dave"]).await;
+    let user = world.peer("Alice").await;
+    let path = world.file(20 * MIB + 5);
+
+    let wanted = Wanted { replicas: 3, term: 60, max_price: None };
+    let of = QuoteOf::File(path.clone());
+    let quote = user.ask(move |client| client.quote(&QuoteOrder { of, wanted })).await.unwrap();
+    assert_eq!((quote.offers_that_fit, quote.problem.clone()), (3, None), "{quote:?}");
+
+    let steps = user.publish(path.clone(), 3, 60).await;
+    let (key, request) = done(&steps);
+    let again = user.publish(path.clone(), 3, 60).await;
+    assert_eq!(done(&again), (key, request), "the same wish again is the same request");
+    let status = user.status().await;
+    assert_eq!(status.requests.len(), 1);
+    assert_eq!((status.requests[0].state, status.requests[0].hosted), (RequestState::Hosted, 3));
+
+    user.daemon.stop().await;
+    for hoster in &hosters {
+        let status = hoster.proves(2).await;
+        assert!(status.contracts[0].earned.0 > 0, "{status:#?}");
+        assert!(status.proofs.iter().any(|proof| proof.outcome == ProofOutcome::Proven && proof.openings > 0));
+    }
+
+    let reader = world.peer("Eve").await;
+    let out = world.dir.path().join("out");
+    let order = GetOrder { key, path: out.clone(), from: vec![] };
+    let steps: Vec<_> = reader.ask(move |client| client.read(&order).unwrap().map(Result::unwrap).collect()).await;
+    assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+    assert!(fs::read(&out).unwrap() == fs::read(&path).unwrap());
+    reader.until("forgets what it only read", |status| status.feeds.is_empty()).await;
+
+    for hoster in &hosters {
+        hoster
+            .until("is paid and drops the data", |status| status.contracts.is_empty() && status.feeds.is_empty())
+            .await;
+        let (events, _) = hoster.daemon.story().listen();
+        let paid: u128 = events
+            .iter()
+            .filter_map(|told| if let Event::Paid { amount, .. } = &told.event { Some(amount.0) } else { None })
+            .sum();
+        assert!(paid > 0, "{events:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn a_changed_byte_withholds_the_proof_and_is_healed_from_the_other_replica() {
+    let world = World::new();
+    let hosters = world.hosters(["Bob", "Charlie"]).await;
+    let user = world.peer("Alice").await;
+    // One group of 16 KiB more than a block, so that every challenge meets it soon.
+    let (_, _) = done(&user.publish(world.file(80 << 10), 2, 200).await);
+    user.daemon.stop().await;
+    hosters[0].proves(1).await;
+
+    let data = hosters[0].data_files().pop().unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(data).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 30_000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 30_000).unwrap();
+
+    let status = hosters[0].until("finds the damage", |status| !status.damage.is_empty()).await;
+    assert_eq!(status.damage[0].blocks, [(0, 0)]);
+    assert_eq!(status.damage[0].bytes, (0, 65_536));
+    let status = hosters[0].until("heals", |status| status.damage[0].healed.is_some()).await;
+    assert_eq!(status.contracts[0].state, ContractState::Hosting);
+    hosters[0].proves(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn daemons_that_are_restarted_go_on() {
+    let world = World::new();
+    let mut hosters = world.hosters(["Bob", "Charlie"]).await;
+    let user = world.peer("Alice").await;
+    let path = world.file(60 * MIB);
+    let order = PublishOrder {
+        path: path.clone(),
+        wanted: Some(Wanted { replicas: 2, term: 200, max_price: Some(Amount(DAT)) }),
+    };
+    let client = Client::open(&user.dir).unwrap();
+    let publishing = spawn_blocking(move || client.publish(&order).unwrap().collect::<Vec<_>>());
+    hosters[0].until("fetches", |status| status.contracts.iter().any(|contract| contract.held > 0)).await;
+    let Peer { name, daemon, .. } = hosters.remove(0);
+    daemon.stop().await;
+    let restarted = world.peer(name).await;
+    // The publisher is restarted too: what it was asked for goes on without anybody asking again.
+    user.daemon.stop().await;
+    _ = publishing.await;
+    let user = world.peer("Alice").await;
+    user.until("is hosted by both", |status| {
+        status.requests.len() == 1 && status.requests[0].state == RequestState::Hosted
+    })
+    .await;
+    restarted.proves(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn a_feed_is_sponsored_by_somebody_who_is_not_its_author() {
+    let world = World::new();
+    let _hosters = world.hosters(["Bob", "Charlie"]).await;
+    let (author, sponsor) = (world.peer("Alice").await, world.peer("Eve").await);
+    let path = world.file(3 * MIB);
+    let order = PublishOrder { path, wanted: None };
+    let steps: Vec<_> = author.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await;
+    let Some(Progress::Done { key, request: None, .. }) = steps.last() else { panic!("{steps:?}") };
+    let wanted = Wanted { replicas: 2, term: 60, max_price: Some(Amount(DAT)) };
+    let order = RequestOrder { key: *key, from: vec![author.daemon.listen().to_string()], wanted };
+    let steps: Vec<_> = sponsor.ask(move |client| client.request(&order).unwrap().map(Result::unwrap).collect()).await;
+    assert_eq!(done(&steps).0, *key);
+}
