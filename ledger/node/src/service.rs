@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use datdot_runtime::{AccountId, Block, Hash, Nonce, RuntimeApi};
+use datdot_runtime::{AccountId, Hash, Nonce, RuntimeApi, opaque::Block};
 use jsonrpsee::RpcModule;
 use pallet_transaction_payment_rpc::{TransactionPayment, TransactionPaymentApiServer};
 use sc_client_api::BlockBackend;

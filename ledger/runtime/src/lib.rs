@@ -61,6 +61,13 @@ pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 /// A signed transaction or an inherent, before its signature is checked.
 pub type UncheckedExtrinsic = generic::UncheckedExtrinsic<Address, RuntimeCall, Signature, TxExtension>;
 
+/// Blocks as the node passes them on, without looking into transactions: over RPC these are then hex, as clients expect.
+#[cfg(feature = "std")]
+pub mod opaque {
+    /// A header and its extrinsics, each as encoded bytes.
+    pub type Block = sp_runtime::generic::Block<super::Header, sp_runtime::OpaqueExtrinsic>;
+}
+
 /// What a signed transaction carries and has checked besides its call, in this order.
 pub type TxExtension = (
     frame_system::CheckNonZeroSender<Runtime>,
