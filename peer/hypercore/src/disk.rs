@@ -129,7 +129,7 @@ impl Disk {
         if self.have.metadata()?.len() > bytes {
             self.have.set_len(bytes)?;
         }
-        if length % 8 != 0 {
+        if !length.is_multiple_of(8) {
             let mut last = [0];
             if self.have.read_at(&mut last, bytes - 1)? == 1 {
                 self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;

@@ -407,33 +407,14 @@ impl Feed {
         Ok(sum)
     }
 
-    /// Data and nodes to the disk, then the bits that stand for them.
     pub(crate) fn sync(&self) -> Result<(), FeedError> {
         self.0.queued.store(false, Ordering::Release);
-        let pages: Vec<_> = {
-            let mut state = self.lock();
-            if state.removed {
-                return Ok(());
-            }
-            std::mem::take(&mut state.dirty).into_iter().map(|page| (page, state.have.page(page))).collect()
-        };
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let written = (|| {
-            self.0.disk.sync()?;
-            pages.iter().try_for_each(|(page, bits)| self.0.disk.write_have(*page, bits))?;
-            self.0.disk.sync_have()
-        })();
-        written.map_err(|source| {
-            self.lock().dirty.extend(pages.iter().map(|(page, _)| page));
-            self.io(source)
-        })
+        self.0.sync().map_err(|source| self.io(source))
     }
 
     fn queue_sync(&self) {
         if !self.0.queued.swap(true, Ordering::AcqRel) {
-            // Without a store nobody flushes any more; the bits are lost, the blocks fetched again.
+            // Without a store the last handle flushes.
             _ = self.0.shared.unsynced.send(Arc::downgrade(&self.0));
         }
     }
@@ -463,7 +444,11 @@ impl Feed {
         self.0.disk.dir().to_owned()
     }
 
-    /// What peers need to know to replicate, in one look.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.lock().removed
+    }
+
+    /// A look at the blocks that are here, while none can come or go.
     pub(crate) fn with_blocks<T>(&self, look: impl FnOnce(&Blocks) -> T) -> T {
         look(&self.lock().have)
     }
@@ -475,12 +460,46 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves no half-made state: fields are assigned after all that can fail.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn io(&self, source: io::Error) -> FeedError {
         FeedError::Io { key: self.0.key, source }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves no half-made state: fields are assigned after all that can fail.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Data and nodes to the disk, then the bits that stand for them.
+    fn sync(&self) -> io::Result<()> {
+        let pages: Vec<_> = {
+            let mut state = self.lock();
+            if state.removed {
+                return Ok(());
+            }
+            std::mem::take(&mut state.dirty).into_iter().map(|page| (page, state.have.page(page))).collect()
+        };
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let written = (|| {
+            self.disk.sync()?;
+            pages.iter().try_for_each(|(page, bits)| self.disk.write_have(*page, bits))?;
+            self.disk.sync_have()
+        })();
+        written.inspect_err(|_| self.lock().dirty.extend(pages.iter().map(|(page, _)| page)))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.sync() {
+            tracing::error!(target: "hypercore", feed = %self.key, %error, "blocks can't be brought to the disk");
+        }
     }
 }
 

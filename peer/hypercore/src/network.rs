@@ -29,7 +29,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, broadcast, broadcast::error::RecvError, watch},
     task::{AbortHandle, JoinHandle},
-    time::{interval, timeout},
+    time::{interval, sleep_until, timeout},
 };
 
 /// Bytes that may wait for the feeds, and answers that may wait for the socket, per connection.
@@ -40,6 +40,8 @@ const MAX_UNSENT: usize = 8 << 20;
 const MAX_STALL: Duration = Duration::from_secs(60);
 /// Messages taken into one round.
 const MAX_FRAMES: usize = 512;
+/// Changes of feeds are told to a remote together: of so much time, if nothing else is to be said.
+const GATHER: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(500);
 const DIAL: Duration = Duration::from_secs(10);
 
@@ -281,6 +283,9 @@ impl Download {
         let mut progress = self.feed.watch();
         loop {
             progress.borrow_and_update();
+            if self.feed.is_removed() {
+                return Err(Stopped::Replaced);
+            }
             if self.is_done() {
                 return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
             }
@@ -420,12 +425,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut taken, mut unsent) = (false, Instant::now(), 0);
+        let mut stepped = Instant::now();
         loop {
             let queued = self.writer.queued();
             // A step is due when something happened, or when there is room for more answers.
-            let due = news.is_some() || requests_left && queued < ROUND;
+            let gathered = !news.changes.is_empty() && stepped.elapsed() >= GATHER;
+            let due = news.is_urgent() || gathered || requests_left && queued < ROUND;
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
+                stepped = Instant::now();
                 working = Some(tokio::task::spawn_blocking(move || step(peer, news, ROUND.saturating_sub(queued))));
             }
             let reading = queued < MAX_UNSENT && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
@@ -471,6 +479,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     Err(RecvError::Lagged(_)) => news.missed = true,
                     Err(RecvError::Closed) => return Ended::ByUs,
                 },
+                () = sleep_until((stepped + GATHER).into()), if idle.is_some() && !news.changes.is_empty() => {}
                 _ = self.wake.changed() => news.tick = true,
                 _ = tick.tick() => {
                     news.tick = true;
@@ -487,8 +496,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
 }
 
 impl News {
-    fn is_some(&self) -> bool {
-        !self.frames.is_empty() || !self.changes.is_empty() || self.missed || self.tick
+    /// Whether it can't wait for more changes.
+    fn is_urgent(&self) -> bool {
+        !self.frames.is_empty() || self.missed || self.tick || self.changes.len() >= MAX_FRAMES
     }
 }
 

@@ -190,7 +190,7 @@ impl Peer {
     /// Takes what happened to the feeds of the store. `all` if some of it was missed.
     pub fn changed(&mut self, now: Instant, changes: &[Change], all: bool) {
         let mut touched = Vec::new();
-        for change in changes {
+        for change in merged(changes) {
             let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
             if change.what == Changed::Removed {
                 self.mux.close(id);
@@ -198,10 +198,10 @@ impl Peer {
                 continue;
             }
             self.tell(id);
-            let Some(Channel { session: Some(session), .. }) = self.channels.get(&id) else { continue };
-            let message = match &change.what {
-                Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
-                Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
+            let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
+            let message = match change.what {
+                Changed::Gained(blocks) => session.tell_gained(blocks),
+                Changed::Lost(blocks) => Some(session.tell_lost(blocks)),
                 Changed::Grown | Changed::Removed => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));
@@ -466,6 +466,23 @@ impl Drop for Peer {
             self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
         }
     }
+}
+
+/// The same changes, blocks that came one after the other as one.
+fn merged(changes: &[Change]) -> Vec<Change> {
+    let mut merged: Vec<Change> = Vec::new();
+    for change in changes {
+        if let (Some(Change { key, what: Changed::Gained(before) }), Changed::Gained(blocks)) =
+            (merged.last_mut(), &change.what)
+            && *key == change.key
+            && before.end == blocks.start
+        {
+            before.end = blocks.end;
+        } else {
+            merged.push(change.clone());
+        }
+    }
+    merged
 }
 
 /// The answer to a request, and whether the request made sense.

@@ -95,6 +95,8 @@ pub struct Session {
     invalid: u32,
     asked: HashMap<u64, Asked>,
     next_id: u64,
+    /// The length for which the remote heard that everything is here.
+    told_complete: u64,
 }
 
 /// Which blocks the remote has, as far as it told.
@@ -121,6 +123,7 @@ impl Session {
             invalid: 0,
             asked: HashMap::new(),
             next_id: 1,
+            told_complete: if local.contiguous == local.length { local.length } else { 0 },
         };
         session.told = session.sync();
         let mut first = vec![Message::Sync(session.told)];
@@ -211,11 +214,12 @@ impl Session {
     }
 
     /// What the remote has to hear of blocks that came.
-    pub fn tell_gained(&self, blocks: Range<u64>) -> Option<Message> {
+    pub fn tell_gained(&mut self, blocks: Range<u64>) -> Option<Message> {
         let Local { length, contiguous, .. } = self.local;
         if contiguous >= length && length > 0 {
-            // Everything is here: readers count on hearing so.
-            return Some(Message::Range { drop: false, start: 0, length });
+            // Everything is here: readers count on hearing so, once.
+            let news = std::mem::replace(&mut self.told_complete, length) != length;
+            return news.then_some(Message::Range { drop: false, start: 0, length });
         }
         let last = blocks.end + LAST_BLOCKS > length;
         let wanted =
@@ -229,7 +233,8 @@ impl Session {
     }
 
     /// What the remote has to hear of blocks that are gone.
-    pub fn tell_lost(&self, blocks: Range<u64>) -> Message {
+    pub fn tell_lost(&mut self, blocks: Range<u64>) -> Message {
+        self.told_complete = 0;
         Message::Range { drop: true, start: blocks.start, length: blocks.end - blocks.start }
     }
 
