@@ -1,6 +1,6 @@
 //! `datdot-node`: a ledger node as a process of its own.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -88,7 +88,8 @@ async fn run(args: Run) -> anyhow::Result<()> {
     // Blocks and finality at a glance, trouble in full; RUST_LOG overrides it.
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,substrate=info,sub-libp2p=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let to_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
 
     let mut node = datdot_node::start(Options {
         chain: args.chain,

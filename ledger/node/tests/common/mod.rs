@@ -1,5 +1,7 @@
 //! Asks a node over HTTP, and runs nodes as processes that end with the test.
 
+#![allow(dead_code, reason = "each test uses its part of this")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -19,13 +21,14 @@ pub fn call(rpc: SocketAddr, method: &str, params: Value) -> Value {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
     write!(
         stream,
-        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "POST / HTTP/1.1\r\nHost: {rpc}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len(),
     )
     .expect("the node reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the node answers in time");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
     let answer: Value = serde_json::from_str(body).expect("JSON");
     assert!(answer.get("error").is_none(), "{method}: {answer}");
     answer["result"].clone()
