@@ -28,8 +28,10 @@ const READ_BYTES: usize = 1 << 20;
 /// Where a segment of a feed is kept.
 #[derive(Clone, Debug)]
 pub struct Place {
-    data: PathBuf,
-    outboard: PathBuf,
+    /// The file with the bytes.
+    pub data: PathBuf,
+    /// The file with the outboard.
+    pub outboard: PathBuf,
 }
 
 /// A segment's files, open for reading.
