@@ -54,13 +54,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
 };
-use work::Work;
+use work::{Jobs, Work};
+
+/// How long answers that are on their way may take when the daemon stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// A running daemon. Dropping it ends its tasks at once; [`Daemon::stop`] does so in order.
 pub struct Daemon {
@@ -68,6 +73,8 @@ pub struct Daemon {
     work: Work,
     found: Found,
     tasks: JoinSet<()>,
+    server: JoinHandle<()>,
+    stop: watch::Sender<bool>,
 }
 
 /// Why a daemon can't start.
@@ -120,7 +127,7 @@ impl Daemon {
         let at = |path: PathBuf| move |why| StartError::File { path, why };
         files::make_dir(&config.dir).map_err(at(config.dir.clone()))?;
         // The store is locked by its process: two daemons in one folder stop here.
-        let store = Store::open(config.dir.join("store"))?;
+        let store = open_store(config.dir.join("store")).await?;
         let (journal_path, key_path) = (config.dir.join("journal.json"), config.dir.join("noise.key"));
         let journal = Journal::open(&journal_path).map_err(at(journal_path))?;
         let noise = Keypair::from_seed(&files::secret(&key_path).map_err(at(key_path))?);
@@ -168,19 +175,20 @@ impl Daemon {
         });
         let (to_engine, inbox) = mpsc::channel(engine::WAITING);
         let engine = Engine::new(ctx.clone(), journal, config.policy, to_engine.clone());
-        let work = Work { ctx: ctx.clone(), engine: to_engine.clone() };
+        let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
         let mut tasks = JoinSet::new();
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
         tasks.spawn(engine.run(inbox));
         tasks.spawn(jobs::follow(ctx.clone(), to_engine));
-        tasks.spawn(server::serve(api, work.clone(), found.token.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), stopped));
         found.write(&ctx.dir).map_err(at(ctx.dir.join(datdot_api::discovery::FILE)))?;
         tracing::info!(
             target: "daemon", account = %ctx.submitter.id(), %listen, api = %api_address, chain = ctx.ledger.chain(),
             "started"
         );
-        Ok(Daemon { ctx, work, found, tasks })
+        Ok(Daemon { ctx, work, found, tasks, server, stop })
     }
 
     /// Where the API is, and its token.
@@ -215,13 +223,43 @@ impl Daemon {
 
     /// Stops: no more connections, everything on the disk, the folder free for another daemon.
     pub async fn stop(mut self) {
-        if let Err(error) = self.found.remove(&self.ctx.dir) {
-            tracing::warn!(target: "daemon", %error, "api.json can't be removed");
+        self.say_so();
+        if let Some(mut jobs) = self.work.jobs.close() {
+            jobs.shutdown().await;
         }
         self.tasks.shutdown().await;
+        if timeout(LAST_ANSWERS, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
         self.ctx.network.close().await;
         tracing::info!(target: "daemon", "stopped");
     }
+
+    fn say_so(&self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.found.remove(&self.ctx.dir) {
+            tracing::warn!(target: "daemon", %error, "api.json can't be removed");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.say_so();
+        self.server.abort();
+        drop(self.work.jobs.close());
+    }
+}
+
+/// Opens the store; a daemon that was stopped in this process a moment ago may still let go of it.
+async fn open_store(dir: PathBuf) -> Result<Store, StoreError> {
+    for _ in 0..20 {
+        match Store::open(&dir) {
+            Err(StoreError::InUse { .. }) => sleep(Duration::from_millis(100)).await,
+            opened => return opened,
+        }
+    }
+    Store::open(dir)
 }
 
 impl fmt::Debug for Daemon {

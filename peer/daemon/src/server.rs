@@ -6,7 +6,7 @@ use crate::{
     work::{Steps, Work},
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
     http::{StatusCode, header},
@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     time::timeout,
 };
 
@@ -40,8 +40,11 @@ struct Refused(StatusCode, String);
 
 type Answer<T> = Result<Json<T>, Refused>;
 
-/// Answers requests until the task is ended.
-pub(crate) async fn serve(listener: TcpListener, work: Work, token: String) {
+/// What tells a stream that the daemon stops.
+type Stop = Extension<watch::Receiver<bool>>;
+
+/// Answers requests until `stop` becomes true.
+pub(crate) async fn serve(listener: TcpListener, work: Work, token: String, stop: watch::Receiver<bool>) {
     let token: Arc<str> = token.into();
     let routes = Router::new()
         .route("/v1/status", get(status))
@@ -58,10 +61,16 @@ pub(crate) async fn serve(listener: TcpListener, work: Work, token: String) {
         .fallback(|| async { Refused(StatusCode::NOT_FOUND, "there is nothing at this path".into()) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(token, authorize))
+        .layer(Extension(stop.clone()))
         .with_state(work);
-    if let Err(error) = axum::serve(listener, routes).await {
+    if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped(stop)).await {
         tracing::error!(target: "daemon", %error, "the API has ended");
     }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // If nobody can say so any more, it has stopped too.
+    _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn authorize(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
@@ -97,20 +106,20 @@ async fn ask_quote(State(work): State<Work>, Sent(order): Sent<QuoteOrder>) -> A
     Ok(Json(quote::quote(&work.ctx, &order).await?))
 }
 
-async fn publish(State(work): State<Work>, Sent(order): Sent<PublishOrder>) -> Response {
-    steps(|to| work.spawn(to, |work, steps| work.publish(order, steps)))
+async fn publish(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<PublishOrder>) -> Response {
+    steps(stop, |to| work.spawn(to, |work, steps| work.publish(order, steps)))
 }
 
-async fn request(State(work): State<Work>, Sent(order): Sent<RequestOrder>) -> Response {
-    steps(|to| work.spawn(to, |work, steps| work.request(order, steps)))
+async fn request(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<RequestOrder>) -> Response {
+    steps(stop, |to| work.spawn(to, |work, steps| work.request(order, steps)))
 }
 
-async fn read(State(work): State<Work>, Sent(order): Sent<GetOrder>) -> Response {
-    steps(|to| work.spawn(to, |work, steps| work.get(order, steps)))
+async fn read(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<GetOrder>) -> Response {
+    steps(stop, |to| work.spawn(to, |work, steps| work.get(order, steps)))
 }
 
-async fn follow(State(work): State<Work>, Path(request): Path<u32>) -> Response {
-    steps(|to| work.spawn(to, |work, steps| work.follow(request, steps)))
+async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): Path<u32>) -> Response {
+    steps(stop, |to| work.spawn(to, |work, steps| work.follow(request, steps)))
 }
 
 async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
@@ -134,7 +143,7 @@ async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
     Ok(Json(Wallet { address: id.to_string(), free, budgets, bond }))
 }
 
-async fn events(State(work): State<Work>) -> Response {
+async fn events(State(work): State<Work>, Extension(stop): Stop) -> Response {
     let (past, future) = work.ctx.story.listen();
     let future = stream::unfold(future, |mut future| async move {
         loop {
@@ -147,11 +156,11 @@ async fn events(State(work): State<Work>) -> Response {
             }
         }
     });
-    lines::<Told>(stream::iter(past.into_iter().map(Some)).chain(future))
+    lines::<Told>(stop, stream::iter(past.into_iter().map(Some)).chain(future))
 }
 
 /// Lines for a job that tells its steps; the last one ends them.
-fn steps(start: impl FnOnce(Steps)) -> Response {
+fn steps(stop: watch::Receiver<bool>, start: impl FnOnce(Steps)) -> Response {
     let (to, from) = mpsc::channel(STEPS);
     start(to);
     let steps = stream::unfold(Some(from), |from| async move {
@@ -165,12 +174,12 @@ fn steps(start: impl FnOnce(Steps)) -> Response {
             }
         }
     });
-    lines::<Progress>(steps)
+    lines::<Progress>(stop, steps)
 }
 
 /// A body of JSON lines; `None` is an empty line.
-fn lines<T: Serialize>(items: impl Stream<Item = Option<T>> + Send + 'static) -> Response {
-    let text = items.map(|item| {
+fn lines<T: Serialize>(stop: watch::Receiver<bool>, items: impl Stream<Item = Option<T>> + Send + 'static) -> Response {
+    let text = items.take_until(Box::pin(stopped(stop))).map(|item| {
         let mut line = item.and_then(|item| serde_json::to_vec(&item).ok()).unwrap_or_default();
         line.push(b'\n');
         Ok::<_, Infallible>(line)

@@ -22,10 +22,13 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, UNIX_EPOCH},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 /// Bytes of a block of a published file.
 pub const BLOCK_BYTES: usize = 64 << 10;
@@ -42,6 +45,29 @@ pub(crate) type Steps = mpsc::Sender<Progress>;
 pub(crate) struct Work {
     pub ctx: Arc<Context>,
     pub engine: mpsc::Sender<Msg>,
+    pub jobs: Jobs,
+}
+
+/// The jobs of a daemon; they end with it.
+#[derive(Clone)]
+pub(crate) struct Jobs(Arc<Mutex<Option<JoinSet<()>>>>);
+
+impl Jobs {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Some(JoinSet::new()))))
+    }
+
+    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        if let Some(jobs) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            while jobs.try_join_next().is_some() {}
+            jobs.spawn(job);
+        }
+    }
+
+    /// Takes no more jobs; those that run end when what is returned is dropped.
+    pub fn close(&self) -> Option<JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Work {
@@ -51,7 +77,7 @@ impl Work {
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
         let job = job(self.clone(), steps.clone());
-        tokio::spawn(async move {
+        self.jobs.spawn(async move {
             if let Err(error) = job.await {
                 tracing::info!(target: "daemon", "failed: {error}");
                 say(&steps, Progress::Failed { error }).await;
