@@ -73,7 +73,7 @@ pub enum SubmitError {
     /// It is in no block, and it is now too old to come into one. Look at the ledger again before repeating it.
     #[error("it did not come into a block in time: look at the ledger before repeating it")]
     Lost,
-    /// The ledger can't be reached; it was not sent.
+    /// The ledger can't be reached, so it was not sent; or what it answers is not understood.
     #[error(transparent)]
     Ledger(#[from] Error),
 }

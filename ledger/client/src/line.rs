@@ -15,7 +15,7 @@ use subxt::{
         client_transport::ws::{Url, WsTransportClientBuilder},
         core::client::{Client, async_client::PingConfig},
     },
-    rpcs::{self, LegacyRpcMethods, RpcClient, methods::legacy::Block, rpc_params},
+    rpcs::{self, LegacyRpcMethods, RpcClient, methods::legacy::Block},
     utils::H256,
 };
 use tokio::sync::watch;
@@ -37,16 +37,9 @@ const EVENTS_KEY: [u8; 32] = *b"\x26\xaa\x39\x4e\xea\x56\x30\xe0\x7c\x48\xae\x0c
 /// The methods of a node.
 pub(crate) type Rpc = LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>;
 
-/// What `chain_getBlock` answers, but for the justification that some blocks carry: subxt expects another form of it.
-#[derive(serde::Deserialize)]
-struct Found {
-    block: Block<RpcConfigFor<SubstrateConfig>>,
-}
-
 /// One connection.
 pub(crate) struct Line {
     pub rpc: Rpc,
-    client: RpcClient,
     pub runtime: Runtime,
     pub chain: String,
     pub genesis: H256,
@@ -74,8 +67,7 @@ impl Line {
     pub async fn connect(url: &str, genesis: Option<H256>) -> Result<Self, Error> {
         let down = |error: rpcs::Error| Error::Unreachable { url: url.into(), why: short(&error) };
         let unfit = |what| Error::Unfit { url: url.into(), what };
-        let client = dial(url).await?;
-        let rpc = Rpc::new(client.clone());
+        let rpc = Rpc::new(dial(url).await?);
         let found = rpc.genesis_hash().await.map_err(down)?;
         if genesis.is_some_and(|expected| expected != found) {
             return Err(Error::OtherChain { url: url.into() });
@@ -85,7 +77,7 @@ impl Line {
         let metadata = metadata(&rpc).await.map_err(down)?.ok_or_else(|| unfit("its metadata is too old".into()))?;
         let runtime =
             Runtime::new(found, version.spec_version, version.transaction_version, &metadata).map_err(unfit)?;
-        Ok(Self { rpc, client, runtime, chain, genesis: found })
+        Ok(Self { rpc, runtime, chain, genesis: found })
     }
 
     /// The blocks seen now.
@@ -103,8 +95,7 @@ impl Line {
 
     /// A block with its transactions, if the node has it.
     pub async fn block(&self, hash: H256) -> Result<Option<Block<RpcConfigFor<SubstrateConfig>>>, rpcs::Error> {
-        let found: Option<Found> = self.client.request("chain_getBlock", rpc_params![hash]).await?;
-        Ok(found.map(|found| found.block))
+        Ok(self.rpc.chain_get_block(Some(hash)).await?.map(|found| found.block))
     }
 
     /// How a header's block is named.

@@ -14,7 +14,7 @@ use subxt::{
         DefaultExtrinsicParamsBuilder, Hasher as _,
         substrate::{SpecVersionForRange, SubstrateHeader},
     },
-    error::{DispatchError, TokenError},
+    error::{ArithmeticError, DispatchError, TokenError},
     events::Phase,
     ext::{scale_decode::visitor, scale_encode},
     tx::Payload,
@@ -167,9 +167,9 @@ impl Runtime {
         let DispatchError::Module(module) = error else {
             let is_money = matches!(
                 error,
-                DispatchError::Token(
-                    TokenError::FundsUnavailable | TokenError::OnlyProvider | TokenError::NotExpendable
-                )
+                DispatchError::Token(TokenError::FundsUnavailable | TokenError::OnlyProvider | TokenError::NotExpendable)
+                    // More than all money there is.
+                    | DispatchError::Arithmetic(ArithmeticError::Underflow)
             );
             return Ok(Failure { name: format!("{error:?}"), says: error.to_string(), is_money });
         };

@@ -129,8 +129,11 @@ impl Worker {
                 State::Up(line) => {
                     if let Err(error) = self.work(&line).await {
                         tracing::debug!(target: "ledger", "submitting waits: {error}");
-                        let error = sort(&self.url, "a call", error).unwrap_or_else(|why| self.unreachable(why));
-                        self.give_up_old(&error);
+                        match sort(&self.url, "a call", error).unwrap_or_else(|why| self.unreachable(why)) {
+                            // It will not be understood the next time either.
+                            error @ Error::Unfit { .. } => self.give_up_all(&error),
+                            error => self.give_up_old(&error),
+                        }
                         // The line is about to be found broken, if it is.
                         sleep(PAUSE).await;
                     }

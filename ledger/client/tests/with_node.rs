@@ -35,6 +35,8 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(90);
+/// What an account has that it can't spend, so that it exists.
+const EXISTENTIAL: Balance = DAT / 1_000;
 
 /// A dev chain of one validator.
 struct Node {
@@ -161,7 +163,7 @@ async fn quick_transfers_all_arrive_and_each_pays_one_fee() {
         sent += amount;
         fees += included.fee;
     }
-    assert_eq!(free(&ledger, &to).await, sent);
+    assert_eq!(free(&ledger, &to).await, sent - EXISTENTIAL);
     assert_eq!(free(&ledger, &alice.id()).await, before - sent - fees);
     assert_eq!(fees, 50 * quote);
 }
@@ -191,7 +193,7 @@ async fn a_node_killed_in_the_middle_loses_and_doubles_no_transfer() {
     });
     node.start_again();
 
-    let mut expected = 7 * DAT;
+    let mut expected = 7 * DAT - EXISTENTIAL;
     for (amount, result) in timeout(PATIENCE, results.join_all()).await.unwrap().into_iter().chain([first]) {
         result.unwrap();
         expected += amount;
