@@ -13,13 +13,12 @@ pub struct Told {
     /// The ledger's best block then.
     pub block: u32,
     /// What happened.
-    #[serde(flatten)]
     pub event: Event,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// The ledger answers (again).
     LedgerFound {
@@ -270,4 +269,22 @@ pub enum Event {
         /// What, and what to do.
         what: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_may_have_fields_of_the_same_names_as_its_telling() {
+        for event in [
+            Event::ProofOnLedger { number: 7, block: 8 },
+            Event::Read { key: Key([1; 32]), bytes: 2, millis: 3 },
+            Event::Trouble { what: "no disk".into() },
+        ] {
+            let told = Told { number: 1, millis: 2, block: 3, event };
+            let json = serde_json::to_string(&told).unwrap();
+            assert_eq!(serde_json::from_str::<Told>(&json).unwrap(), told, "{json}");
+        }
+    }
 }
