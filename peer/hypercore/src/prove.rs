@@ -110,6 +110,7 @@ pub fn prove<E>(
             match subtree.filter(|inner| flat::is_under(*inner, index)) {
                 None => nodes.push(prover.node(index)?),
                 Some(inner) => match &target {
+                    Some(target) if !flat::is_under(target.index, index) => return Err(invalid()),
                     Some(target) => prover.target(target, None, index)?,
                     None => prover.seek(inner, index)?,
                 },
@@ -438,6 +439,17 @@ mod tests {
         let request = Request { block: Some(NodeRequest { index: 0, nodes: 2 }), ..Request::default() };
         let nodes = Tree::of(&[1; 7]).answer(&request).expect("valid").block.expect("asked").nodes;
         assert_eq!(nodes.iter().map(|node| node.index).collect::<Vec<_>>(), [2, 5]);
+    }
+
+    #[test]
+    fn a_hash_that_spans_the_start_of_an_upgrade_has_no_answer() {
+        let hash = Some(NodeRequest { index: 1, nodes: 0 });
+        let upgrade = Some(UpgradeRequest { start: 1, length: 2 });
+        for seek in [None, Some(SeekRequest { bytes: 1, padding: 0 })] {
+            let request = Request { hash, seek, upgrade, ..Request::default() };
+            let answer = Tree::of(&[0, 0, 2, 0, 0, 0, 0, 0]).answer(&request);
+            assert!(matches!(answer, Err(ProveError::Invalid { .. })), "{answer:?}");
+        }
     }
 
     proptest! {

@@ -66,7 +66,7 @@ async fn compat_feeds_of_javascript_are_fetched_and_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_blocks_of_javascript_are_fetched() {
-    fetch_from_javascript(&[], 1, 3, 2 << 20).await;
+    fetch_from_javascript(&[], 1, 3, 1 << 20).await;
 }
 
 async fn serve(ours: &Network, read: &[&str], authors: &[(Keypair, bool)], blocks: u64, size: usize) {
