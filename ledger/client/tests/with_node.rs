@@ -241,7 +241,7 @@ async fn a_refusal_says_what_to_do_and_the_next_call_goes_on() {
 async fn a_hoster_proves_and_is_paid_and_both_sides_are_told() {
     let mut node = Node::start();
     let ledger = node.ledger().await;
-    let content: Vec<u8> = (0..100_000u32).map(|n| (n * n >> 5) as u8).collect();
+    let content: Vec<u8> = (0..100_000u32).map(|n| (n.wrapping_mul(n) >> 5) as u8).collect();
     let (alice, bob) = (Submitter::new(&ledger, dev("//Alice")), Submitter::new(&ledger, dev("//Bob")));
     let price = 1_000_000 * DAT;
     bob.submit(Call::Offer(offer(price))).await.unwrap();
