@@ -1,4 +1,4 @@
-//! The driver: sockets, clock and tasks around [`Peer`](crate::peer).
+//! The driver: sockets, clock and tasks around the `peer` of each connection.
 //!
 //! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
 //! step at a time, while the task goes on receiving and sending.

@@ -256,3 +256,24 @@ async fn removing_a_feed_ends_its_download_and_its_folder() {
     assert_eq!(fresh.info().length, 0);
     soon(hoster.download(&fresh, Want::all()).done()).await.expect("it comes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_the_download_with_the_reason() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let author = network(dir.path(), 1).await;
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 20, 100).await;
+    let data = {
+        let store = Store::open(dir.path().join("store-2")).expect("the folder is free");
+        store.open_remote(feed.key(), feed.signed_head()).expect("an honest head").data_path()
+    };
+    // A device that takes nothing.
+    fs::remove_file(&data).and_then(|()| std::os::unix::fs::symlink("/dev/full", &data)).expect("writable");
+    let hoster = network(dir.path(), 2).await;
+    let copy = hoster.store().feed(&feed.key()).expect("it is there");
+    let mut download = hoster.download(&copy, Want::all());
+    connect(&hoster, &author).await;
+    let Err(Stopped::Disk(why)) = soon(download.done()).await else { panic!("nothing was stored") };
+    assert!(why.contains("No space left on device"), "{why}");
+    assert_eq!(hoster.peers().len(), 1, "the author is not to blame");
+}
