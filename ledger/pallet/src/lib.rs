@@ -387,7 +387,9 @@ pub mod pallet {
     #[pallet::call]
     impl<T: Config> Pallet<T> {
         /// A hoster posts its offer or changes it. Holds the bond, or tops it up. An offer that was closed by silence or a lapse is
-        /// open again. Refuses space below what contracts use.
+        /// open again.
+        ///
+        /// Errors: `NoSpace`, `TermTooShort`, `SpaceInUse`, `BondAboveBalance`, `TooManyHosters`.
         #[pallet::call_index(0)]
         #[pallet::weight(T::WeightInfo::offer())]
         pub fn offer(origin: OriginFor<T>, offer: Offer) -> DispatchResult {
@@ -395,6 +397,8 @@ pub mod pallet {
         }
 
         /// A hoster takes nothing new. Without contracts its bond returns at once, else with the last of them.
+        ///
+        /// Errors: `NoOffer`.
         #[pallet::call_index(1)]
         #[pallet::weight(T::WeightInfo::leave())]
         pub fn leave(origin: OriginFor<T>) -> DispatchResult {
@@ -402,6 +406,8 @@ pub mod pallet {
         }
 
         /// A sponsor asks for feeds to be hosted and locks the budget. Checks that each head is signed by its feed's author.
+        ///
+        /// Errors: those of the terms, of the heads (with the place of the feed), `BudgetAboveBalance`, `TooManyRequests`.
         #[pallet::call_index(2)]
         #[pallet::weight(T::WeightInfo::request(feeds.len() as u32))]
         pub fn request(origin: OriginFor<T>, feeds: Feeds, terms: Terms, sources: Sources) -> DispatchResult {
@@ -409,6 +415,8 @@ pub mod pallet {
         }
 
         /// A drawn hoster promises to fetch, within a time that depends on the bytes.
+        ///
+        /// Errors: `NoSuchContract`, `NotYourContract`, `RequestClosing`, `NotDrawn`, `TooLate`.
         #[pallet::call_index(3)]
         #[pallet::weight(T::WeightInfo::take())]
         pub fn take(origin: OriginFor<T>, contract: ContractId) -> DispatchResult {
@@ -416,6 +424,8 @@ pub mod pallet {
         }
 
         /// A hoster that was drawn, or fetches, does not host. It costs nothing.
+        ///
+        /// Errors: `NoSuchContract`, `NotYourContract`, `NotFetching`.
         #[pallet::call_index(4)]
         #[pallet::weight(T::WeightInfo::pass())]
         pub fn pass(origin: OriginFor<T>, contract: ContractId, reason: Reason) -> DispatchResult {
@@ -424,6 +434,8 @@ pub mod pallet {
 
         /// A hoster has fetched and checked everything. Its pay for the rest of the term is set apart; challenges cover the
         /// contract from the hoster's next one on.
+        ///
+        /// Errors: `NoSuchContract`, `NotYourContract`, `RequestClosing`, `NotFetching`, `TooLate`, `NothingLeft`.
         #[pallet::call_index(5)]
         #[pallet::weight(T::WeightInfo::accept())]
         pub fn accept(origin: OriginFor<T>, contract: ContractId) -> DispatchResult {
@@ -432,6 +444,8 @@ pub mod pallet {
 
         /// A hoster answers its challenge. A valid proof is free; a refused one costs the fee, changes nothing and can be
         /// corrected until the window closes.
+        ///
+        /// Errors: `NoOffer`, those of the challenge, those of the proof (with the place of the position).
         #[pallet::call_index(6)]
         #[pallet::weight((T::WeightInfo::prove(proof.openings.len() as u32), DispatchClass::Operational))]
         pub fn prove(origin: OriginFor<T>, number: u32, proof: Proof) -> DispatchResultWithPostInfo {
@@ -440,6 +454,8 @@ pub mod pallet {
         }
 
         /// A hoster gives up a contract that it hosts. Its bond pays the penalty to the request, and the slot is drawn again.
+        ///
+        /// Errors: `NoSuchContract`, `NotYourContract`, `NotHosting`.
         #[pallet::call_index(7)]
         #[pallet::weight(T::WeightInfo::forfeit())]
         pub fn forfeit(origin: OriginFor<T>, contract: ContractId) -> DispatchResult {
@@ -447,6 +463,8 @@ pub mod pallet {
         }
 
         /// Anyone has a hoster paid what it has earned with a contract so far. Pay that can't be delivered stays owed.
+        ///
+        /// Errors: `NoSuchContract`, `NotHosting`.
         #[pallet::call_index(8)]
         #[pallet::weight(T::WeightInfo::settle())]
         pub fn settle(origin: OriginFor<T>, contract: ContractId) -> DispatchResult {
@@ -455,6 +473,8 @@ pub mod pallet {
         }
 
         /// A sponsor stops its request. Challenges that are open still earn; after the last the rest of the budget returns.
+        ///
+        /// Errors: `NoSuchRequest`, `NotYourRequest`, `RequestClosing`.
         #[pallet::call_index(9)]
         #[pallet::weight(T::WeightInfo::cancel())]
         pub fn cancel(origin: OriginFor<T>, request: RequestId) -> DispatchResult {

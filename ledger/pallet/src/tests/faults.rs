@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::{Contracts, Event, Hosters, LAPSES_PER_BLOCK, Requests};
 use datdot_market::{
+    Balance,
     contract::{End, Reason},
     hoster::Standing,
     payout,
@@ -260,6 +261,28 @@ fn what_waits_says_why_and_waits_longer_each_time() {
         }
         let gaps: Vec<_> = draws.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert_eq!(gaps[..4], [2, 4, 8, 16]);
+    });
+}
+
+#[test]
+fn pay_that_can_not_be_delivered_stays_owed_and_comes_later() {
+    run(|| {
+        let data = Data::new(1, 300_000);
+        let (id, hosters) = hosted(&[&data], 1, 40);
+        let (who, contract) = (hosters[0], contract_of(hosters[0]));
+        live(30, &hosters, &[&data]);
+        let free = Balances::free_balance(who);
+        let set_free = |free| frame_system::Account::<Test>::mutate(who, |account| account.data.free = free);
+        // No account can take more than there are numbers.
+        set_free(Balance::MAX - bond(who));
+        assert_ok!(Datdot::settle(RuntimeOrigin::signed(BOB), contract));
+        live(40, &hosters, &[&data]);
+        let owed = news().into_iter().filter(|event| matches!(event, Event::PayOwed { .. })).count();
+        assert!(owed >= 2 && Requests::<Test>::contains_key(id));
+        set_free(free);
+        live(PARAMS.period, &hosters, &[&data]);
+        assert!(!Requests::<Test>::contains_key(id) && wealth(who) > RICH);
+        assert_eq!(wealth(who) + wealth(ALICE), 2 * RICH);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Laws over random runs.
 
 use super::world::*;
-use crate::{Agenda, Contracts, Event, HoldingsOf, Hosters, Phases, Requests};
+use crate::{Agenda, Contracts, Event, Hosters, Phases, Requests};
 use datdot_market::{
     Block, clock,
     contract::{End, Reason, State},
@@ -92,20 +92,6 @@ fn obey(command: Command, all: &[&Data]) {
         Command::Step { blocks } => (0..blocks).for_each(|_| step()),
     }
     Datdot::do_try_state().unwrap();
-}
-
-/// The proof that is due in this very block, if one is.
-fn proof_of_now(who: Who, has: &[&Data]) -> Option<(u32, datdot_proof::proof::Proof)> {
-    let one = Hosters::<Test>::get(who)?;
-    let number = clock::open(one.phase, now(), &PARAMS)?;
-    let holdings = HoldingsOf::<Test>::get(who);
-    one.due(&holdings, number, now(), &PARAMS).ok()?;
-    let seed = Datdot::challenge_seed(&who, clock::block_of(one.phase, number, &PARAMS), number)?;
-    let positions = crate::hosting::positions(&holdings, number, &seed);
-    let open = |at: &datdot_proof::challenge::Position| {
-        has.iter().copied().find(|data| data.feed.root == at.segment.root).ok_or("not kept")
-    };
-    Some((number, datdot_proof::proof::Proof::make(&positions, open).unwrap()))
 }
 
 /// Everything is cancelled, everybody leaves, and nobody does anything any more.

@@ -1,9 +1,11 @@
 //! The mock runtime, and people who do what the market's duties ask of them.
 
-use crate::{self as pallet_datdot, BlockRandomness, Contracts, Error, Event, HoldReason, Hosters, Requests, hosting};
+use crate::{
+    self as pallet_datdot, BlockRandomness, Contracts, Error, Event, HoldReason, HoldingsOf, Hosters, Requests, hosting,
+};
 use codec::Encode;
 use datdot_market::{
-    Balance, Block, ContractId, RequestId,
+    Balance, Block, ContractId, RequestId, clock,
     contract::State,
     duty::{Duty, duties},
     params::{DAT, Params},
@@ -233,6 +235,20 @@ pub fn proof_of(who: Who, has: &[&Data]) -> Option<(u32, Proof)> {
         has.iter().copied().find(|data| data.feed.root == at.segment.root).ok_or("not kept")
     };
     Some((challenge.number, Proof::make(&positions, open).ok()?))
+}
+
+/// The proof that is due in this very block, if one is.
+pub fn proof_of_now(who: Who, has: &[&Data]) -> Option<(u32, Proof)> {
+    let one = Hosters::<Test>::get(who)?;
+    let number = clock::open(one.phase, now(), &PARAMS)?;
+    let holdings = HoldingsOf::<Test>::get(who);
+    one.due(&holdings, number, now(), &PARAMS).ok()?;
+    let seed = Datdot::challenge_seed(&who, clock::block_of(one.phase, number, &PARAMS), number)?;
+    let positions = hosting::positions(&holdings, number, &seed);
+    let open = |at: &datdot_proof::challenge::Position| {
+        has.iter().copied().find(|data| data.feed.root == at.segment.root).ok_or("not kept")
+    };
+    Some((number, Proof::make(&positions, open).unwrap()))
 }
 
 pub fn prove(who: Who, number: u32, proof: Proof) -> DispatchResultWithPostInfo {
