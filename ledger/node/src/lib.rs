@@ -18,6 +18,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -105,6 +106,12 @@ pub enum Error {
     /// The crate was built with `SKIP_WASM_BUILD`, and only knows the chains that come as a file.
     #[error("this build has no runtime of its own: start it with a chain specification")]
     NoRuntime,
+    /// Another node has opened the database.
+    #[error("another node is running in {}: stop it, or choose another folder", dir.display())]
+    InUse {
+        /// The folder of the chain.
+        dir: PathBuf,
+    },
     /// The node can't be put together.
     #[error(transparent)]
     Service(#[from] sc_service::Error),
@@ -123,7 +130,7 @@ pub struct Node {
     /// What other nodes dial, if it listens: use it in [`Options::bootnodes`].
     pub p2p: Vec<MultiaddrWithPeerId>,
     tasks: TaskManager,
-    backend: service::WeakBackend,
+    backend: Arc<service::Backend>,
 }
 
 impl Node {
@@ -137,13 +144,18 @@ impl Node {
 
     /// Stops the node and waits until its database is closed, so that another one can be started on the same folder.
     pub async fn stop(self) -> Result<(), Error> {
-        drop(self.tasks);
-        let closed = async {
-            while self.backend.strong_count() > 0 {
+        let Self { tasks, backend, .. } = self;
+        drop(tasks);
+        let is_ours = async {
+            while Arc::strong_count(&backend) > 1 {
                 time::sleep(Duration::from_millis(20)).await;
             }
+            // Who let go last may yet be about to let go of the columns that it had borrowed.
+            time::sleep(Duration::from_millis(20)).await;
         };
-        time::timeout(STOP_TIMEOUT, closed).await.map_err(|_| Error::StillRunning)
+        time::timeout(STOP_TIMEOUT, is_ours).await.map_err(|_| Error::StillRunning)?;
+        // Closing writes what is left to the disk.
+        tokio::task::spawn_blocking(move || drop(backend)).await.map_err(|_| Error::StillRunning)
     }
 }
 

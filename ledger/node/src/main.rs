@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 async fn run(args: Run) -> anyhow::Result<()> {
     // Blocks and finality at a glance, trouble in full; RUST_LOG overrides it.
     let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,substrate=info,sub-libp2p=error"));
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,substrate=info,litep2p=error"));
     let to_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
 

@@ -3,7 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -38,12 +38,11 @@ use tokio::runtime::Handle;
 use crate::{Error, Node, Options};
 
 type Client = TFullClient<Block, RuntimeApi, WasmExecutor>;
-type Backend = TFullBackend<Block>;
 type Pool = TransactionPoolHandle<Block, Client>;
 type Network = Litep2pNetworkBackend;
 
-/// Lives as long as anybody uses the database.
-pub(crate) type WeakBackend = Weak<Backend>;
+/// The database. It is closed when the last of its users is dropped.
+pub(crate) type Backend = TFullBackend<Block>;
 
 /// A justification is kept for every so many blocks, for those who sync from peers.
 const JUSTIFICATION_PERIOD: u32 = 512;
@@ -66,7 +65,12 @@ pub(crate) fn start(options: Options, handle: Handle) -> Result<Node, Error> {
         sp_core::sr25519::Pair::from_string(secret, None).map_err(Error::Secret)?;
     }
     let config = configuration(&options, handle)?;
-    Ok(assemble(options, config)?)
+    let dir = config.data_path.clone();
+    assemble(options, config).map_err(|error| match error {
+        // The database has no error of its own for it.
+        sc_service::Error::Client(cause) if cause.to_string().contains("in use") => Error::InUse { dir },
+        other => Error::Service(other),
+    })
 }
 
 fn assemble(options: Options, config: Configuration) -> Result<Node, sc_service::Error> {
@@ -234,7 +238,7 @@ fn assemble(options: Options, config: Configuration) -> Result<Node, sc_service:
         .into_iter()
         .map(|address| MultiaddrWithPeerId { multiaddr: without_peer(address), peer_id })
         .collect();
-    Ok(Node { rpc, p2p, backend: Arc::downgrade(&backend), tasks })
+    Ok(Node { rpc, p2p, backend, tasks })
 }
 
 /// What sc-cli would make of a command line.

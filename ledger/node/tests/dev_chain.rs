@@ -103,6 +103,15 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_in_use_is_named() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let node = datdot_node::start(Options::new(Chain::Dev, dir.path())).await.expect("it starts");
+    let error = datdot_node::start(Options::new(Chain::Dev, dir.path())).await.err().expect("the folder is taken");
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    node.stop().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_an_error() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let options = Options { validator: Some("not a phrase".into()), ..Options::new(Chain::Dev, dir.path()) };

@@ -17,9 +17,10 @@ const START: Duration = Duration::from_secs(60);
 
 /// A ledger with nobody on it yet.
 pub struct Network {
-    dir: TempDir,
     node: Option<Process>,
     port: u16,
+    /// Dropped last: the node writes into it.
+    dir: TempDir,
 }
 
 impl Network {
@@ -115,12 +116,6 @@ impl Peer {
     /// Ends [`Peer::pause`].
     pub fn resume(&self) {
         self.process.as_ref().unwrap().signal("CONT");
-    }
-
-    /// SIGTERM; it must end well.
-    pub fn stop(&mut self) {
-        let status = self.process.take().unwrap().terminate();
-        assert!(status.success(), "{} ended with {status}", self.name);
     }
 
     /// Its folder.

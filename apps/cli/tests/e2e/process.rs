@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -39,8 +39,9 @@ impl Process {
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
+    #[cfg(feature = "node")]
     /// SIGTERM, as an operator stops a service; its exit status.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(mut self) -> std::process::ExitStatus {
         self.signal("TERM");
         let limit = Instant::now() + Duration::from_secs(30);
         loop {
@@ -58,11 +59,6 @@ impl Process {
             panic!("{} ended with {status}", self.name);
         }
     }
-
-    /// All that it wrote.
-    pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
-    }
 }
 
 impl Drop for Process {
@@ -70,7 +66,8 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            let log = self.log();
+            // A panic in here would hide the one that matters.
+            let log = String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned();
             let lines: Vec<_> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- the end of {}'s log\n{tail}\n---", self.name);
