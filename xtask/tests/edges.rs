@@ -1,5 +1,7 @@
 //! Who may depend on whom. The list follows ARCHITECTURE.md: a new edge is a decision, and is made here.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
