@@ -52,6 +52,9 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held while a head is replaced: by an append, or an upgrade.
     writing: Mutex<()>,
+    /// A block and its offset: the one after the last that was read or stored. Saves a walk down the tree for each block
+    /// of a sequence.
+    following: Mutex<(u64, u64)>,
     progress: watch::Sender<Info>,
     shared: Shared,
     /// Waits for the store's group commit.
@@ -171,6 +174,7 @@ impl Feed {
             signer,
             state: Mutex::new(state),
             writing: Mutex::new(()),
+            following: Mutex::new((0, 0)),
             progress,
             shared,
             queued: AtomicBool::new(false),
@@ -399,6 +403,10 @@ impl Feed {
     }
 
     fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
+        let (known, offset) = *self.0.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if known == block {
+            return Ok(offset);
+        }
         let mut sum = 0u64;
         for index in nodes_before(roots.length(), block) {
             let node = self.node_under(roots, index)?.ok_or(FeedError::Damaged { block })?;
@@ -446,6 +454,11 @@ impl Feed {
 
     pub(crate) fn is_removed(&self) -> bool {
         self.lock().removed
+    }
+
+    /// Notes where the block after a verified one begins.
+    fn follow(&self, block: u64, end: u64) {
+        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (block + 1, end);
     }
 
     /// A look at the blocks that are here, while none can come or go.

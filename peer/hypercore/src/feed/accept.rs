@@ -148,11 +148,13 @@ impl Feed {
             self.replace_head(head, grown.clone(), &nodes)?;
             roots = grown;
         }
-        let stored = (|| {
+        let stored: Result<(), FeedError> = (|| {
             self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
             let Some(block) = &data.block else { return Ok(()) };
             let offset = self.offset(&roots, block.index)?;
-            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))
+            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))?;
+            self.follow(block.index, offset + block.value.len() as u64);
+            Ok(())
         })();
         stored?;
         if let Some(block) = &data.block {

@@ -6,7 +6,7 @@ use datdot_proof::{
     flat,
     tree::{Node, Roots},
 };
-use std::{io, ops::Range};
+use std::{io, ops::Range, sync::PoisonError};
 
 /// Largest block that is read: what fits into one frame of the secret stream.
 const MAX_STORED: u64 = 1 << 24;
@@ -24,7 +24,11 @@ impl Feed {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             bytes => bytes.map_err(|source| self.io(source))?,
         };
-        Ok((Node::leaf(block, &bytes) == leaf).then_some(bytes))
+        if Node::leaf(block, &bytes) != leaf {
+            return Ok(None);
+        }
+        self.follow(block, offset + leaf.size);
+        Ok(Some(bytes))
     }
 
     /// Whether the stored nodes lead from `index` to its root. If not, all of that path is forgotten: which of
@@ -68,6 +72,8 @@ impl Feed {
     /// Takes a block back that turned out to be damaged.
     pub(super) fn withdraw(&self, block: u64) {
         tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
+        // Offsets that were noted may come from damaged sizes.
+        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
         let size = self.0.disk.node(flat::leaf(block)).ok().flatten().map_or(0, |leaf| leaf.size);
         let lost = {
             let mut state = self.lock();
