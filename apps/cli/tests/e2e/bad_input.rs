@@ -128,7 +128,7 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     // A GiB for a day at a million coins is more than anybody has.
     let output = peer.run(["publish", file, "--replicas", "16", "--for", "520w", "--max-price", "1000000"]);
     assert_says(said(output), 1, &["fund it, or ask for less"]);
-    assert_says(said(peer.run(["publish", file, "--for", "5s"])), 1, &["two periods"]);
+    assert_says(said(peer.run(["publish", file, "--for", "5s", "--max-price", "10"])), 1, &["two periods"]);
     assert_says(said(peer.run(["host", "--space", "900PB", "--price", "1"])), 1, &["free"]);
     assert_says(said(peer.run(["cancel", "77"])), 1, &["77"]);
     assert_says(said(peer.run(["publish", "/nowhere"])), 1, &["/nowhere"]);
