@@ -142,6 +142,7 @@ pub(crate) struct Peer {
     mux: Mux,
     channels: BTreeMap<ChannelId, Channel>,
     open: BTreeMap<DiscoveryKey, ChannelId>,
+    /// Feeds that the remote closed or rejected.
     closed: BTreeMap<DiscoveryKey, Instant>,
 }
 
@@ -173,11 +174,15 @@ impl Peer {
                 }
                 Event::Message { channel, kind, body } => {
                     if let Some(message) = Message::decode(kind, &body)? {
-                        self.message(now, channel, message)?;
+                        self.message(channel, message)?;
                         touched.push(channel);
                     }
                 }
-                Event::Closed { channel } | Event::Rejected { channel } => self.forget(now, channel),
+                Event::Closed { channel } | Event::Rejected { channel } => {
+                    if let Some(discovery) = self.forget(channel) {
+                        self.closed.insert(discovery, now);
+                    }
+                }
             }
             touched.dedup();
         }
@@ -194,7 +199,7 @@ impl Peer {
             let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
             if change.what == Changed::Removed {
                 self.mux.close(id);
-                self.forget(now, id);
+                self.forget(id);
                 continue;
             }
             self.tell(id);
@@ -315,15 +320,13 @@ impl Peer {
         Ok(())
     }
 
-    fn forget(&mut self, now: Instant, id: ChannelId) {
-        if let Some(channel) = self.channels.remove(&id) {
-            self.open.remove(&channel.feed.discovery());
-            self.closed.insert(channel.feed.discovery(), now);
-            self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
-        }
+    fn forget(&mut self, id: ChannelId) -> Option<DiscoveryKey> {
+        let channel = self.channels.remove(&id)?;
+        self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
+        self.open.remove(&channel.feed.discovery()).map(|_| channel.feed.discovery())
     }
 
-    fn message(&mut self, now: Instant, id: ChannelId, message: Message) -> Result<(), Fault> {
+    fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
@@ -344,7 +347,7 @@ impl Peer {
             }
             Some(Action::Close) => {
                 self.mux.close(id);
-                self.forget(now, id);
+                self.forget(id);
             }
         }
         Ok(())
