@@ -8,7 +8,6 @@ use datdot_market::{
     terms::Offer,
 };
 use proptest::prelude::*;
-use std::cell::RefCell;
 
 const SPONSORS: [Who; 2] = [ALICE, BOB];
 const HOSTERS: u64 = 6;
@@ -136,7 +135,6 @@ proptest! {
     ) {
         let data = [Data::new(1, 9_000), Data::new(2, 700), Data::new(3, 30_000)];
         let all: Vec<_> = data.iter().collect();
-        let unpaid = RefCell::new(Vec::new());
         run(|| {
             for (n, wait) in joins.iter().enumerate() {
                 go_to(now() + wait);
@@ -155,14 +153,13 @@ proptest! {
                 ask(SPONSORS[n % 2], &all[..=n], terms(1 + n as u32, term)).unwrap();
             }
             live(term + 100);
-            for event in news() {
-                match event {
-                    Event::ChallengeMissed { .. } | Event::Lapsed { .. } => unpaid.borrow_mut().push(event),
-                    Event::ContractEnded { why, paid: 0, .. } if why != End::Cancelled => unpaid.borrow_mut().push(event),
-                    _ => {}
-                }
-            }
-            assert_eq!(*unpaid.borrow(), []);
+            let is_unjust = |event: &Event<Test>| match event {
+                Event::ChallengeMissed { .. } | Event::Lapsed { .. } => true,
+                Event::ContractEnded { why, paid, .. } => *paid == 0 && *why != End::Cancelled,
+                _ => false,
+            };
+            let unjust: Vec<_> = news().into_iter().filter(is_unjust).collect();
+            assert_eq!(unjust, []);
             assert_eq!(Requests::<Test>::count(), 0);
         });
     }
