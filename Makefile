@@ -15,7 +15,7 @@ setup: ## Install what is missing: wasm target, Debian packages, npm packages
 	@scripts/setup.sh
 
 demo: setup ## Build, then publish, host, prove, pay and read back once (FILE=path publishes your own file)
-	cargo build --locked --release -p datdot
+	cargo build --locked --release --workspace --bin datdot
 	$(TARGET)/release/datdot demo $(if $(FILE),"$(FILE)")
 
 test: setup fmt lint rules docs ## Run everything, as CI does
