@@ -2,7 +2,7 @@
 
 use crate::files;
 use codec::{Decode, DecodeAll, Encode};
-use datdot_api::{HostOrder, Key};
+use datdot_api::{HostOrder, Key, Wanted};
 use datdot_market::{
     Block, RequestId,
     terms::{Feeds, Sources, Terms},
@@ -69,6 +69,9 @@ pub struct Published {
     pub modified: u64,
     /// BLAKE3 hash of its bytes; `None` until all of it is in the feed.
     pub root: Option<Key>,
+    /// How it is to be hosted, until that is noted as an intent.
+    #[serde(default)]
+    pub wish: Option<Wanted>,
 }
 
 /// An intent as it is written down.
@@ -147,6 +150,9 @@ impl Journal {
         self.notes.next += 1;
         let others = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.notes.published.contains_key(key));
         self.notes.sponsored.extend(others);
+        for feed in &feeds {
+            self.notes.published.get_mut(&Key(feed.key)).into_iter().for_each(|file| file.wish = None);
+        }
         let what = hex::encode((&feeds, &terms, &sources).encode());
         self.notes.intents.insert(id, Noted { what, since, sent: None, request: None });
         self.write()?;
@@ -238,11 +244,13 @@ mod tests {
     fn what_was_published_stays_and_what_was_sponsored_goes_with_its_last_request() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&dir.path().join("journal.json")).unwrap();
-        let file = Published { path: "/a".into(), bytes: 5, modified: 0, root: Some(Key([1; 32])) };
+        let wish = Some(Wanted { replicas: 1, term: 100, max_price: None });
+        let file = Published { path: "/a".into(), bytes: 5, modified: 0, root: Some(Key([1; 32])), wish };
         journal.publish(Key([1; 32]), file).unwrap();
         let (ours, _) = journal.want(feeds(1), TERMS, Sources::new(), 1).unwrap();
         let (theirs, _) = journal.want(feeds(2), TERMS, Sources::new(), 1).unwrap();
         let (again, _) = journal.want(feeds(2), TERMS, Sources::new(), 1).unwrap();
+        assert_eq!(journal.published()[&Key([1; 32])].wish, None, "the wish is an intent now");
         assert_eq!(journal.over(ours).unwrap(), []);
         assert_eq!(journal.over(theirs).unwrap(), []);
         assert_eq!(journal.over(again).unwrap(), [Key([2; 32])]);

@@ -15,6 +15,7 @@
 //! ```text
 //! dir/journal.json    what was ordered and is under way (module journal)
 //! dir/noise.key       who we are to other peers
+//! dir/port            where they could connect the last time
 //! dir/store/          feeds, with the secret keys of those that we publish
 //! dir/api.json        where the API is and its token, while the daemon runs
 //! ```
@@ -52,7 +53,7 @@ use journal::Journal;
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -142,14 +143,15 @@ impl Daemon {
             return Err(StartError::NotPublic { address: *address });
         }
         let network = datdot_hypercore::Config {
-            listen: Some(config.listen),
             max_connections: config.max_connections,
             ..datdot_hypercore::Config::new(noise)
         };
-        let network = Network::start(store.clone(), network)
+        let port_path = config.dir.join("port");
+        let network = listen(&store, network, config.listen, &port_path)
             .await
             .map_err(|why| StartError::Listen { address: config.listen, why })?;
         let listen = network.local_addr().unwrap_or(config.listen);
+        files::replace(&port_path, listen.port().to_string().as_bytes()).map_err(at(port_path))?;
         let api = TcpListener::bind((Ipv4Addr::LOCALHOST, config.api_port))
             .await
             .map_err(|why| StartError::Api { port: config.api_port, why })?;
@@ -181,6 +183,7 @@ impl Daemon {
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
         tasks.spawn(engine.run(inbox));
         tasks.spawn(jobs::follow(ctx.clone(), to_engine));
+        tasks.spawn(work.clone().resume());
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), stopped));
         found.write(&ctx.dir).map_err(at(ctx.dir.join(datdot_api::discovery::FILE)))?;
@@ -249,6 +252,24 @@ impl Drop for Daemon {
         self.server.abort();
         drop(self.work.jobs.close());
     }
+}
+
+/// Listens for peers. If any port will do it is the one of the last time, since requests on the ledger name it.
+async fn listen(
+    store: &Store,
+    config: datdot_hypercore::Config,
+    address: SocketAddr,
+    last: &Path,
+) -> io::Result<Network> {
+    let start =
+        |address| Network::start(store.clone(), datdot_hypercore::Config { listen: Some(address), ..config.clone() });
+    if address.port() == 0
+        && let Some(port) = files::read(last)?.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok())
+        && let Ok(network) = start(SocketAddr::new(address.ip(), port)).await
+    {
+        return Ok(network);
+    }
+    start(address).await
 }
 
 /// Opens the store; a daemon that was stopped in this process a moment ago may still let go of it.

@@ -12,8 +12,22 @@ pub(crate) fn events(
     before: Option<&AccountView>,
     after: &AccountView,
 ) -> Vec<Event> {
-    let told = blocks.iter().filter_map(|(block, event)| event_of(*block, event, us, after));
-    told.chain(earned(before, after)).collect()
+    let mut told: Vec<_> = blocks.iter().filter_map(|(block, event)| event_of(*block, event, us, after)).collect();
+    count_up(&mut told);
+    told.extend(earned(before, after));
+    told
+}
+
+/// Several hosters may have accepted within these blocks; each is told with the count at its turn.
+fn count_up(told: &mut [Event]) {
+    let mut later = BTreeMap::<RequestId, u32>::new();
+    for event in told.iter_mut().rev() {
+        if let Event::HosterAccepted { request, hosted, .. } = event {
+            let later = later.entry(*request).or_default();
+            *hosted = hosted.saturating_sub(*later);
+            *later += 1;
+        }
+    }
 }
 
 fn event_of(block: Block, event: &OnLedger, us: &AccountId, view: &AccountView) -> Option<Event> {
@@ -140,5 +154,19 @@ pub(crate) fn log(event: &Event) {
         Event::Trouble { what } => tracing::warn!(target: "daemon", "{what}"),
         Event::Fetching { .. } => {}
         event => tracing::info!(target: "daemon", "{event:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosters_that_accept_together_are_counted_one_by_one() {
+        let accepted = |contract| Event::HosterAccepted { request: 1, contract, hoster: "A".into(), hosted: 3, of: 3 };
+        let mut told = [accepted(0), accepted(1), accepted(2)];
+        count_up(&mut told);
+        let count = |event: &Event| if let Event::HosterAccepted { hosted, .. } = event { *hosted } else { 0 };
+        assert_eq!(told.each_ref().map(count), [1, 2, 3]);
     }
 }

@@ -88,16 +88,49 @@ impl Work {
     /// Makes a feed of a file, serves it, and has it hosted if that is wanted.
     pub async fn publish(self, order: PublishOrder, steps: Steps) -> Result<(), String> {
         let file = look(&order.path)?;
+        let wished = Published { wish: order.wanted, ..file.clone() };
         let (key, feed, root) = match self.published_before(&file).await? {
             Some(found) => found,
-            None => self.append(file, &steps).await?,
+            None => self.append(wished.clone(), &steps).await?,
         };
         self.serve(key, &feed, &steps).await?;
-        match order.wanted {
-            None => say(&steps, Progress::Done { key, bytes: feed.info().bytes, request: None }).await,
-            Some(wanted) => self.sponsor(&feed, root, &[], wanted, &steps).await?,
+        let Some(wanted) = order.wanted else {
+            say(&steps, Progress::Done { key, bytes: feed.info().bytes, request: None }).await;
+            return Ok(());
+        };
+        // From here on a crash loses nothing: a start goes on with the wish, then with the request.
+        let wished = Published { root: Some(Key(root)), ..wished };
+        self.order(|reply| Order::Publish(key, wished.clone(), reply)).await?;
+        let sponsored = self.sponsor(&feed, root, &[], wanted, &steps).await;
+        if sponsored.is_err() {
+            // Whoever asked hears why; a start must not try it again by itself.
+            self.order(|reply| Order::Publish(key, Published { wish: None, ..wished }, reply)).await?;
         }
-        Ok(())
+        sponsored
+    }
+
+    /// Goes on with what was to be hosted when the daemon was stopped before it could ask the ledger.
+    pub async fn resume(self) {
+        for (key, wanted) in self.ask(Order::Wishes).await.unwrap_or_default() {
+            let (steps, mut heard) = mpsc::channel(64);
+            self.spawn(steps, |work, steps| async move {
+                let published = work.ask(Order::Published).await?;
+                let feed = work.ctx.store.feed(&FeedKey(key.0)).ok_or("the feed is gone")?;
+                let root = published.get(&key).and_then(|file| file.root).ok_or("the feed is not whole")?;
+                work.sponsor(&feed, root.0, &[], wanted, &steps).await
+            });
+            let story = self.clone();
+            self.jobs.spawn(async move {
+                while let Some(step) = heard.recv().await {
+                    match step {
+                        Progress::Failed { error } => story.ctx.story.tell(datdot_api::Event::Trouble { what: error }),
+                        // From here on the engine takes care of it.
+                        Progress::Opened { .. } => return,
+                        _ => {}
+                    }
+                }
+            });
+        }
     }
 
     /// Fetches a feed if it isn't here, serves it, and has it hosted.
@@ -193,7 +226,7 @@ impl Work {
         let published = self.ask(Order::Published).await?;
         Ok(published.into_iter().find_map(|(key, found)| {
             let root = found.root?;
-            let same = Published { root: None, ..found } == *file;
+            let same = Published { root: None, wish: None, ..found } == *file;
             let feed = self.ctx.store.feed(&FeedKey(key.0)).filter(|feed| same && feed.info().is_complete())?;
             Some((key, feed, root.0))
         }))
@@ -224,7 +257,7 @@ impl Work {
             Ok::<_, String>((feed, root))
         });
         let (feed, root) = appended.await??;
-        if look(&file.path)? != file {
+        if look(&file.path)? != (Published { wish: None, ..file.clone() }) {
             return Err(format!("{} changed while it was read: publish it again", file.path.display()));
         }
         let file = Published { root: Some(Key(root)), ..file };
@@ -359,7 +392,7 @@ pub(crate) fn look(path: &Path) -> Result<Published, String> {
         return Err(format!("{} is empty: there is nothing to publish", path.display()));
     }
     let modified = file.modified().map_err(failed)?.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis() as u64);
-    Ok(Published { path: path.to_owned(), bytes: file.len(), modified, root: None })
+    Ok(Published { path: path.to_owned(), bytes: file.len(), modified, root: None, wish: None })
 }
 
 fn append(feed: &Feed, path: &Path, total: u64, steps: &Steps) -> io::Result<()> {

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use datdot_api::{
-    Amount, Client, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, QuoteOf, QuoteOrder, RequestOrder, Status,
-    Wanted,
+    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, QuoteOf, QuoteOrder,
+    RequestOrder, SendOrder, Status, Wanted,
     status::{ContractState, ProofOutcome, RequestState, Standing},
 };
 use datdot_daemon::{Config, Daemon};
@@ -291,4 +291,69 @@ async fn a_feed_is_sponsored_by_somebody_who_is_not_its_author() {
     let order = RequestOrder { key: *key, from: vec![author.daemon.listen().to_string()], wanted };
     let steps: Vec<_> = sponsor.ask(move |client| client.request(&order).unwrap().map(Result::unwrap).collect()).await;
     assert_eq!(done(&steps).0, *key);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn strangers_get_nothing_and_break_nothing() {
+    use std::io::{Read, Write};
+
+    let world = World::new();
+    let peer = world.peer("Alice").await;
+    let api = peer.daemon.api().clone();
+    for token in ["", "wrong", &api.token[1..]] {
+        let stranger = Client::new(datdot_api::Discovery { token: token.into(), ..api.clone() });
+        let refused = spawn_blocking(move || stranger.status()).await.unwrap();
+        assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+    }
+    let (address, token) = (api.url.strip_prefix("http://").unwrap().to_owned(), api.token.clone());
+    let raw = move |request: String| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        _ = stream.write_all(request.as_bytes());
+        let mut answer = String::new();
+        _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let answers = spawn_blocking(move || {
+        let auth = format!("host: x\r\nconnection: close\r\nauthorization: Bearer {token}");
+        [
+            raw(format!("POST /v1/host HTTP/1.1\r\n{auth}\r\ncontent-length: 9\r\n\r\n{{\"space\":")),
+            raw(format!(
+                "POST /v1/host HTTP/1.1\r\n{auth}\r\ncontent-length: 1000000\r\n\r\n{}",
+                " ".repeat(1_000_000)
+            )),
+            raw(format!("GET /v1/nothing HTTP/1.1\r\n{auth}\r\n\r\n")),
+            raw("\0\u{1}garbage\r\n\r\n".into()),
+        ]
+    })
+    .await
+    .unwrap();
+    for (answer, status) in answers.iter().zip(["400", "413", "404", "400"]) {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) || answer.is_empty(), "{status}: {answer}");
+    }
+    let mut garbage = std::net::TcpStream::connect(peer.daemon.listen()).unwrap();
+    _ = garbage.write_all(&[0xff; 100_000]);
+    let order = HostOrder { space: u64::MAX, price: Amount(1), max_term: None, region: None };
+    let refused = peer.ask(move |client| client.host(&order)).await;
+    assert!(matches!(&refused, Err(ClientError::Refused(why)) if why.contains("room")), "{refused:?}");
+    let order = SendOrder { to: peer.daemon.account().to_string(), amount: Amount(u128::MAX / 2) };
+    assert!(matches!(peer.ask(move |client| client.send(&order)).await, Err(ClientError::Refused(_))));
+    assert!(peer.status().await.ledger.connected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
+async fn a_second_daemon_in_the_same_folder_is_refused() {
+    let world = World::new();
+    let peer = world.peer("Alice").await;
+    let config = Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..Config::new(&peer.dir, &world.node.url, Account::dev("//Alice").unwrap())
+    };
+    let error = Daemon::start(config).await.unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
+    let nobody = Config::new(world.dir.path().join("other"), "ws://127.0.0.1:1", Account::dev("//Bob").unwrap());
+    let error = Daemon::start(nobody).await.unwrap_err().to_string();
+    assert!(error.contains("no ledger at"), "{error}");
 }
