@@ -84,9 +84,13 @@ pub fn blocks(blocks: u32, block_millis: u32) -> String {
     span((u64::from(blocks) * u64::from(block_millis)).div_ceil(1_000))
 }
 
-/// `12 ms`, `0.8 ms`
+/// `12 ms`, `1.4 ms`, `640 µs`
 pub fn millis(millis: f64) -> String {
-    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+    match millis {
+        0.0..1.0 => format!("{:.0} µs", millis * 1e3),
+        1.0..10.0 => format!("{millis:.1} ms"),
+        _ => format!("{millis:.0} ms"),
+    }
 }
 
 /// An address short enough for a table: `5Grwva…utQY`.
@@ -128,6 +132,13 @@ mod tests {
         assert_eq!(span(7_500), "2 h 5 min");
         assert_eq!(span(30 * 86_400), "30 d");
         assert_eq!(blocks(15, 6_000), "1 min 30 s");
+    }
+
+    #[test]
+    fn short_times_keep_the_digits_that_count() {
+        assert_eq!(millis(0.045), "45 µs");
+        assert_eq!(millis(1.44), "1.4 ms");
+        assert_eq!(millis(120.0), "120 ms");
     }
 
     #[test]

@@ -70,7 +70,9 @@ fn play(stage: &Stage, network: &DevNetwork, dir: &Path, subject: &subject::Subj
     stage.tell("ledger", format_args!("{}, a block every second, one validator", network.rpc()));
     let (heard, news) = channel();
     for name in HOSTERS {
-        tell_to(&heard, &network.hoster(name), name)?;
+        let dir = network.hoster(name);
+        tell_to(&heard, &dir, name)?;
+        stage.name(&Client::open(&dir)?.status()?.account, name);
     }
     offers(network)?;
     let publisher = Publisher::start(dir, &network.rpc())?;

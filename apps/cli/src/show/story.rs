@@ -121,7 +121,7 @@ mod tests {
         let event = Event::ProofMade { number: 7, openings: 16, bytes: 25_000, micros_make: 1_900, micros_check: 640 };
         assert_eq!(
             sentence(&event).unwrap(),
-            "challenge 7: proof of 16 chunks, 24.4 KiB, made in 1.9 ms, checked in 0.6 ms"
+            "challenge 7: proof of 16 chunks, 24.4 KiB, made in 1.9 ms, checked in 640 µs"
         );
         let event = Event::Paid { contract: 2, amount: Amount(5_000_000_000) };
         assert_eq!(sentence(&event).unwrap(), "was paid 0.005 DAT for contract 2");

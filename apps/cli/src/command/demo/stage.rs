@@ -1,6 +1,6 @@
 //! The screen of the demo: a line for what happened, a bar for what moves, a tally for the table at the end.
 
-use crate::show::{bytes, millis, progress::bar, story};
+use crate::show::{bytes, millis, progress::bar, short, story};
 use datdot_api::Event;
 use indicatif::{MultiProgress, ProgressBar};
 use std::{
@@ -24,6 +24,7 @@ pub struct Stage {
     bars: MultiProgress,
     moving: RefCell<BTreeMap<&'static str, ProgressBar>>,
     tallies: RefCell<BTreeMap<&'static str, Tally>>,
+    names: RefCell<Vec<(String, &'static str)>>,
     reading: Cell<(u64, u64)>,
 }
 
@@ -50,6 +51,7 @@ impl Stage {
             bars: MultiProgress::new(),
             moving: RefCell::default(),
             tallies: RefCell::default(),
+            names: RefCell::default(),
             reading: Cell::default(),
         }
     }
@@ -58,6 +60,11 @@ impl Stage {
     pub fn tell(&self, who: &str, what: impl Display) {
         let line = format!("{:>6.1} s  {who:<9} {what}", self.start.elapsed().as_secs_f64());
         self.bars.suspend(|| crate::show::say(line));
+    }
+
+    /// Calls whoever has this address by a name.
+    pub fn name(&self, address: &str, name: &'static str) {
+        self.names.borrow_mut().push((short(address), name));
     }
 
     /// Moves a bar, and removes it when it is full.
@@ -84,7 +91,9 @@ impl Stage {
         }
         self.count(who, &event);
         if let Some(sentence) = story::sentence(&event) {
-            self.tell(who, sentence);
+            let names = self.names.borrow();
+            let named = names.iter().fold(sentence, |text, (address, name)| text.replace(address, name));
+            self.tell(who, named);
         }
     }
 
