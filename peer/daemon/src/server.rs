@@ -123,7 +123,8 @@ async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): 
 }
 
 async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
-    submit(&work, Call::Cancel(order.request)).await
+    let done = submit(&work, Call::Cancel(order.request)).await;
+    done.map_err(|Refused(status, why)| Refused(status, format!("request {} is not cancelled: {why}", order.request)))
 }
 
 async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<Accepted> {
