@@ -1,7 +1,7 @@
 //! What can go wrong between this computer and the ledger.
 
 use crate::account::AccountId;
-use datdot_market::{Balance, Block};
+use datdot_market::{Balance, Block, params::Dat};
 
 /// The ledger can't be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The account can't pay the amount of the call with its fee. Add money, or ask for less.
-    #[error("{says}: {account} has {free} free, in the smallest unit")]
+    #[error("{says}: {account} has {} free", Dat(*free))]
     NotEnoughMoney {
         /// Who was to pay.
         account: AccountId,

@@ -2,10 +2,28 @@
 
 use crate::{Balance, Block, GIB};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use core::fmt;
 use scale_info::TypeInfo;
 
 /// One DAT, the ledger's coin, in its smallest unit (12 decimals).
 pub const DAT: Balance = 1_000_000_000_000;
+
+/// An amount as text, exactly: `0.5 DAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dat(pub Balance);
+
+impl fmt::Display for Dat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, mut fraction, mut digits) = (self.0 / DAT, self.0 % DAT, 12);
+        if fraction == 0 {
+            return write!(f, "{whole} DAT");
+        }
+        while fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        write!(f, "{whole}.{fraction:0digits$} DAT")
+    }
+}
 
 /// Parameters of the market. See [`Params::dev`] and [`Params::production`] for the two sets in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
@@ -127,5 +145,19 @@ impl Params {
     /// `GiB × day` in `byte × blocks`: the divisor of every price.
     pub(crate) fn gib_day(&self) -> u128 {
         GIB as u128 * self.day() as u128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn amounts_are_written_exactly() {
+        assert_eq!(Dat(0).to_string(), "0 DAT");
+        assert_eq!(Dat(DAT / 2).to_string(), "0.5 DAT");
+        assert_eq!(Dat(1).to_string(), "0.000000000001 DAT");
+        assert_eq!(Dat(1_234 * DAT + 50).to_string(), "1234.00000000005 DAT");
     }
 }
