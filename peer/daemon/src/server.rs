@@ -140,8 +140,13 @@ async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
 async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
     let id = work.ctx.submitter.id();
     let view = work.ctx.ledger.account(&id, At::Best).await.map_err(|error| error.to_string())?;
-    let (free, budgets, bond) = (Amount(view.free), Amount(view.budgets), Amount(view.bond));
-    Ok(Json(Wallet { address: id.to_string(), free, budgets, bond }))
+    Ok(Json(Wallet {
+        address: id.to_string(),
+        free: Amount(view.free),
+        budgets: Amount(view.budgets),
+        deposits: Amount(view.deposits),
+        bond: Amount(view.bond),
+    }))
 }
 
 async fn events(State(work): State<Work>, Extension(stop): Stop) -> Response {

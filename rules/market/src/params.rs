@@ -53,8 +53,12 @@ pub struct Params {
     pub rest: Block,
     /// Bond that an offer holds: one fixed amount.
     pub bond: Balance,
-    /// What a hoster's bond loses to the request's budget for each contract that lapses or is forfeited.
+    /// What a hoster's bond loses to the request's budget for each contract that lapses or is forfeited, if the contract
+    /// reserved as much; otherwise what it reserved.
     pub penalty: Balance,
+    /// What a request holds of its sponsor until it is closed: so much for itself and again for each replica. It returns whole; it
+    /// is there so that nobody can fill the ledger for nothing.
+    pub deposit: Balance,
 }
 
 /// A parameter set that contradicts itself.
@@ -79,6 +83,7 @@ impl Params {
             rest: 60,
             bond: 100 * DAT,
             penalty: DAT,
+            deposit: DAT,
         }
     }
 
@@ -98,7 +103,13 @@ impl Params {
             rest: 14_400,
             bond: 100 * DAT,
             penalty: DAT,
+            deposit: DAT,
         }
+    }
+
+    /// The deposit of a request for so many replicas.
+    pub fn deposit_for(&self, replicas: u32) -> Balance {
+        self.deposit.saturating_mul(Balance::from(replicas).saturating_add(1))
     }
 
     /// Blocks in a day: the unit of time in which space is priced.
@@ -152,6 +163,13 @@ impl Params {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+
+    #[test]
+    fn both_sets_make_sense_and_a_contradiction_is_named() {
+        assert_eq!((Params::dev().check(), Params::production().check()), (Ok(()), Ok(())));
+        let late = Params { deadline: 9, ..Params::dev() };
+        assert!(late.check().unwrap_err().0.contains("deadline"));
+    }
 
     #[test]
     fn amounts_are_written_exactly() {
