@@ -16,6 +16,7 @@ use crate::{
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
     prove::nodes_before,
+    store::COMMIT_BYTES,
 };
 use bytes::Bytes;
 use datdot_proof::{
@@ -30,7 +31,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -57,15 +58,29 @@ pub(crate) struct Inner {
     following: Mutex<(u64, u64)>,
     progress: watch::Sender<Info>,
     shared: Shared,
+    /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
+    syncing: Mutex<()>,
     /// Waits for the store's group commit.
     queued: AtomicBool,
+    /// Bytes of blocks that came since the last commit.
+    unsynced: AtomicU64,
 }
 
 /// What the feeds of a store share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub changes: broadcast::Sender<Change>,
-    pub unsynced: std::sync::mpsc::Sender<Weak<Inner>>,
+    pub unsynced: std::sync::mpsc::Sender<Unsynced>,
+    /// Bytes of blocks that wait for the next commit, all feeds together.
+    pub waiting: Arc<AtomicU64>,
+}
+
+/// What the thread hears that brings blocks to the disk.
+pub(crate) enum Unsynced {
+    /// A feed has blocks that are not on the disk yet.
+    Feed(Weak<Inner>),
+    /// They are too many to wait longer.
+    Full,
 }
 
 struct State {
@@ -177,7 +192,9 @@ impl Feed {
             following: Mutex::new((0, 0)),
             progress,
             shared,
+            syncing: Mutex::new(()),
             queued: AtomicBool::new(false),
+            unsynced: AtomicU64::new(0),
         })))
     }
 
@@ -347,6 +364,7 @@ impl Feed {
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
         let head = signed(fork, &roots, manifest, signature);
         let length = roots.length();
+        let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits beyond the old head count for nothing until the new one is there.
         let mut have = self.lock().have.clone();
         (start..length).for_each(|block| _ = have.insert(block));
@@ -420,11 +438,20 @@ impl Feed {
         self.0.sync().map_err(|source| self.io(source))
     }
 
-    fn queue_sync(&self) {
+    /// Has a change of the blocks that are here brought to the disk, soon or, if too much waits already, now.
+    fn queue_sync(&self, bytes: u64) -> Result<(), FeedError> {
+        let Shared { unsynced, waiting, .. } = &self.0.shared;
         if !self.0.queued.swap(true, Ordering::AcqRel) {
             // Without a store the last handle flushes.
-            _ = self.0.shared.unsynced.send(Arc::downgrade(&self.0));
+            _ = unsynced.send(Unsynced::Feed(Arc::downgrade(&self.0)));
         }
+        // In this order, so that a commit in between never takes more from the sum than there is.
+        let before = waiting.fetch_add(bytes, Ordering::AcqRel);
+        self.0.unsynced.fetch_add(bytes, Ordering::AcqRel);
+        if (before..before + bytes).contains(&COMMIT_BYTES) {
+            _ = unsynced.send(Unsynced::Full);
+        }
+        if before >= 2 * COMMIT_BYTES { self.sync() } else { Ok(()) }
     }
 
     /// Takes the key pair that writes the feed: from now on it can be appended to.
@@ -489,6 +516,9 @@ impl Inner {
 
     /// Data and nodes to the disk, then the bits that stand for them.
     fn sync(&self) -> io::Result<()> {
+        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.unsynced.swap(0, Ordering::AcqRel);
+        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
         let pages: Vec<_> = {
             let mut state = self.lock();
             if state.removed {

@@ -214,7 +214,11 @@ impl Peer {
         }
         if all {
             touched = self.channels.keys().copied().collect();
-            touched.iter().for_each(|id| self.tell(*id));
+            for &id in &touched {
+                self.tell(id);
+                let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
+                session.tell_all_again().into_iter().for_each(|message| self.say(id, &message));
+            }
         }
         touched.sort_unstable();
         touched.dedup();
@@ -255,6 +259,13 @@ impl Peer {
                 let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { continue };
                 if self.mux.output_len() >= limit {
                     return Ok(left || session.has_requests() || self.has_requests());
+                }
+                if let Some(wanted) = session.next_look() {
+                    left = true;
+                    if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
+                        self.say(id, &message);
+                    }
+                    continue;
                 }
                 let Some(request) = session.next_request() else { continue };
                 left = true;
@@ -332,11 +343,6 @@ impl Peer {
             None => {}
             Some(Action::Send(message)) => self.say(id, &message),
             Some(Action::Synced) => self.tell(id),
-            Some(Action::Look(wanted)) => {
-                if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
-                    self.say(id, &message);
-                }
-            }
             Some(Action::Check(data, asked)) => {
                 let feed = feed.clone();
                 self.check(id, &feed, &data, asked)?;

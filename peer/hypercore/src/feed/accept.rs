@@ -171,8 +171,8 @@ impl Feed {
                 new
             };
             if new {
-                self.queue_sync();
                 self.tell(Changed::Gained(block.index..block.index + 1));
+                self.queue_sync(block.value.len() as u64)?;
             }
         }
         Ok(())
