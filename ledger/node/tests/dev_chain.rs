@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Process, best, call, finalized, hash_at, wait_until};
 use datdot_node::{Chain, Error, Options};
 use serde_json::json;
-use sp_core::hashing::{blake2_256, twox_128};
+use sp_crypto_hashing::{blake2_256, twox_128};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
