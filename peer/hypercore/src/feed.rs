@@ -10,8 +10,8 @@ mod repair;
 pub use accept::Refused;
 pub use info::{Change, Changed, Info};
 
-use self::accept::signed;
 use crate::{
+    authors::{Authors, NotTheirs},
     blocks::{Blocks, PAGE},
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
@@ -21,7 +21,7 @@ use crate::{
 use bytes::Bytes;
 use datdot_proof::{
     flat,
-    head::{Head, HeadError, Manifest, SignedHead},
+    head::{Head, HeadError, Manifest, Root, SignedHead},
     tree::{Node, Roots},
 };
 use std::{
@@ -66,6 +66,14 @@ pub(crate) struct Inner {
     unsynced: AtomicU64,
 }
 
+/// What the authors of a feed signed, beside its roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub fork: u64,
+    /// As it stands in an upgrade; nothing where the prologue says enough.
+    pub signature: Bytes,
+}
+
 /// What the feeds of a store share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -84,8 +92,8 @@ pub(crate) enum Unsynced {
 }
 
 struct State {
-    manifest: Option<Manifest>,
-    head: Option<SignedHead>,
+    authors: Option<Arc<Authors>>,
+    head: Option<Signed>,
     roots: Roots,
     have: Blocks,
     have_bytes: u64,
@@ -140,6 +148,9 @@ pub enum FeedError {
     /// The head is not by the feed's author, or of a kind that is not understood.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The same, for a head of any form.
+    #[error(transparent)]
+    NotTheirs(#[from] NotTheirs),
     /// The head contradicts the one that we have; the author signed both.
     #[error("the head (fork {fork}, {length} blocks) is not one that the stored head grew from or can grow to")]
     Conflict {
@@ -162,17 +173,13 @@ pub enum FeedError {
 impl Feed {
     pub(crate) fn open(disk: Disk, record: Record, shared: Shared) -> io::Result<Feed> {
         let key = record.key();
-        let roots = match &record.head {
-            None => Roots::new(),
-            Some(head) => Roots::from_nodes(&head.nodes().collect::<Vec<_>>())
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-        };
+        let (roots, authors) = (record.roots()?, record.authors()?);
         let have = disk.read_have(roots.length())?;
-        let signer =
-            disk.read_secret()?.filter(|pair| record.manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
+        let manifest = authors.as_ref().and_then(Authors::to_single);
+        let signer = disk.read_secret()?.filter(|pair| manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
         let mut state = State {
-            manifest: record.manifest,
-            head: record.head,
+            authors: authors.map(Arc::new),
+            head: record.signed(),
             roots,
             have,
             have_bytes: 0,
@@ -218,14 +225,29 @@ impl Feed {
         self.0.progress.subscribe()
     }
 
-    /// The newest head with its author's signature, if one is known.
+    /// The newest head with its author's signature, if one is known. A feed with several signers has none of this form.
     pub fn signed_head(&self) -> Option<SignedHead> {
-        self.lock().head.clone()
+        let state = self.lock();
+        let (manifest, head) = (state.authors.as_ref()?.to_single()?, state.head.as_ref()?);
+        let signature = manifest.signature_from_wire(&head.signature).ok()?;
+        let roots = state.roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+        Some(SignedHead { fork: head.fork, length: state.roots.length(), roots, manifest, signature })
+    }
+
+    /// Who may write the feed, if that is known and one author: the first head tells.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.authors()?.to_single()
     }
 
     /// Who may write the feed, if that is known: the first head tells.
-    pub fn manifest(&self) -> Option<Manifest> {
-        self.lock().manifest
+    pub fn authors(&self) -> Option<Arc<Authors>> {
+        self.lock().authors.clone()
+    }
+
+    /// Fork, length and signature of the newest head as a peer wants it.
+    pub(crate) fn signed(&self) -> Option<(u64, u64, Bytes)> {
+        let state = self.lock();
+        state.head.as_ref().map(|head| (head.fork, state.roots.length(), head.signature.clone()))
     }
 
     /// Whether a block is here.
@@ -335,10 +357,10 @@ impl Feed {
             return Err(FeedError::TooLarge { bytes: large.len() });
         }
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut roots, fork, manifest) = {
+        let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
+        let (mut roots, fork) = {
             let state = self.lock();
-            let fork = state.head.as_ref().map_or(0, |head| head.fork);
-            (state.roots.clone(), fork, state.manifest.ok_or(FeedError::NotWritable)?)
+            (state.roots.clone(), state.head.as_ref().map_or(0, |head| head.fork))
         };
         let (start, mut offset) = (roots.length(), roots.bytes());
         if blocks.is_empty() {
@@ -362,7 +384,7 @@ impl Feed {
 
         let head = Head { fork, length: roots.length(), tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
-        let head = signed(fork, &roots, manifest, signature);
+        let head = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
         let length = roots.length();
         let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits beyond the old head count for nothing until the new one is there.
@@ -373,7 +395,7 @@ impl Feed {
             pages.clone().try_for_each(|page| self.0.disk.write_have(page, &have.page(page)))?;
             self.0.disk.sync()?;
             self.0.disk.sync_have()?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head: Some(head.clone()) })
+            self.0.disk.write_record(&Record::new(&self.0.key, self.authors().as_deref(), Some((&head, &roots))))
         })();
         written.map_err(|source| self.io(source))?;
 
@@ -458,10 +480,15 @@ impl Feed {
     pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> io::Result<()> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.signer.get().is_none() {
-            let head = self.signed_head();
+            let authors = Authors::single(&manifest, &self.0.key);
+            let (head, roots) = {
+                let state = self.lock();
+                (state.head.clone(), state.roots.clone())
+            };
             self.0.disk.write_secret(keypair)?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head })?;
-            self.lock().manifest = Some(manifest);
+            let head = head.as_ref().map(|head| (head, &roots));
+            self.0.disk.write_record(&Record::new(&self.0.key, Some(&authors), head))?;
+            self.lock().authors = Some(Arc::new(authors));
             _ = self.0.signer.set(keypair.clone());
         }
         Ok(())

@@ -5,7 +5,9 @@
 use crate::{
     feed::{Change, Changed, Feed, FeedError, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request},
+    messages::{
+        Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request, UpgradeRequest,
+    },
     plan::{PeerId, Plan, Want},
     prove::{ProveError, prove},
     session::{Action, Asked, Local, Misbehaviour, Session},
@@ -454,7 +456,7 @@ impl Peer {
             fork: info.fork,
             length: info.length,
             contiguous: info.contiguous,
-            has_manifest: feed.manifest().is_some_and(|manifest| manifest.to_wire().is_some()),
+            has_manifest: feed.authors().is_some_and(|authors| authors.to_wire().is_some()),
             downloading: self.setup.plans.is_wanted(&feed.key()),
             can_upgrade: feed.can_upgrade(remote_length),
         }
@@ -513,13 +515,13 @@ fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
 }
 
 fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
-    let head = feed.signed_head();
-    let (fork, length) = head.as_ref().map_or((0, 0), |head| (head.fork, head.length));
+    let (fork, length, signature) = feed.signed().unwrap_or_default();
     if request.fork != fork {
         return Err(ProveError::Read(FeedError::NoHead));
     }
-    let manifest = feed.manifest().and_then(|manifest| manifest.to_wire()).filter(|_| request.manifest);
-    let mut data = Data { id: request.id, fork, manifest: manifest.map(Bytes::from_owner), ..Data::default() };
+    let authors = feed.authors();
+    let manifest = authors.as_ref().and_then(|authors| authors.to_wire().cloned()).filter(|_| request.manifest);
+    let mut data = Data { id: request.id, fork, manifest, ..Data::default() };
     if request.block.is_none() && request.hash.is_none() && request.upgrade.is_none() {
         return Ok(data);
     }
@@ -529,7 +531,14 @@ fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
     {
         return Err(ProveError::Read(FeedError::NotHere { block: block.index }));
     }
-    let proof = prove(request, length, |index| feed.node(index))?;
+    let mut request = *request;
+    let prologue = authors.and_then(|authors| authors.prologue).map_or(0, |prologue| prologue.length);
+    // The prologue is proven as a whole or not at all.
+    request.upgrade = request.upgrade.map(|upgrade| match upgrade.start < prologue {
+        true => UpgradeRequest { start: 0, length: prologue },
+        false => upgrade,
+    });
+    let proof = prove(&request, length, |index| feed.node(index))?;
     let nodes = proof.node.unwrap_or_default();
     if let Some(block) = request.block {
         let value = Bytes::from(feed.read(block.index).map_err(ProveError::Read)?);
@@ -543,7 +552,7 @@ fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
         length: upgrade.length,
         nodes,
         additional,
-        signature: head.map(|head| head.signature_to_wire().into()).unwrap_or_default(),
+        signature,
     });
     Ok(data)
 }
