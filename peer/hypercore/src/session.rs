@@ -67,6 +67,10 @@ pub enum Asked {
     Block(u64),
     /// A newer head.
     Upgrade,
+    /// A head from its first block on, to compare it with ours.
+    Whole,
+    /// A node of another fork's tree, with its sibling.
+    Hash(u64),
     /// The nodes that lead to a byte.
     Seek {
         /// Offset in the feed.
@@ -333,6 +337,23 @@ impl Session {
         let id = self.remember(Asked::Upgrade);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
+    }
+
+    /// Asks for the remote's head from the first block on, its tree shown at no more than our length if it is of our fork.
+    pub fn ask_whole(&mut self) -> Option<Message> {
+        let remote = self.remote.filter(|sync| sync.length > 0)?;
+        let ours = if remote.fork == self.local.fork { self.local.length.max(1) } else { u64::MAX };
+        let upgrade = Some(UpgradeRequest { start: 0, length: remote.length.min(ours) });
+        let id = self.remember(Asked::Whole);
+        let manifest = !self.local.has_manifest && remote.has_manifest;
+        Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
+    }
+
+    /// Asks for a node of the tree of a fork, with its sibling.
+    pub fn ask_hash(&mut self, fork: u64, index: u64) -> Message {
+        let id = self.remember(Asked::Hash(index));
+        let hash = Some(NodeRequest { index, nodes: 1 });
+        Message::Request(Request { id, fork, hash, ..Request::default() })
     }
 
     /// Asks for the nodes that lead to a byte, and for the node `index` below the one that has the byte; `nodes` as in
