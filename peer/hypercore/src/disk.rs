@@ -6,31 +6,40 @@
 //! have     bit i % 8 of byte i / 8: block i was written and verified
 //! head     who may write, and the newest signed head; replaced as a whole
 //! secret   the author's seed, 32 bytes, only in the author's store and readable by its user alone
+//! conflict two heads that contradict each other, if such were found
 //! ```
 //!
 //! The files are sparse. A block's bit is written only after its bytes and nodes have reached the disk, a head only
 //! after everything it covers: a crash at any point loses the newest bits, and what they stood for is fetched again.
 
 use crate::{
+    authors::Authors,
     blocks::{Blocks, PAGE_BYTES},
+    feed::{Conflict, Signed},
     key::{FeedKey, Keypair},
 };
 use codec::{Decode, Encode};
 use datdot_proof::{
-    head::{Manifest, SignedHead},
-    tree::Node,
+    flat,
+    head::Root,
+    tree::{Node, Roots},
+};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
 };
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 const NODE_BYTES: usize = 40;
-const MAGIC: &[u8; 16] = b"datdot feed 1\n\0\0";
-/// More than the longest head takes.
-const MAX_RECORD: u64 = 8 << 10;
+const MAGIC: &[u8; 16] = b"datdot feed 2\n\0\0";
+/// More than the longest manifest and signature take together.
+const MAX_RECORD: u64 = 128 << 10;
 
 /// The open files of a feed.
 #[derive(Debug)]
@@ -45,8 +54,27 @@ pub(crate) struct Disk {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Record {
     pub key: [u8; 32],
-    pub manifest: Option<Manifest>,
-    pub head: Option<SignedHead>,
+    /// The manifest as peers send it, nothing for a compat feed.
+    pub authors: Option<Vec<u8>>,
+    pub head: Option<RecordedHead>,
+    /// The head is of another history than what else is here, which has to be cut first.
+    pub fresh: Option<Fresh>,
+}
+
+/// What stays when history is rewritten, and the nodes that lead from there to the new roots.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Fresh {
+    pub keep: u64,
+    pub nodes: Vec<(u64, u64, [u8; 32])>,
+}
+
+/// The newest signed head.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct RecordedHead {
+    pub fork: u64,
+    pub length: u64,
+    pub roots: Vec<Root>,
+    pub signature: Vec<u8>,
 }
 
 impl Disk {
@@ -107,6 +135,18 @@ impl Disk {
         self.data.write_all_at(bytes, at)
     }
 
+    /// Gives the room of bytes back. Where the file system can't do that, they stay.
+    pub fn give_back(&self, bytes: Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match bytes.end.saturating_sub(bytes.start) {
+            0 => Ok(()),
+            len => match fallocate(&self.data, flags, bytes.start, len) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                result => Ok(result?),
+            },
+        }
+    }
+
     /// Brings data and nodes to the disk.
     pub fn sync(&self) -> io::Result<()> {
         self.data.sync_data()?;
@@ -125,16 +165,7 @@ impl Disk {
     /// are removed, or a later head would find them set.
     pub fn read_have(&self, length: u64) -> io::Result<Blocks> {
         let mut blocks = Blocks::default();
-        let bytes = length.div_ceil(8);
-        if self.have.metadata()?.len() > bytes {
-            self.have.set_len(bytes)?;
-        }
-        if !length.is_multiple_of(8) {
-            let mut last = [0];
-            if self.have.read_at(&mut last, bytes - 1)? == 1 {
-                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
-            }
-        }
+        self.cut_have(length)?;
         let end = self.have.metadata()?.len();
         let mut buffer = vec![0; 1 << 20];
         let mut at = 0;
@@ -153,6 +184,65 @@ impl Disk {
             at += len as u64;
         }
         Ok(blocks)
+    }
+
+    /// Cuts what a rewritten history does not share with the old one. A crash in between finds the record as it is, and does it
+    /// again.
+    pub fn finish(&self, record: &mut Record) -> io::Result<()> {
+        let Some(fresh) = record.fresh.take() else { return Ok(()) };
+        self.cut_tree(fresh.keep)?;
+        let node = |(index, size, hash): (u64, u64, [u8; 32])| Node { index, size, hash };
+        self.write_nodes(&fresh.nodes.into_iter().map(node).collect::<Vec<_>>())?;
+        self.sync()?;
+        self.cut_have(fresh.keep)?;
+        self.sync_have()?;
+        self.write_record(record)
+    }
+
+    /// Forgets all nodes that are not within the first `length` blocks.
+    fn cut_tree(&self, length: u64) -> io::Result<()> {
+        let end = 2 * length * NODE_BYTES as u64;
+        if self.tree.metadata()?.len() > end {
+            self.tree.set_len(end)?;
+        }
+        // Of those that also stand for later blocks some have a lower number: above the last blocks.
+        let mut at = flat::leaf(length.saturating_sub(1));
+        while length > 0 && flat::blocks(at) <= length {
+            at = flat::parent(at);
+            if flat::end_block(at) > length && at < 2 * length {
+                self.forget_node(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all blocks from `length` on.
+    fn cut_have(&self, length: u64) -> io::Result<()> {
+        let bytes = length.div_ceil(8);
+        if self.have.metadata()?.len() > bytes {
+            self.have.set_len(bytes)?;
+        }
+        if !length.is_multiple_of(8) {
+            let mut last = [0];
+            if self.have.read_at(&mut last, bytes - 1)? == 1 {
+                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn write_conflict(&self, conflict: &Conflict) -> io::Result<()> {
+        let bytes = conflict.encode();
+        self.replace("conflict", &[&bytes[..], &checksum(&bytes)].concat())
+    }
+
+    pub fn read_conflict(&self) -> io::Result<Option<Conflict>> {
+        let bytes = match fs::read(self.dir.join("conflict")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let body = bytes.split_last_chunk::<32>().filter(|(body, hash)| **hash == checksum(body));
+        Ok(body.and_then(|(mut body, _)| Conflict::decode(&mut body).ok()))
     }
 
     pub fn read_record(&self) -> io::Result<Record> {
@@ -200,9 +290,43 @@ impl Disk {
 }
 
 impl Record {
+    pub fn new(key: &FeedKey, authors: Option<&Authors>, head: Option<(&Signed, &Roots)>) -> Record {
+        let authors = authors.map(|authors| authors.to_wire().map_or_else(Vec::new, |wire| wire.to_vec()));
+        let head = head.map(|(head, roots)| RecordedHead {
+            fork: head.fork,
+            length: roots.length(),
+            roots: roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect(),
+            signature: head.signature.to_vec(),
+        });
+        Record { key: key.0, authors, head, fresh: None }
+    }
+
     pub fn key(&self) -> FeedKey {
         FeedKey(self.key)
     }
+
+    pub fn authors(&self) -> io::Result<Option<Authors>> {
+        let read = |wire: &Vec<u8>| match wire.is_empty() {
+            true => Ok(Authors::compat(&self.key())),
+            false => Authors::from_wire(wire.clone().into()).map_err(invalid),
+        };
+        self.authors.as_ref().map(read).transpose()
+    }
+
+    pub fn roots(&self) -> io::Result<Roots> {
+        let Some(head) = &self.head else { return Ok(Roots::new()) };
+        let node = |(root, index): (&Root, u64)| Node { index, size: root.size, hash: root.hash };
+        let nodes: Vec<_> = head.roots.iter().zip(flat::full_roots(head.length)).map(node).collect();
+        Roots::from_nodes(&nodes).map_err(invalid)
+    }
+
+    pub fn signed(&self) -> Option<Signed> {
+        self.head.as_ref().map(|head| Signed { fork: head.fork, signature: head.signature.clone().into() })
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Makes renames within `dir` durable.

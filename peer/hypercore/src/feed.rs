@@ -4,14 +4,19 @@
 //! `async` methods; the session code, which is on such a thread already, uses the plain ones.
 
 mod accept;
+mod answer;
+mod clear;
+mod fork;
 mod info;
 mod repair;
 
 pub use accept::Refused;
+pub use fork::{Conflict, Evidence};
+pub(crate) use fork::{Fork, Judged};
 pub use info::{Change, Changed, Info};
 
-use self::accept::signed;
 use crate::{
+    authors::{Authors, NotTheirs},
     blocks::{Blocks, PAGE},
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
@@ -21,7 +26,7 @@ use crate::{
 use bytes::Bytes;
 use datdot_proof::{
     flat,
-    head::{Head, HeadError, Manifest, SignedHead},
+    head::{Head, HeadError, Manifest, Root, SignedHead},
     tree::{Node, Roots},
 };
 use std::{
@@ -30,7 +35,7 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -60,10 +65,31 @@ pub(crate) struct Inner {
     shared: Shared,
     /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
     syncing: Mutex<()>,
+    /// Whether forks are followed.
+    forks: AtomicBool,
+    /// Held for writing while the bytes of blocks are given back, for reading while blocks are stored.
+    clearing: RwLock<()>,
     /// Waits for the store's group commit.
     queued: AtomicBool,
     /// Bytes of blocks that came since the last commit.
     unsynced: AtomicU64,
+}
+
+/// How far down the tree the place of a byte is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// It is in a block, after so many bytes.
+    Block { index: u64, offset: u64 },
+    /// It is below a node whose children are not here.
+    Under(u64),
+}
+
+/// What the authors of a feed signed, beside its roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub fork: u64,
+    /// As it stands in an upgrade; nothing where the prologue says enough.
+    pub signature: Bytes,
 }
 
 /// What the feeds of a store share.
@@ -84,13 +110,14 @@ pub(crate) enum Unsynced {
 }
 
 struct State {
-    manifest: Option<Manifest>,
-    head: Option<SignedHead>,
+    authors: Option<Arc<Authors>>,
+    head: Option<Signed>,
     roots: Roots,
     have: Blocks,
     have_bytes: u64,
     /// Pages of `have` that differ from the disk.
     dirty: BTreeSet<u64>,
+    conflict: Option<Arc<Conflict>>,
     removed: bool,
 }
 
@@ -131,6 +158,20 @@ pub enum FeedError {
     /// The store does not hold the secret key.
     #[error("this store can't append to the feed: it has no secret key for it")]
     NotWritable,
+    /// The feed has fewer bytes.
+    #[error("byte {byte} is outside the feed, which has {bytes} bytes")]
+    NoSuchByte {
+        /// Offset in the feed.
+        byte: u64,
+        /// Bytes of the newest head.
+        bytes: u64,
+    },
+    /// The tree is not known well enough to say which block has the byte; a peer can tell.
+    #[error("which block has byte {byte} is not known yet")]
+    UnknownPlace {
+        /// Offset in the feed.
+        byte: u64,
+    },
     /// More than [`MAX_BLOCK`] bytes.
     #[error("a block of {bytes} bytes is larger than {MAX_BLOCK}")]
     TooLarge {
@@ -140,6 +181,9 @@ pub enum FeedError {
     /// The head is not by the feed's author, or of a kind that is not understood.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The same, for a head of any form.
+    #[error(transparent)]
+    NotTheirs(#[from] NotTheirs),
     /// The head contradicts the one that we have; the author signed both.
     #[error("the head (fork {fork}, {length} blocks) is not one that the stored head grew from or can grow to")]
     Conflict {
@@ -160,23 +204,21 @@ pub enum FeedError {
 }
 
 impl Feed {
-    pub(crate) fn open(disk: Disk, record: Record, shared: Shared) -> io::Result<Feed> {
+    pub(crate) fn open(disk: Disk, mut record: Record, shared: Shared) -> io::Result<Feed> {
+        disk.finish(&mut record)?;
         let key = record.key();
-        let roots = match &record.head {
-            None => Roots::new(),
-            Some(head) => Roots::from_nodes(&head.nodes().collect::<Vec<_>>())
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-        };
+        let (roots, authors) = (record.roots()?, record.authors()?);
         let have = disk.read_have(roots.length())?;
-        let signer =
-            disk.read_secret()?.filter(|pair| record.manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
+        let manifest = authors.as_ref().and_then(Authors::to_single);
+        let signer = disk.read_secret()?.filter(|pair| manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
         let mut state = State {
-            manifest: record.manifest,
-            head: record.head,
+            authors: authors.map(Arc::new),
+            head: record.signed(),
             roots,
             have,
             have_bytes: 0,
             dirty: BTreeSet::new(),
+            conflict: disk.read_conflict()?.map(Arc::new),
             removed: false,
         };
         state.have_bytes = state.count_bytes(&disk)?;
@@ -193,6 +235,8 @@ impl Feed {
             progress,
             shared,
             syncing: Mutex::new(()),
+            clearing: RwLock::new(()),
+            forks: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
         })))
@@ -218,14 +262,29 @@ impl Feed {
         self.0.progress.subscribe()
     }
 
-    /// The newest head with its author's signature, if one is known.
+    /// The newest head with its author's signature, if one is known. A feed with several signers has none of this form.
     pub fn signed_head(&self) -> Option<SignedHead> {
-        self.lock().head.clone()
+        let state = self.lock();
+        let (manifest, head) = (state.authors.as_ref()?.to_single()?, state.head.as_ref()?);
+        let signature = manifest.signature_from_wire(&head.signature).ok()?;
+        let roots = state.roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+        Some(SignedHead { fork: head.fork, length: state.roots.length(), roots, manifest, signature })
+    }
+
+    /// Who may write the feed, if that is known and one author: the first head tells.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.authors()?.to_single()
     }
 
     /// Who may write the feed, if that is known: the first head tells.
-    pub fn manifest(&self) -> Option<Manifest> {
-        self.lock().manifest
+    pub fn authors(&self) -> Option<Arc<Authors>> {
+        self.lock().authors.clone()
+    }
+
+    /// Fork, length and signature of the newest head as a peer wants it.
+    pub(crate) fn signed(&self) -> Option<(u64, u64, Bytes)> {
+        let state = self.lock();
+        state.head.as_ref().map(|head| (head.fork, state.roots.length(), head.signature.clone()))
     }
 
     /// Whether a block is here.
@@ -247,6 +306,39 @@ impl Feed {
             return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
         }
         Ok(self.offset(&roots, blocks.start)?..self.offset(&roots, blocks.end)?)
+    }
+
+    /// The block that has a byte of the feed, and how many bytes of the block come before it.
+    pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
+        match self.locate(byte)? {
+            Located::Block { index, offset } => Ok((index, offset)),
+            Located::Under(_) => Err(FeedError::UnknownPlace { byte }),
+        }
+    }
+
+    /// Goes down the tree to a byte as far as it is known.
+    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
+        let roots = self.lock().roots.clone();
+        let mut offset = byte;
+        let mut place = None;
+        for root in roots.nodes() {
+            match offset.checked_sub(root.size) {
+                None => {
+                    place = Some(root.index);
+                    break;
+                }
+                Some(rest) => offset = rest,
+            }
+        }
+        let mut at = place.ok_or(FeedError::NoSuchByte { byte, bytes: roots.bytes() })?;
+        while let Some((left, right)) = flat::children(at) {
+            match self.node_under(&roots, left)? {
+                None => return Ok(Located::Under(at)),
+                Some(node) if offset < node.size => at = left,
+                Some(node) => (at, offset) = (right, offset - node.size),
+            }
+        }
+        Ok(Located::Block { index: flat::first_block(at), offset })
     }
 
     /// The file with the blocks' bytes, each block at its offset. Where blocks are missing it has holes or ends.
@@ -335,10 +427,10 @@ impl Feed {
             return Err(FeedError::TooLarge { bytes: large.len() });
         }
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut roots, fork, manifest) = {
+        let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
+        let (mut roots, fork) = {
             let state = self.lock();
-            let fork = state.head.as_ref().map_or(0, |head| head.fork);
-            (state.roots.clone(), fork, state.manifest.ok_or(FeedError::NotWritable)?)
+            (state.roots.clone(), state.head.as_ref().map_or(0, |head| head.fork))
         };
         let (start, mut offset) = (roots.length(), roots.bytes());
         if blocks.is_empty() {
@@ -362,7 +454,7 @@ impl Feed {
 
         let head = Head { fork, length: roots.length(), tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
-        let head = signed(fork, &roots, manifest, signature);
+        let head = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
         let length = roots.length();
         let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits beyond the old head count for nothing until the new one is there.
@@ -373,7 +465,7 @@ impl Feed {
             pages.clone().try_for_each(|page| self.0.disk.write_have(page, &have.page(page)))?;
             self.0.disk.sync()?;
             self.0.disk.sync_have()?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head: Some(head.clone()) })
+            self.0.disk.write_record(&Record::new(&self.0.key, self.authors().as_deref(), Some((&head, &roots))))
         })();
         written.map_err(|source| self.io(source))?;
 
@@ -458,10 +550,15 @@ impl Feed {
     pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> io::Result<()> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.signer.get().is_none() {
-            let head = self.signed_head();
+            let authors = Authors::single(&manifest, &self.0.key);
+            let (head, roots) = {
+                let state = self.lock();
+                (state.head.clone(), state.roots.clone())
+            };
             self.0.disk.write_secret(keypair)?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head })?;
-            self.lock().manifest = Some(manifest);
+            let head = head.as_ref().map(|head| (head, &roots));
+            self.0.disk.write_record(&Record::new(&self.0.key, Some(&authors), head))?;
+            self.lock().authors = Some(Arc::new(authors));
             _ = self.0.signer.set(keypair.clone());
         }
         Ok(())

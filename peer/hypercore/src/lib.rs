@@ -15,6 +15,10 @@
 //! network.connect(address, None).await?;
 //! download.done().await?;
 //! println!("{} bytes, the first block is {:?}", feed.info().bytes, feed.get(0).await?);
+//! // Or only what is read: a block, bytes, what is written from now on.
+//! network.get(&feed, 7, std::time::Duration::from_secs(5)).await?;
+//! tokio::io::copy(&mut network.reader(&feed, 1_000_000..2_000_000), &mut tokio::io::sink()).await?;
+//! println!("block {:?}", network.tail(&feed, feed.info().length).next().await?);
 //! # Ok(())
 //! # }
 //! ```
@@ -23,9 +27,11 @@
 //! does with it and [`plan`] what is asked of whom, all without I/O; `peer` joins them to feeds on disk, and
 //! [`network`] drives it with tokio. Nothing here knows of the ledger.
 //!
-//! Limits of this version: feeds with one signer, v1 in the default form or compat; no rewriting of history (a fork other
-//! than the stored one is not followed); no encryption of blocks.
+//! Feeds of any author are verified and served: compat, v0 to v3, several signers, a prologue. Made are v1 and compat
+//! feeds of one author. History that its author rewrites is followed only where [`Feed::follow_forks`] says so, and authors who
+//! sign two histories at once leave evidence, [`Feed::conflict`].
 
+pub mod authors;
 pub mod blocks;
 mod disk;
 pub mod feed;
@@ -35,12 +41,15 @@ pub mod network;
 mod peer;
 pub mod plan;
 pub mod prove;
+pub mod read;
 pub mod session;
 pub mod store;
 
-pub use feed::{Change, Changed, Feed, FeedError, Info, Refused};
-pub use key::{DiscoveryKey, FeedKey, Keypair};
+pub use authors::Authors;
+pub use feed::{Change, Changed, Conflict, Evidence, Feed, FeedError, Info, Refused};
+pub use key::{DiscoveryKey, FeedKey, Keypair, Namespace, PrimaryKey};
 pub use network::{Config, ConnectError, Download, Ended, Network, PeerEvent, PeerInfo};
 pub use peer::{Fault, Stopped};
 pub use plan::{PeerId, Want};
+pub use read::{ReadError, Reader, Tail};
 pub use store::{Store, StoreError};

@@ -3,15 +3,16 @@
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Refused},
+    feed::{Change, Changed, Feed, FeedError, Fork, Judged, Located, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request},
+    messages::{Data, Handshake, Message, Refusal, Request},
     plan::{PeerId, Plan, Want},
-    prove::{ProveError, prove},
+    prove::ProveError,
     session::{Action, Asked, Local, Misbehaviour, Session},
     store::Store,
 };
 use bytes::Bytes;
+use datdot_proof::flat;
 use datdot_wire::{
     encoding::DecodeError,
     mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
@@ -59,12 +60,15 @@ pub enum Fault {
 
 /// What is wanted of which feed, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Plans(Mutex<BTreeMap<FeedKey, Entry>>);
+pub(crate) struct Plans {
+    entries: Mutex<BTreeMap<FeedKey, Entry>>,
+    /// Counts up when the question for a byte is settled.
+    seeks: watch::Sender<u64>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     plan: Plan,
-    serial: u64,
     /// Why nothing more is asked.
     stopped: watch::Sender<Option<Stopped>>,
 }
@@ -78,28 +82,41 @@ pub enum Stopped {
     /// The feed is of a kind that is not understood.
     #[error("{0}")]
     Unsupported(String),
-    /// The feed was removed, or something else is wanted of it now.
-    #[error("the download was replaced or its feed removed")]
+    /// The feed was removed; another one may have its key now.
+    #[error("the feed was removed")]
     Replaced,
 }
 
 impl Plans {
-    /// Wants a feed; what was wanted of it before is forgotten.
-    pub fn want(&self, feed: FeedKey, want: Want, serial: u64) -> watch::Receiver<Option<Stopped>> {
-        let (stopped, told) = watch::channel(None);
-        let entry = Entry { plan: Plan::new(want), serial, stopped };
-        if let Some(old) = self.lock().insert(feed, entry) {
-            old.stopped.send_replace(Some(Stopped::Replaced));
+    /// Wants more of a feed, until [`Plans::unwant`].
+    pub fn want(&self, feed: FeedKey, want: Want, who: u64, urgent: bool) -> watch::Receiver<Option<Stopped>> {
+        let mut plans = self.lock();
+        let entry = plans.entry(feed).or_default();
+        if entry.stopped.borrow().is_some() {
+            // What stopped it may be over.
+            *entry = Entry::default();
         }
-        told
+        entry.plan.want(who, want, urgent);
+        entry.stopped.subscribe()
     }
 
-    /// Wants nothing any more, unless it was wanted again since.
-    pub fn unwant(&self, feed: &FeedKey, serial: u64) {
+    /// Wants it no longer.
+    pub fn unwant(&self, feed: &FeedKey, who: u64) {
         let mut plans = self.lock();
-        if plans.get(feed).is_some_and(|entry| entry.serial == serial) {
-            plans.remove(feed);
+        if let Some(entry) = plans.get_mut(feed) {
+            entry.plan.unwant(who);
+            if entry.plan.is_idle() {
+                plans.remove(feed);
+            }
         }
+    }
+
+    /// Looks for the block of a byte of a feed that is wanted. The receiver changes when a question of this kind is settled.
+    /// Whether it is a new one.
+    pub fn seek(&self, feed: &FeedKey, byte: u64) -> (watch::Receiver<u64>, bool) {
+        let settled = self.seeks.subscribe();
+        let new = self.with(feed, |plan| plan.seek(byte));
+        (settled, new.unwrap_or(false))
     }
 
     fn wanted(&self) -> Vec<FeedKey> {
@@ -122,7 +139,7 @@ impl Plans {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,6 +167,21 @@ struct Channel {
     feed: Feed,
     /// None until the remote has opened it as well.
     session: Option<Session>,
+    history: History,
+}
+
+/// What becomes of the remote's history, where it is not simply ours.
+#[derive(Default)]
+enum History {
+    /// Nothing is in doubt.
+    #[default]
+    Ours,
+    /// Its head was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the remote lied.
+    Asked(Option<Refused>),
+    /// It is a later fork, and what it shares with us is looked for.
+    Fork(Box<Fork>),
+    /// It could not be shown, for this fork and length.
+    GivenUp(u64, u64),
 }
 
 impl Peer {
@@ -256,7 +288,7 @@ impl Peer {
             let channels: Vec<_> = self.channels.keys().copied().collect();
             // One request of each feed in turn.
             for id in channels {
-                let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { continue };
+                let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
                 if self.mux.output_len() >= limit {
                     return Ok(left || session.has_requests() || self.has_requests());
                 }
@@ -299,7 +331,7 @@ impl Peer {
         let handshake = self.handshake(&feed, self.setup.initiator);
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
-        self.channels.insert(id, Channel { feed, session: None });
+        self.channels.insert(id, Channel { feed, session: None, history: History::Ours });
         Ok(())
     }
 
@@ -338,7 +370,7 @@ impl Peer {
     }
 
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
             Some(Action::Send(message)) => self.say(id, &message),
@@ -349,6 +381,12 @@ impl Peer {
             }
             Some(Action::Refused(asked)) => {
                 let key = feed.key();
+                if matches!(asked, Asked::Whole | Asked::Hash(_))
+                    && let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id)
+                {
+                    let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+                    *history = History::GivenUp(remote.0, remote.1);
+                }
                 self.settle(&key, asked, false);
             }
             Some(Action::Close) => {
@@ -361,15 +399,30 @@ impl Peer {
 
     fn check(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
         let key = feed.key();
+        if matches!(asked, Asked::Whole | Asked::Hash(_)) {
+            return self.look_into(id, feed, data, asked);
+        }
         let fits = match asked {
             Asked::Block(index) => {
                 data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
             }
             Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
+            Asked::Whole | Asked::Hash(_) => false,
+            Asked::Seek { index, .. } => {
+                let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
+                hash && data.upgrade.is_none() && data.block.is_none()
+            }
         };
         let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
         match result {
             Ok(()) => self.settle(&key, asked, true),
+            Err(refused)
+                if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
+            {
+                // Either the remote lies, or the author told it another history.
+                self.settle(&key, asked, false);
+                self.doubt(id, refused)?;
+            }
             Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
@@ -388,26 +441,127 @@ impl Peer {
         Ok(())
     }
 
+    fn doubt(&mut self, id: ChannelId, refused: Refused) -> Result<(), Fault> {
+        let Some(Channel { session: Some(session), history, feed }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match history {
+            History::Ours => {
+                let question = session.ask_whole();
+                *history = History::Asked(Some(refused));
+                question.into_iter().for_each(|question| self.say(id, &question));
+                Ok(())
+            }
+            // It is being looked into.
+            History::Asked(_) | History::Fork(_) => Ok(()),
+            History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
+        }
+    }
+
+    /// Takes an answer about the remote's history.
+    fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
+        let key = feed.key();
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+        let result = match (asked, std::mem::replace(history, History::GivenUp(remote.0, remote.1))) {
+            (Asked::Whole, History::Asked(why)) => match (feed.judge(data), why) {
+                (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
+                (Ok(Judged::Conflict), _) => {
+                    tracing::error!(target: "hypercore", feed = %key, "the authors signed two histories");
+                    Ok(None)
+                }
+                (Ok(Judged::Same), None) => Ok(None),
+                (Ok(Judged::Same), Some(refused)) | (Err(refused), _) => Err(refused),
+            },
+            (Asked::Hash(index), History::Fork(mut fork))
+                if data.hash.as_ref().is_some_and(|hash| hash.index == index) =>
+            {
+                fork.learn(data).map(|()| Some(fork))
+            }
+            _ => Err(Refused::TooShort),
+        };
+        let fork = match result {
+            Ok(Some(fork)) if feed.follows_forks() => fork,
+            Ok(_) => return Ok(()),
+            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) => {
+                tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.follow(id, feed, fork) {
+            tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
+            self.setup.plans.stop(&key, Stopped::Disk(error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Asks for more of a fork, or takes it over.
+    fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
+        let question = feed.next_question(&mut fork)?;
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match question {
+            Some(index) => {
+                let message = session.ask_hash(fork.number(), index);
+                *history = History::Fork(fork);
+                self.say(id, &message);
+            }
+            None => {
+                *history = History::Ours;
+                feed.adopt_fork(*fork)?;
+                self.tell(id);
+            }
+        }
+        Ok(())
+    }
+
     fn settle(&self, feed: &FeedKey, asked: Asked, well: bool) {
         let peer = self.setup.id;
         self.setup.plans.with(feed, |plan| match (asked, well) {
             (Asked::Block(block), true) => _ = plan.arrived(peer, block),
             (Asked::Block(block), false) => plan.failed(peer, block),
             (Asked::Upgrade, _) => plan.head_settled(peer),
+            (Asked::Whole | Asked::Hash(_), _) => {}
+            (Asked::Seek { byte, .. }, _) => {
+                plan.seek_settled(byte);
+                self.setup.plans.seeks.send_modify(|count| *count += 1);
+            }
         });
     }
 
     /// Asks the remote for what is wanted and it has, up to the window.
     fn ask(&mut self, now: Instant, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return };
+        let Some(Channel { feed, session: Some(session), history }) = self.channels.get_mut(&id) else { return };
         let (peer, window, length) = (self.setup.id, self.setup.window, feed.info().length);
         let mut messages = Vec::new();
+        if let Some(remote) = session.remote().filter(|sync| sync.uploading && sync.fork > feed.info().fork)
+            && length > 0
+            && feed.follows_forks()
+        {
+            let again = match history {
+                History::Ours => true,
+                History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
+                History::Asked(_) | History::Fork(_) => false,
+            };
+            if let Some(question) = Some(()).filter(|()| again).and_then(|()| session.ask_whole()) {
+                *history = History::Asked(None);
+                messages.push(question);
+            }
+        }
         self.setup.plans.with(&feed.key(), |plan| {
             if !session.serves() {
                 return;
             }
-            if session.remote().is_some_and(|remote| remote.length > length) && plan.ask_head(now, peer, length) {
+            let longer = session.remote().is_some_and(|remote| remote.length > length);
+            if longer && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
+            }
+            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
+                Ok(Located::Under(node)) => {
+                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
+                    Some((flat::leaf(block), u64::from(flat::depth(node))))
+                }
+                _ => None,
+            }) {
+                messages.push(session.ask_seek(byte, index, nodes));
             }
             let mut blocks = Vec::new();
             feed.with_blocks(|have| {
@@ -416,11 +570,12 @@ impl Peer {
                     let Some(block) = plan.ask_block(now, peer, length, have, offer) else { break };
                     blocks.push(block);
                 }
-                let missing = plan.first_missing(length, have).filter(|block| !session.offers(*block));
-                if blocks.is_empty()
-                    && let Some(block) = missing
-                {
-                    messages.extend(session.want_around(block));
+                if blocks.is_empty() {
+                    for block in plan.first_missing(length, have) {
+                        if !session.offers(block) {
+                            messages.extend(session.want_around(block));
+                        }
+                    }
                 }
             });
             for block in blocks {
@@ -439,7 +594,7 @@ impl Peer {
 
     /// Tells the remote our side if it is news.
     fn tell(&mut self, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get(&id) else { return };
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
         let (feed, remote) = (feed.clone(), session.remote().map_or(0, |sync| sync.length));
         let local = self.local(&feed, remote);
         let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return };
@@ -454,7 +609,7 @@ impl Peer {
             fork: info.fork,
             length: info.length,
             contiguous: info.contiguous,
-            has_manifest: feed.manifest().is_some_and(|manifest| manifest.to_wire().is_some()),
+            has_manifest: feed.authors().is_some_and(|authors| authors.to_wire().is_some()),
             downloading: self.setup.plans.is_wanted(&feed.key()),
             can_upgrade: feed.can_upgrade(remote_length),
         }
@@ -497,7 +652,7 @@ fn merged(changes: &[Change]) -> Vec<Change> {
 /// The answer to a request, and whether the request made sense.
 fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
     let refuse = |reason| Message::NoData { id: request.id, reason: Some(reason) };
-    match data(feed, request) {
+    match feed.answer(request) {
         Ok(data) => (vec![Message::Data(Box::new(data))], true),
         Err(ProveError::Invalid { .. }) => (vec![refuse(Refusal::Invalid)], false),
         Err(error) => {
@@ -510,40 +665,4 @@ fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
             (messages, true)
         }
     }
-}
-
-fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
-    let head = feed.signed_head();
-    let (fork, length) = head.as_ref().map_or((0, 0), |head| (head.fork, head.length));
-    if request.fork != fork {
-        return Err(ProveError::Read(FeedError::NoHead));
-    }
-    let manifest = feed.manifest().and_then(|manifest| manifest.to_wire()).filter(|_| request.manifest);
-    let mut data = Data { id: request.id, fork, manifest: manifest.map(Bytes::from_owner), ..Data::default() };
-    if request.block.is_none() && request.hash.is_none() && request.upgrade.is_none() {
-        return Ok(data);
-    }
-    if let Some(block) = request.block
-        && block.index < length
-        && !feed.has(block.index)
-    {
-        return Err(ProveError::Read(FeedError::NotHere { block: block.index }));
-    }
-    let proof = prove(request, length, |index| feed.node(index))?;
-    let nodes = proof.node.unwrap_or_default();
-    if let Some(block) = request.block {
-        let value = Bytes::from(feed.read(block.index).map_err(ProveError::Read)?);
-        data.block = Some(DataBlock { index: block.index, value, nodes });
-    } else if let Some(hash) = request.hash {
-        data.hash = Some(DataHash { index: hash.index, nodes });
-    }
-    data.seek = request.seek.zip(proof.seek).map(|(seek, nodes)| DataSeek { bytes: seek.bytes, nodes });
-    data.upgrade = request.upgrade.zip(proof.upgrade).map(|(upgrade, (nodes, additional))| DataUpgrade {
-        start: upgrade.start,
-        length: upgrade.length,
-        nodes,
-        additional,
-        signature: head.map(|head| head.signature_to_wire().into()).unwrap_or_default(),
-    });
-    Ok(data)
 }

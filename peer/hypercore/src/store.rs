@@ -183,7 +183,7 @@ impl Store {
             }
             let fresh = if path.exists() { path.clone() } else { path.with_extension("new") };
             fs::create_dir_all(&fresh)?;
-            let record = Record { key: key.0, manifest: None, head: None };
+            let record = Record::new(&key, None, None);
             Disk::open(&fresh)?.write_record(&record)?;
             if fresh != path {
                 fs::rename(&fresh, &path)?;
