@@ -305,6 +305,11 @@ impl Peer {
                 if !valid {
                     session.invalid_request()?;
                 }
+                // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
+                // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`).
+                if feed.info().length > session.told_length() {
+                    self.tell(id);
+                }
                 messages.iter().for_each(|message| self.say(id, message));
             }
             if !left {

@@ -150,6 +150,11 @@ impl Session {
         self.remote.as_ref()
     }
 
+    /// The length that the remote knows us to have.
+    pub fn told_length(&self) -> u64 {
+        self.told.length
+    }
+
     /// Requests of ours that are under way.
     pub fn in_flight(&self) -> usize {
         self.asked.len()
