@@ -16,15 +16,16 @@ use datdot_api::{
 use datdot_hypercore::{FeedKey, Store};
 use datdot_ledger::{AccountId, AccountView};
 use datdot_market::{
-    Block, ContractId, clock,
+    Balance, Block, ContractId, clock,
     contract::{Reason, State},
     hoster,
+    params::Dat,
     terms::Source,
     view::{ContractView, RequestView, Work},
 };
 use datdot_proof::segment::Segment;
 use datdot_roles::{
-    Errand, Hoster, Note, Sponsor,
+    Errand, Failure, Hoster, Note, Sponsor,
     hoster::{Data, Wanted},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -149,7 +150,7 @@ impl Shown {
             addresses: ctx.addresses.iter().map(ToString::to_string).collect(),
             dir: ctx.dir.display().to_string(),
             ledger: self.ledger(ctx, view),
-            money: view.map(money).unwrap_or_default(),
+            money: view.map(money),
             offer: view.and_then(|view| offer(view, hoster)).or_else(|| posting(hoster, journal)),
             requests: self.requests(view, sponsor, journal),
             contracts: view.map(|view| self.contracts(view, hoster)).unwrap_or_default(),
@@ -163,7 +164,7 @@ impl Shown {
 
     fn ledger(&self, ctx: &Context, view: Option<&AccountView>) -> LedgerStatus {
         let params = ctx.ledger.params();
-        let away = || format!("the ledger at {} does not answer; trying again", ctx.ledger.url());
+        let away = || format!("{}; trying again", ctx.ledger_is_away());
         LedgerStatus {
             url: ctx.ledger.url().into(),
             rpc: ctx.rpc.clone(),
@@ -188,7 +189,7 @@ impl Shown {
             let (held, _) = self.progress.get(&work.id).copied().unwrap_or_default();
             let failure = hoster.failure(Errand::Contract(work.id));
             let mut words = data_in_words(data, (held, contract.bytes));
-            if let Some((why, next)) = failure {
+            if let Some(Failure { why, next, .. }) = failure {
                 words = format!("{words}; the last call failed: {why}; tried again in block {next}");
             }
             ContractStatus {
@@ -212,7 +213,7 @@ impl Shown {
 
     fn requests(&self, view: Option<&AccountView>, sponsor: &Sponsor, journal: &Journal) -> Vec<RequestStatus> {
         let file = |keys: &[Key]| {
-            keys.iter().find_map(|key| journal.published().get(key)).map(|file| file.path.display().to_string())
+            keys.iter().find_map(|key| journal.published().get(key)).map(|found| found.file.path.display().to_string())
         };
         let open = view.iter().flat_map(|view| &view.requests).map(|request| {
             let keys: Vec<_> = request.keys.iter().map(|key| Key(*key)).collect();
@@ -228,14 +229,14 @@ impl Shown {
                 bytes: intent.feeds.iter().filter_map(|feed| feed.head.bytes().ok()).sum(),
                 state: RequestState::Opening,
                 why: Some(match failure {
-                    Some((why, _)) => why.to_owned(),
+                    Some(failure) => failure.why.clone(),
                     None if intent.until.is_some() => {
                         "it may have been sent before the daemon was stopped; it is sent again when that one is too old"
                             .into()
                     }
                     None => "its transaction is on its way into a block".into(),
                 }),
-                next: failure.map(|(_, next)| next).or(intent.until),
+                next: failure.map(|failure| failure.next).or(intent.until),
                 replicas: intent.terms.replicas,
                 hosted: 0,
                 coming: 0,
@@ -334,12 +335,12 @@ pub(crate) fn offer(view: &AccountView, role: &Hoster<AccountId>) -> Option<Offe
         region: hoster.offer.region.and_then(|region| String::from_utf8(region.to_vec()).ok()),
         missed: closed.map_or(0, |number| hoster.missed(&hosting.holdings, number)),
         next_challenge: Some(clock::block_of(hoster.phase, number, params)),
-        why: role.failure(Errand::Offer).map(|(why, next)| format!("{why}; tried again in block {next}")),
+        why: why_not(role),
     })
 }
 
 /// An offer that is ordered and not on the ledger.
-fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
+pub(crate) fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
     let (Ordered::Offer(order), Wanted::Offer(offer)) = (journal.offer(), role.wanted()) else { return None };
     Some(OfferStatus {
         standing: Standing::Posting,
@@ -350,11 +351,25 @@ fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
         region: order.region.clone(),
         missed: 0,
         next_challenge: None,
-        why: Some(match role.failure(Errand::Offer) {
-            Some((why, next)) => format!("{why}; tried again in block {next}"),
-            None => "its transaction is on its way into a block".into(),
-        }),
+        why: why_not(role).or_else(|| Some("its transaction is on its way into a block".into())),
     })
+}
+
+/// What stands in the way of the offer that is wanted.
+fn why_not(role: &Hoster<AccountId>) -> Option<String> {
+    if let Some((bond, free)) = role.unaffordable() {
+        return Some(no_bond(bond, free));
+    }
+    let Failure { why, next, refused } = role.failure(Errand::Offer)?;
+    Some(match refused {
+        true => format!("{why}; tried again when there is more money, or by `datdot host`"),
+        false => format!("{why}; tried again in block {next}"),
+    })
+}
+
+/// Why no offer is posted: what is missing of its bond is more than what is free.
+pub(crate) fn no_bond(missing: Balance, free: Balance) -> String {
+    format!("the account has {} free, but {} are to be locked as bond: fund it", Dat(free), Dat(missing))
 }
 
 fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<FeedStatus> {

@@ -123,7 +123,7 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     fs::write(&file, bytes(1 << 20, 7)).unwrap();
     let file = file.to_str().unwrap();
     let peer = network.peer("alice");
-    let before = peer.status().money;
+    let before = peer.status().money.expect("the ledger is there");
 
     // A GiB for a day at a million coins is more than anybody has.
     let output = peer.run(["publish", file, "--replicas", "16", "--for", "520w", "--max-price", "1000000"]);
@@ -136,7 +136,7 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     let to = "5DAAnrj7VHTznn2AWBemMuyBwZWs6FNFjdyVXUeYum3PTXFy";
     assert_says(said(peer.run(["wallet", "send", to, "99999999"])), 1, &["DAT"]);
 
-    let after = peer.status().money;
+    let after = peer.status().money.expect("the ledger is there");
     assert_eq!(after.budgets.0, 0, "nothing stays locked");
     assert!(before.free.0 - after.free.0 < datdot_coin(), "at most fees were paid: {before:?} {after:?}");
     // Someone else's daemon in the same folder would ruin it.
