@@ -155,7 +155,12 @@ async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
         return Err(format!("{}: nothing was sent", work.ctx.ledger_is_away()).into());
     }
     let included = work.ctx.submitter.submit(call).await.map_err(|error| error.to_string())?;
-    Ok(Json(Accepted { block: included.block.number }))
+    let block = included.block.number;
+    // What is ordered next is to see it.
+    let mut view = work.ctx.view.subscribe();
+    let seen = view.wait_for(|view| view.as_ref().is_some_and(|view| view.at >= block));
+    _ = timeout(SILENCE, seen).await;
+    Ok(Json(Accepted { block }))
 }
 
 async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
