@@ -550,6 +550,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_thousand_wants_are_as_few_answers_as_are_kept() {
+        let (mut session, _) = Session::new(full(9));
+        let want = |start, length| Message::Want(Wanted { start, length, any: false });
+        for at in 0..100_000 {
+            assert_eq!(session.receive(want(0, MAX_WANT)), Ok(None), "no answer before there is room for it");
+            assert_eq!(session.receive(want(at * 32, MAX_WANT)), Ok(None));
+        }
+        assert_eq!(session.receive(want(7, MAX_WANT + 1)), Ok(None), "too much at a time");
+        let answers = std::iter::from_fn(|| session.next_look()).count();
+        assert_eq!(answers, MAX_WANTS, "an equal one that waits is one");
+    }
+
+    #[test]
     fn wants_are_answered_with_what_is_there() {
         let local = Local { length: 100, ..Local::default() };
         let (session, _) = Session::new(local);
