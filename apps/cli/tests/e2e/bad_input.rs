@@ -175,7 +175,7 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     assert_says(said(peer.run(["wallet", "send", to, "99999999"])), 1, &["99999999 DAT and the fee"]);
     assert_says(said(peer.run(["host", "--stop"])), 1, &["no offer"]);
     assert_says(said(peer.run(["get", KEY, "/nowhere/copy"])), 1, &["/nowhere is no folder"]);
-    assert!(peer.status().feeds.iter().all(|feed| feed.held == 0), "nothing was read before it was refused");
+    assert!(peer.status().feeds.iter().all(|feed| feed.bytes == 0), "nothing was read before it was refused");
 
     let after = peer.status().money.expect("the ledger is there");
     assert_eq!(after.budgets.0, 0, "nothing stays locked");

@@ -6,6 +6,7 @@
 mod bad_input;
 #[cfg(feature = "node")]
 mod dev;
+mod interrupted;
 mod life;
 mod network;
 mod process;

@@ -100,7 +100,7 @@ async fn daemons_that_are_restarted_go_on() {
     let world = World::new();
     let mut hosters = world.hosters(["Bob", "Charlie"]).await;
     let user = world.peer("Alice").await;
-    let path = world.file(60 * MIB);
+    let path = world.file(24 * MIB);
     let order = PublishOrder {
         path: path.clone(),
         wanted: Some(Wanted { replicas: 2, term: 200, max_price: Some(Amount(DAT)) }),
