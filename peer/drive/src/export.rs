@@ -11,6 +11,7 @@ use crate::{
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
 };
+use datdot_hypercore::FeedError;
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FlockOperation, Mode, OFlags},
@@ -167,9 +168,10 @@ impl Plan {
 /// A content that can't be right is left out; one that can't be read now is an error.
 fn skip_or_fail(path: &DrivePath, error: DriveError) -> Result<Skipped, ExportError> {
     match error {
-        DriveError::Content { why: why @ (BlobError::Place | BlobError::Size | BlobError::Map(_)), .. } => {
-            Ok(Skipped { name: path.to_string(), why: Why::Entry(why.to_string()) })
+        DriveError::Content { why: BlobError::Feed(error), .. } if !matches!(error, FeedError::OutOfRange { .. }) => {
+            Err(DriveError::Blobs(error).into())
         }
+        DriveError::Content { why, .. } => Ok(Skipped { name: path.to_string(), why: Why::Entry(why.to_string()) }),
         error => Err(error.into()),
     }
 }

@@ -7,7 +7,8 @@ use crate::{
     path::DrivePath,
 };
 use datdot_hypercore::{FeedError, Network, Stopped, Want};
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
+use tokio::time::timeout;
 
 /// Why a drive is not here.
 #[derive(Debug, thiserror::Error)]
@@ -25,34 +26,59 @@ pub enum FetchError {
     },
 }
 
-/// Fetches the metadata of the first head that a peer shows, or what is missing of the known one, and the contents of the
-/// files in `folder`, or of all. Waits as long as no peer has them: the caller says how long that may be.
+/// A peer tells of its newest head as soon as it is asked: after so long none will come.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The contents follow the metadata that names them. A place beyond the newest head after so long is nobody's.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Fetches the newest metadata that peers have, and the contents of the files in `folder`, or of all. Waits as long as no peer has
+/// them: the caller says how long that may be.
 pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<(), FetchError> {
     fetch_metadata(network, drive).await?;
-    let maps = wanted(drive, folder, Round::Maps)?;
-    fetch_blobs(network, drive, maps).await?;
-    fetch_blobs(network, drive, wanted(drive, folder, Round::Contents)?).await
+    // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
+    fetch_blobs(network, drive, &wanted(drive, folder, Round::Maps)?).await?;
+    fetch_blobs(network, drive, &wanted(drive, folder, Round::Contents)?).await
 }
 
-/// Fetches the metadata of the first head that a peer shows, or what is missing of the known one.
+/// Fetches the newest metadata that peers have.
 pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), FetchError> {
-    download(network, drive, Part::Metadata, 0..u64::MAX).await
-}
-
-/// Fetches runs of blocks of the contents.
-pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: Vec<Range<u64>>) -> Result<(), FetchError> {
-    for run in runs {
-        download(network, drive, Part::Blobs, run).await?;
+    let feed = drive.metadata();
+    let fresh = feed.info().length == 0;
+    let failed = |why| FetchError::Stopped { part: Part::Metadata, why };
+    let mut download = network.download(feed, Want::all());
+    download.done().await.map_err(failed)?;
+    if !fresh {
+        let length = feed.info().length;
+        let mut watch = feed.watch();
+        if timeout(SETTLED, watch.wait_for(|info| info.length > length)).await.is_ok() {
+            download.done().await.map_err(failed)?;
+        }
     }
     Ok(())
 }
 
-async fn download(network: &Network, drive: &Drive, part: Part, blocks: Range<u64>) -> Result<(), FetchError> {
-    let feed = match part {
-        Part::Metadata => drive.metadata(),
-        Part::Blobs => drive.blobs()?,
-    };
-    network.download(feed, Want::blocks(blocks)).done().await.map_err(|why| FetchError::Stopped { part, why })
+/// Fetches runs of blocks of the contents, in ascending order. What no head reaches, soon, is left out.
+pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: &[Range<u64>]) -> Result<(), FetchError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let feed = drive.blobs()?;
+    for run in runs {
+        let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
+        let mut download = network.download(feed, Want { blocks: run.clone(), follow: true });
+        // The first head can take as long as the first peer.
+        download.done().await.map_err(failed)?;
+        let mut watch = feed.watch();
+        if feed.info().length < run.end {
+            _ = timeout(LATE, watch.wait_for(|info| info.length >= run.end)).await;
+            download.done().await.map_err(failed)?;
+        }
+        if feed.info().length < run.end {
+            // What follows lies even further away.
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// What [`wanted`] looks for.
