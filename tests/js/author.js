@@ -1,6 +1,6 @@
 // An author who knows nothing of DatDot: makes a feed of a file and serves it over TCP and secret stream.
 //
-//   node author.js FILE FOLDER [compat]    prints {"event":"listening","key":…,"port":…}
+//   node author.js FILE FOLDER [compat | slow]    prints {"event":"listening","key":…,"port":…}
 const fs = require('fs')
 const net = require('net')
 const Corestore = require('corestore')
@@ -8,6 +8,8 @@ const Hypercore = require('hypercore')
 const SecretStream = require('@hyperswarm/secret-stream')
 
 const BLOCK = 65536
+// Bytes a second of an author with a slow line.
+const SLOW = 12 << 20
 const [file, folder, kind] = process.argv.slice(2)
 
 async function main() {
@@ -25,10 +27,30 @@ async function main() {
     if (store) store.replicate(stream)
     else core.replicate(stream)
   })
+  const listening = (port) => console.log(JSON.stringify({ event: 'listening', key: core.key.toString('hex'), port }))
   server.listen(0, '127.0.0.1', () => {
     const { port } = server.address()
-    console.log(JSON.stringify({ event: 'listening', key: core.key.toString('hex'), port }))
+    if (kind === 'slow') slowLine(port, listening)
+    else listening(port)
   })
+}
+
+// A port whose connections go to another one, with SLOW bytes a second on the way back.
+function slowLine(port, listening) {
+  const line = net.createServer((reader) => {
+    const author = net.connect(port, '127.0.0.1')
+    reader.pipe(author)
+    author.on('data', (bytes) => {
+      reader.write(bytes)
+      author.pause()
+      setTimeout(() => author.resume(), (bytes.length * 1000) / SLOW)
+    })
+    for (const [end, other] of [[reader, author], [author, reader]]) {
+      end.on('error', () => {})
+      end.on('close', () => other.destroy())
+    }
+  })
+  line.listen(0, '127.0.0.1', () => listening(line.address().port))
 }
 
 main()

@@ -1,9 +1,10 @@
 'use strict'
-// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat] [--connect=H:P]
+// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--connect=H:P]
 // A line "append N" on standard input appends N blocks to every feed.
 const readline = require('readline')
 const Corestore = require('corestore')
 const Hypercore = require('hypercore')
+const signed = require('./signed')
 const { args: parse, block, connect, limit, main, say } = require('./blocks')
 
 main(async () => {
@@ -11,17 +12,24 @@ main(async () => {
   limit(Number(args.seconds || 120))
   const blocks = Number(args.blocks || 0)
   const size = Number(args.size || 1000)
-  const append = async (core, count) => {
+  const append = async (core, count, write = (batch) => core.append(batch)) => {
     for (const end = core.length + count; core.length < end; ) {
       const batch = []
       while (batch.length < 16 && core.length + batch.length < end) batch.push(block(core.length + batch.length, size))
-      await core.append(batch)
+      await write(batch)
     }
   }
 
   let replicate
+  let write
   const cores = []
-  if (args.compat) {
+  if (args.manifest) {
+    const feed = await signed.open(args.manifest, args.dir)
+    if (!feed.core) await feed.append([...Array(blocks).keys()].map((i) => block(i, size)))
+    cores.push(feed.core)
+    write = (batch) => feed.append(batch)
+    replicate = (stream) => cores[0].replicate(stream)
+  } else if (args.compat) {
     cores.push(new Hypercore(args.dir, null, { compat: true }))
     replicate = (stream) => cores[0].replicate(stream)
   } else {
@@ -31,14 +39,14 @@ main(async () => {
   }
   for (const core of cores) {
     await core.ready()
-    await append(core, blocks - core.length)
+    await append(core, blocks - core.length, write)
   }
   say({ event: 'feeds', keys: cores.map((core) => core.key.toString('hex')) })
   connect(args, replicate)
 
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const [, count] = line.match(/^append (\d+)$/)
-    for (const core of cores) await append(core, Number(count))
+    for (const core of cores) await append(core, Number(count), write)
     say({ event: 'appended', lengths: cores.map((core) => core.length) })
   }
   process.exit(0)

@@ -12,13 +12,16 @@
 //! after everything it covers: a crash at any point loses the newest bits, and what they stood for is fetched again.
 
 use crate::{
+    authors::Authors,
     blocks::{Blocks, PAGE_BYTES},
+    feed::Signed,
     key::{FeedKey, Keypair},
 };
 use codec::{Decode, Encode};
 use datdot_proof::{
-    head::{Manifest, SignedHead},
-    tree::Node,
+    flat,
+    head::Root,
+    tree::{Node, Roots},
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -28,9 +31,9 @@ use std::{
 };
 
 const NODE_BYTES: usize = 40;
-const MAGIC: &[u8; 16] = b"datdot feed 1\n\0\0";
-/// More than the longest head takes.
-const MAX_RECORD: u64 = 8 << 10;
+const MAGIC: &[u8; 16] = b"datdot feed 2\n\0\0";
+/// More than the longest manifest and signature take together.
+const MAX_RECORD: u64 = 128 << 10;
 
 /// The open files of a feed.
 #[derive(Debug)]
@@ -45,8 +48,18 @@ pub(crate) struct Disk {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Record {
     pub key: [u8; 32],
-    pub manifest: Option<Manifest>,
-    pub head: Option<SignedHead>,
+    /// The manifest as peers send it, nothing for a compat feed.
+    pub authors: Option<Vec<u8>>,
+    pub head: Option<RecordedHead>,
+}
+
+/// The newest signed head.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct RecordedHead {
+    pub fork: u64,
+    pub length: u64,
+    pub roots: Vec<Root>,
+    pub signature: Vec<u8>,
 }
 
 impl Disk {
@@ -200,9 +213,43 @@ impl Disk {
 }
 
 impl Record {
+    pub fn new(key: &FeedKey, authors: Option<&Authors>, head: Option<(&Signed, &Roots)>) -> Record {
+        let authors = authors.map(|authors| authors.to_wire().map_or_else(Vec::new, |wire| wire.to_vec()));
+        let head = head.map(|(head, roots)| RecordedHead {
+            fork: head.fork,
+            length: roots.length(),
+            roots: roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect(),
+            signature: head.signature.to_vec(),
+        });
+        Record { key: key.0, authors, head }
+    }
+
     pub fn key(&self) -> FeedKey {
         FeedKey(self.key)
     }
+
+    pub fn authors(&self) -> io::Result<Option<Authors>> {
+        let read = |wire: &Vec<u8>| match wire.is_empty() {
+            true => Ok(Authors::compat(&self.key())),
+            false => Authors::from_wire(wire.clone().into()).map_err(invalid),
+        };
+        self.authors.as_ref().map(read).transpose()
+    }
+
+    pub fn roots(&self) -> io::Result<Roots> {
+        let Some(head) = &self.head else { return Ok(Roots::new()) };
+        let node = |(root, index): (&Root, u64)| Node { index, size: root.size, hash: root.hash };
+        let nodes: Vec<_> = head.roots.iter().zip(flat::full_roots(head.length)).map(node).collect();
+        Roots::from_nodes(&nodes).map_err(invalid)
+    }
+
+    pub fn signed(&self) -> Option<Signed> {
+        self.head.as_ref().map(|head| Signed { fork: head.fork, signature: head.signature.clone().into() })
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Makes renames within `dir` durable.

@@ -10,17 +10,18 @@ mod repair;
 pub use accept::Refused;
 pub use info::{Change, Changed, Info};
 
-use self::accept::signed;
 use crate::{
+    authors::{Authors, NotTheirs},
     blocks::{Blocks, PAGE},
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
     prove::nodes_before,
+    store::COMMIT_BYTES,
 };
 use bytes::Bytes;
 use datdot_proof::{
     flat,
-    head::{Head, HeadError, Manifest, SignedHead},
+    head::{Head, HeadError, Manifest, Root, SignedHead},
     tree::{Node, Roots},
 };
 use std::{
@@ -30,7 +31,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -57,20 +58,42 @@ pub(crate) struct Inner {
     following: Mutex<(u64, u64)>,
     progress: watch::Sender<Info>,
     shared: Shared,
+    /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
+    syncing: Mutex<()>,
     /// Waits for the store's group commit.
     queued: AtomicBool,
+    /// Bytes of blocks that came since the last commit.
+    unsynced: AtomicU64,
+}
+
+/// What the authors of a feed signed, beside its roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub fork: u64,
+    /// As it stands in an upgrade; nothing where the prologue says enough.
+    pub signature: Bytes,
 }
 
 /// What the feeds of a store share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub changes: broadcast::Sender<Change>,
-    pub unsynced: std::sync::mpsc::Sender<Weak<Inner>>,
+    pub unsynced: std::sync::mpsc::Sender<Unsynced>,
+    /// Bytes of blocks that wait for the next commit, all feeds together.
+    pub waiting: Arc<AtomicU64>,
+}
+
+/// What the thread hears that brings blocks to the disk.
+pub(crate) enum Unsynced {
+    /// A feed has blocks that are not on the disk yet.
+    Feed(Weak<Inner>),
+    /// They are too many to wait longer.
+    Full,
 }
 
 struct State {
-    manifest: Option<Manifest>,
-    head: Option<SignedHead>,
+    authors: Option<Arc<Authors>>,
+    head: Option<Signed>,
     roots: Roots,
     have: Blocks,
     have_bytes: u64,
@@ -125,6 +148,9 @@ pub enum FeedError {
     /// The head is not by the feed's author, or of a kind that is not understood.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// The same, for a head of any form.
+    #[error(transparent)]
+    NotTheirs(#[from] NotTheirs),
     /// The head contradicts the one that we have; the author signed both.
     #[error("the head (fork {fork}, {length} blocks) is not one that the stored head grew from or can grow to")]
     Conflict {
@@ -147,17 +173,13 @@ pub enum FeedError {
 impl Feed {
     pub(crate) fn open(disk: Disk, record: Record, shared: Shared) -> io::Result<Feed> {
         let key = record.key();
-        let roots = match &record.head {
-            None => Roots::new(),
-            Some(head) => Roots::from_nodes(&head.nodes().collect::<Vec<_>>())
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-        };
+        let (roots, authors) = (record.roots()?, record.authors()?);
         let have = disk.read_have(roots.length())?;
-        let signer =
-            disk.read_secret()?.filter(|pair| record.manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
+        let manifest = authors.as_ref().and_then(Authors::to_single);
+        let signer = disk.read_secret()?.filter(|pair| manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
         let mut state = State {
-            manifest: record.manifest,
-            head: record.head,
+            authors: authors.map(Arc::new),
+            head: record.signed(),
             roots,
             have,
             have_bytes: 0,
@@ -177,7 +199,9 @@ impl Feed {
             following: Mutex::new((0, 0)),
             progress,
             shared,
+            syncing: Mutex::new(()),
             queued: AtomicBool::new(false),
+            unsynced: AtomicU64::new(0),
         })))
     }
 
@@ -201,14 +225,29 @@ impl Feed {
         self.0.progress.subscribe()
     }
 
-    /// The newest head with its author's signature, if one is known.
+    /// The newest head with its author's signature, if one is known. A feed with several signers has none of this form.
     pub fn signed_head(&self) -> Option<SignedHead> {
-        self.lock().head.clone()
+        let state = self.lock();
+        let (manifest, head) = (state.authors.as_ref()?.to_single()?, state.head.as_ref()?);
+        let signature = manifest.signature_from_wire(&head.signature).ok()?;
+        let roots = state.roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+        Some(SignedHead { fork: head.fork, length: state.roots.length(), roots, manifest, signature })
+    }
+
+    /// Who may write the feed, if that is known and one author: the first head tells.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.authors()?.to_single()
     }
 
     /// Who may write the feed, if that is known: the first head tells.
-    pub fn manifest(&self) -> Option<Manifest> {
-        self.lock().manifest
+    pub fn authors(&self) -> Option<Arc<Authors>> {
+        self.lock().authors.clone()
+    }
+
+    /// Fork, length and signature of the newest head as a peer wants it.
+    pub(crate) fn signed(&self) -> Option<(u64, u64, Bytes)> {
+        let state = self.lock();
+        state.head.as_ref().map(|head| (head.fork, state.roots.length(), head.signature.clone()))
     }
 
     /// Whether a block is here.
@@ -318,10 +357,10 @@ impl Feed {
             return Err(FeedError::TooLarge { bytes: large.len() });
         }
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut roots, fork, manifest) = {
+        let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
+        let (mut roots, fork) = {
             let state = self.lock();
-            let fork = state.head.as_ref().map_or(0, |head| head.fork);
-            (state.roots.clone(), fork, state.manifest.ok_or(FeedError::NotWritable)?)
+            (state.roots.clone(), state.head.as_ref().map_or(0, |head| head.fork))
         };
         let (start, mut offset) = (roots.length(), roots.bytes());
         if blocks.is_empty() {
@@ -345,8 +384,9 @@ impl Feed {
 
         let head = Head { fork, length: roots.length(), tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
-        let head = signed(fork, &roots, manifest, signature);
+        let head = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
         let length = roots.length();
+        let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         // Bits beyond the old head count for nothing until the new one is there.
         let mut have = self.lock().have.clone();
         (start..length).for_each(|block| _ = have.insert(block));
@@ -355,7 +395,7 @@ impl Feed {
             pages.clone().try_for_each(|page| self.0.disk.write_have(page, &have.page(page)))?;
             self.0.disk.sync()?;
             self.0.disk.sync_have()?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head: Some(head.clone()) })
+            self.0.disk.write_record(&Record::new(&self.0.key, self.authors().as_deref(), Some((&head, &roots))))
         })();
         written.map_err(|source| self.io(source))?;
 
@@ -420,21 +460,35 @@ impl Feed {
         self.0.sync().map_err(|source| self.io(source))
     }
 
-    fn queue_sync(&self) {
+    /// Has a change of the blocks that are here brought to the disk, soon or, if too much waits already, now.
+    fn queue_sync(&self, bytes: u64) -> Result<(), FeedError> {
+        let Shared { unsynced, waiting, .. } = &self.0.shared;
         if !self.0.queued.swap(true, Ordering::AcqRel) {
             // Without a store the last handle flushes.
-            _ = self.0.shared.unsynced.send(Arc::downgrade(&self.0));
+            _ = unsynced.send(Unsynced::Feed(Arc::downgrade(&self.0)));
         }
+        // In this order, so that a commit in between never takes more from the sum than there is.
+        let before = waiting.fetch_add(bytes, Ordering::AcqRel);
+        self.0.unsynced.fetch_add(bytes, Ordering::AcqRel);
+        if (before..before + bytes).contains(&COMMIT_BYTES) {
+            _ = unsynced.send(Unsynced::Full);
+        }
+        if before >= 2 * COMMIT_BYTES { self.sync() } else { Ok(()) }
     }
 
     /// Takes the key pair that writes the feed: from now on it can be appended to.
     pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> io::Result<()> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.signer.get().is_none() {
-            let head = self.signed_head();
+            let authors = Authors::single(&manifest, &self.0.key);
+            let (head, roots) = {
+                let state = self.lock();
+                (state.head.clone(), state.roots.clone())
+            };
             self.0.disk.write_secret(keypair)?;
-            self.0.disk.write_record(&Record { key: self.0.key.0, manifest: Some(manifest), head })?;
-            self.lock().manifest = Some(manifest);
+            let head = head.as_ref().map(|head| (head, &roots));
+            self.0.disk.write_record(&Record::new(&self.0.key, Some(&authors), head))?;
+            self.lock().authors = Some(Arc::new(authors));
             _ = self.0.signer.set(keypair.clone());
         }
         Ok(())
@@ -489,6 +543,9 @@ impl Inner {
 
     /// Data and nodes to the disk, then the bits that stand for them.
     fn sync(&self) -> io::Result<()> {
+        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.unsynced.swap(0, Ordering::AcqRel);
+        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
         let pages: Vec<_> = {
             let mut state = self.lock();
             if state.removed {

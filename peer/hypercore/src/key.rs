@@ -1,6 +1,9 @@
 //! Names of feeds, and the key pairs of those who write them.
 
-use datdot_proof::head::{self, Manifest};
+use datdot_proof::{
+    head::{self, Manifest},
+    tree::blake2b,
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use std::{fmt, str::FromStr};
 
@@ -121,6 +124,47 @@ impl Keypair {
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
+    }
+}
+
+/// What all key pairs of a corestore are derived from. As secret as all of them.
+///
+/// The same primary key, namespace and name give the same feed in Corestore 7, so that its feeds move over.
+#[derive(Clone)]
+pub struct PrimaryKey([u8; 32]);
+
+/// A part of a corestore whose names are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Namespace([u8; 32]);
+
+impl PrimaryKey {
+    /// Takes 32 bytes, which have to come from a cryptographic source of randomness or from a corestore.
+    pub fn new(bytes: [u8; 32]) -> PrimaryKey {
+        PrimaryKey(bytes)
+    }
+
+    /// The key pair of a name. It writes the feed that `store.namespace(…).get({ name })` opens in JavaScript.
+    pub fn keypair(&self, namespace: &Namespace, name: &str) -> Keypair {
+        let corestore = blake2b(&[&blake2b(&[b"corestore"]), &[0]]);
+        let mut hash = blake2b_simd::Params::new().hash_length(32).key(&self.0).to_state();
+        hash.update(&corestore).update(&namespace.0).update(name.as_bytes());
+        Keypair::from_seed(hash.finalize().as_bytes().try_into().expect("the hash has 32 bytes"))
+    }
+}
+
+impl Namespace {
+    /// The namespace of a corestore that nobody put into another one.
+    pub const ROOT: Namespace = Namespace([0; 32]);
+
+    /// The namespace with this name within this one.
+    pub fn within(&self, name: &str) -> Namespace {
+        Namespace(blake2b(&[&self.0, name.as_bytes()]))
+    }
+}
+
+impl fmt::Debug for PrimaryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrimaryKey(secret)")
     }
 }
 

@@ -23,9 +23,10 @@
 //! does with it and [`plan`] what is asked of whom, all without I/O; `peer` joins them to feeds on disk, and
 //! [`network`] drives it with tokio. Nothing here knows of the ledger.
 //!
-//! Limits of this version: feeds with one signer, v1 in the default form or compat; no rewriting of history (a fork other
-//! than the stored one is not followed); no encryption of blocks.
+//! Feeds of any author are verified and served: compat, v0 to v3, several signers, a prologue. Made are v1 and compat
+//! feeds of one author. No rewriting of history: a fork other than the stored one is not followed.
 
+pub mod authors;
 pub mod blocks;
 mod disk;
 pub mod feed;
@@ -38,8 +39,9 @@ pub mod prove;
 pub mod session;
 pub mod store;
 
+pub use authors::Authors;
 pub use feed::{Change, Changed, Feed, FeedError, Info, Refused};
-pub use key::{DiscoveryKey, FeedKey, Keypair};
+pub use key::{DiscoveryKey, FeedKey, Keypair, Namespace, PrimaryKey};
 pub use network::{Config, ConnectError, Download, Ended, Network, PeerEvent, PeerInfo};
 pub use peer::{Fault, Stopped};
 pub use plan::{PeerId, Want};

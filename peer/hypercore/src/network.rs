@@ -4,7 +4,7 @@
 //! step at a time, while the task goes on receiving and sending.
 
 use crate::{
-    feed::{Change, Feed},
+    feed::{Change, Changed, Feed},
     peer::{Fault, Peer, Plans, Setup, Stopped},
     plan::{PeerId, Want},
     store::Store,
@@ -32,10 +32,11 @@ use tokio::{
     time::{interval, sleep_until, timeout},
 };
 
-/// Bytes that may wait for the feeds, and answers that may wait for the socket, per connection.
+/// Bytes that may wait for the feeds, per connection. With so much unsent nothing more is served; requests wait, but
+/// reading goes on: two peers that both waited for the other to read would wait for ever.
 const ROUND: usize = 1 << 20;
-/// With so much unsent nothing more is read: a remote that does not take answers gets no more.
-const MAX_UNSENT: usize = 8 << 20;
+/// A block and what else is said unasked never come to so much: who makes us say more without reading it is dropped.
+const MAX_UNSENT: usize = 32 << 20;
 /// A remote that takes nothing for so long is dropped.
 const MAX_STALL: Duration = Duration::from_secs(60);
 /// Messages taken into one round.
@@ -425,9 +426,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut taken, mut unsent) = (false, Instant::now(), 0);
-        let mut stepped = Instant::now();
+        let (mut stepped, mut untold) = (Instant::now(), false);
         loop {
             let queued = self.writer.queued();
+            news.missed |= queued < ROUND && std::mem::take(&mut untold);
             // A step is due when something happened, or when there is room for more answers.
             let gathered = !news.changes.is_empty() && stepped.elapsed() >= GATHER;
             let due = news.is_urgent() || gathered || requests_left && queued < ROUND;
@@ -436,7 +438,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 stepped = Instant::now();
                 working = Some(tokio::task::spawn_blocking(move || step(peer, news, ROUND.saturating_sub(queued))));
             }
-            let reading = queued < MAX_UNSENT && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
+            let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             let send = async {
                 match self.writer.queued() {
                     0 => self.writer.keep_alive().await,
@@ -460,6 +462,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::Connection(error.into());
                         }
                     }
+                    if self.writer.queued() > MAX_UNSENT {
+                        return Ended::Stalled;
+                    }
                     requests_left = step.requests_left;
                     idle = Some(step.peer);
                 }
@@ -475,6 +480,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     return error.into();
                 },
                 change = self.changes.recv() => match change {
+                    // What is gained is told all at once when there is room for it.
+                    Ok(Change { what: Changed::Gained(_), .. }) if queued >= ROUND => untold = true,
                     Ok(change) => news.changes.push(change),
                     Err(RecvError::Lagged(_)) => news.missed = true,
                     Err(RecvError::Closed) => return Ended::ByUs,

@@ -5,7 +5,9 @@
 use crate::{
     feed::{Change, Changed, Feed, FeedError, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request},
+    messages::{
+        Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request, UpgradeRequest,
+    },
     plan::{PeerId, Plan, Want},
     prove::{ProveError, prove},
     session::{Action, Asked, Local, Misbehaviour, Session},
@@ -214,7 +216,11 @@ impl Peer {
         }
         if all {
             touched = self.channels.keys().copied().collect();
-            touched.iter().for_each(|id| self.tell(*id));
+            for &id in &touched {
+                self.tell(id);
+                let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
+                session.tell_all_again().into_iter().for_each(|message| self.say(id, &message));
+            }
         }
         touched.sort_unstable();
         touched.dedup();
@@ -255,6 +261,13 @@ impl Peer {
                 let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { continue };
                 if self.mux.output_len() >= limit {
                     return Ok(left || session.has_requests() || self.has_requests());
+                }
+                if let Some(wanted) = session.next_look() {
+                    left = true;
+                    if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
+                        self.say(id, &message);
+                    }
+                    continue;
                 }
                 let Some(request) = session.next_request() else { continue };
                 left = true;
@@ -332,11 +345,6 @@ impl Peer {
             None => {}
             Some(Action::Send(message)) => self.say(id, &message),
             Some(Action::Synced) => self.tell(id),
-            Some(Action::Look(wanted)) => {
-                if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
-                    self.say(id, &message);
-                }
-            }
             Some(Action::Check(data, asked)) => {
                 let feed = feed.clone();
                 self.check(id, &feed, &data, asked)?;
@@ -448,7 +456,7 @@ impl Peer {
             fork: info.fork,
             length: info.length,
             contiguous: info.contiguous,
-            has_manifest: feed.manifest().is_some_and(|manifest| manifest.to_wire().is_some()),
+            has_manifest: feed.authors().is_some_and(|authors| authors.to_wire().is_some()),
             downloading: self.setup.plans.is_wanted(&feed.key()),
             can_upgrade: feed.can_upgrade(remote_length),
         }
@@ -507,13 +515,13 @@ fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
 }
 
 fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
-    let head = feed.signed_head();
-    let (fork, length) = head.as_ref().map_or((0, 0), |head| (head.fork, head.length));
+    let (fork, length, signature) = feed.signed().unwrap_or_default();
     if request.fork != fork {
         return Err(ProveError::Read(FeedError::NoHead));
     }
-    let manifest = feed.manifest().and_then(|manifest| manifest.to_wire()).filter(|_| request.manifest);
-    let mut data = Data { id: request.id, fork, manifest: manifest.map(Bytes::from_owner), ..Data::default() };
+    let authors = feed.authors();
+    let manifest = authors.as_ref().and_then(|authors| authors.to_wire().cloned()).filter(|_| request.manifest);
+    let mut data = Data { id: request.id, fork, manifest, ..Data::default() };
     if request.block.is_none() && request.hash.is_none() && request.upgrade.is_none() {
         return Ok(data);
     }
@@ -523,7 +531,14 @@ fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
     {
         return Err(ProveError::Read(FeedError::NotHere { block: block.index }));
     }
-    let proof = prove(request, length, |index| feed.node(index))?;
+    let mut request = *request;
+    let prologue = authors.and_then(|authors| authors.prologue).map_or(0, |prologue| prologue.length);
+    // The prologue is proven as a whole or not at all.
+    request.upgrade = request.upgrade.map(|upgrade| match upgrade.start < prologue {
+        true => UpgradeRequest { start: 0, length: prologue },
+        false => upgrade,
+    });
+    let proof = prove(&request, length, |index| feed.node(index))?;
     let nodes = proof.node.unwrap_or_default();
     if let Some(block) = request.block {
         let value = Bytes::from(feed.read(block.index).map_err(ProveError::Read)?);
@@ -537,7 +552,7 @@ fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
         length: upgrade.length,
         nodes,
         additional,
-        signature: head.map(|head| head.signature_to_wire().into()).unwrap_or_default(),
+        signature,
     });
     Ok(data)
 }

@@ -52,8 +52,6 @@ pub enum Action {
     Send(Message),
     /// The remote has another length now: find out [`Local::can_upgrade`] for it, then call [`Session::tell`].
     Synced,
-    /// Send [`Session::bits`] of this range.
-    Look(Wanted),
     /// Verify the answer to what was asked, and store it.
     Check(Box<crate::messages::Data>, Asked),
     /// The remote does not have it after all.
@@ -90,6 +88,8 @@ pub struct Session {
     remote: Option<Sync>,
     has: Has,
     wants: Vec<Wanted>,
+    /// Wants that were not answered yet, or have to be answered anew.
+    looks: VecDeque<Wanted>,
     our_wants: BTreeSet<u64>,
     waiting: VecDeque<Request>,
     invalid: u32,
@@ -118,6 +118,7 @@ impl Session {
             remote: None,
             has: Has::default(),
             wants: Vec::new(),
+            looks: VecDeque::new(),
             our_wants: BTreeSet::new(),
             waiting: VecDeque::new(),
             invalid: 0,
@@ -179,13 +180,20 @@ impl Session {
                 Action::Refused(asked)
             }),
             Message::Want(wanted) => {
-                if self.wants.len() < MAX_WANTS && wanted.length <= MAX_WANT && !self.wants.contains(&wanted) {
-                    self.wants.push(wanted);
+                if wanted.length <= MAX_WANT {
+                    if self.wants.len() < MAX_WANTS && !self.wants.contains(&wanted) {
+                        self.wants.push(wanted);
+                    }
+                    if self.looks.len() < MAX_WANTS && !self.looks.contains(&wanted) {
+                        self.looks.push_back(wanted);
+                    }
                 }
-                (wanted.length <= MAX_WANT).then_some(Action::Look(wanted))
+                None
             }
             Message::Unwant(wanted) => {
-                self.wants.retain(|kept| (kept.start, kept.length) != (wanted.start, wanted.length));
+                let other = |kept: &Wanted| (kept.start, kept.length) != (wanted.start, wanted.length);
+                self.wants.retain(other);
+                self.looks.retain(other);
                 None
             }
             Message::Bitfield { start, words } => {
@@ -225,7 +233,7 @@ impl Session {
         let wanted =
             |wanted: &Wanted| blocks.start < wanted.start.saturating_add(wanted.length) && blocks.end > wanted.start;
         let known = blocks.clone().all(|block| self.has.contains(block));
-        ((last || self.wants.iter().any(wanted)) && !known).then(|| Message::Range {
+        (!blocks.is_empty() && (last || self.wants.iter().any(wanted)) && !known).then(|| Message::Range {
             drop: false,
             start: blocks.start,
             length: blocks.end - blocks.start,
@@ -236,6 +244,18 @@ impl Session {
     pub fn tell_lost(&mut self, blocks: Range<u64>) -> Message {
         self.told_complete = 0;
         Message::Range { drop: true, start: blocks.start, length: blocks.end - blocks.start }
+    }
+
+    /// A want that waits for its answer, [`Session::bits`]: it may be 30,000 times as long as the question.
+    pub fn next_look(&mut self) -> Option<Wanted> {
+        self.looks.pop_front()
+    }
+
+    /// Blocks came that were not told: what the remote wants to hear about is told anew, by [`Session::next_look`]. Returns
+    /// what has to be said at once.
+    pub fn tell_all_again(&mut self) -> Option<Message> {
+        self.looks = self.wants.iter().copied().collect();
+        self.tell_gained(0..0)
     }
 
     /// The answer to a want: all at once, or bit by bit.
@@ -264,7 +284,7 @@ impl Session {
 
     /// Whether the remote waits for answers.
     pub fn has_requests(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.looks.is_empty()
     }
 
     /// Counts a request that nobody could answer.

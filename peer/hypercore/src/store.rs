@@ -7,7 +7,7 @@
 
 use crate::{
     disk::{Disk, Record, sync_dir},
-    feed::{Change, Feed, FeedError, Inner, Shared},
+    feed::{Change, Feed, FeedError, Shared, Unsynced},
     key::{DiscoveryKey, FeedKey, Keypair},
 };
 use datdot_proof::head::{Manifest, SignedHead};
@@ -16,13 +16,15 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, Weak, mpsc},
-    time::Duration,
+    sync::{Arc, PoisonError, RwLock, mpsc},
+    time::{Duration, Instant},
 };
 use tokio::sync::broadcast;
 
 /// How long blocks may wait until they are brought to the disk together.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// So many bytes of blocks don't wait for that. Above twice as many the threads that store them wait for the disk.
+pub(crate) const COMMIT_BYTES: u64 = 8 << 20;
 /// Changes that a slow listener may lag behind; then it has to look for itself.
 const CHANGES: usize = 4096;
 
@@ -83,7 +85,7 @@ impl Store {
             .name("datdot-store".into())
             .spawn(move || commit_in_groups(&waiting))
             .map_err(at(&dir))?;
-        let shared = Shared { changes: broadcast::Sender::new(CHANGES), unsynced };
+        let shared = Shared { changes: broadcast::Sender::new(CHANGES), unsynced, waiting: Arc::default() };
 
         let mut feeds = BTreeMap::new();
         for entry in fs::read_dir(&feeds_path).map_err(at(&feeds_path))? {
@@ -183,7 +185,7 @@ impl Store {
             }
             let fresh = if path.exists() { path.clone() } else { path.with_extension("new") };
             fs::create_dir_all(&fresh)?;
-            let record = Record { key: key.0, manifest: None, head: None };
+            let record = Record::new(&key, None, None);
             Disk::open(&fresh)?.write_record(&record)?;
             if fresh != path {
                 fs::rename(&fresh, &path)?;
@@ -197,11 +199,17 @@ impl Store {
     }
 }
 
-/// Brings blocks to the disk, those of about half a second together. Ends with the last feed.
-fn commit_in_groups(waiting: &mpsc::Receiver<Weak<Inner>>) {
-    while let Ok(first) = waiting.recv() {
-        std::thread::sleep(COMMIT_EVERY);
-        for feed in std::iter::once(first).chain(waiting.try_iter()).filter_map(|weak| Feed::upgrade(&weak)) {
+/// Brings blocks to the disk, those of about half a second or [`COMMIT_BYTES`] together. Ends with the last feed.
+fn commit_in_groups(unsynced: &mpsc::Receiver<Unsynced>) {
+    let mut feeds = Vec::new();
+    while let Ok(first) = unsynced.recv() {
+        let due = Instant::now() + COMMIT_EVERY;
+        let mut next = Ok(first);
+        while let Ok(Unsynced::Feed(feed)) = next {
+            feeds.push(feed);
+            next = unsynced.recv_timeout(due.saturating_duration_since(Instant::now()));
+        }
+        for feed in feeds.drain(..).filter_map(|weak| Feed::upgrade(&weak)) {
             if let Err(error) = feed.sync() {
                 tracing::error!(target: "hypercore", feed = %feed.key(), %error, "blocks can't be brought to the disk");
             }

@@ -1,7 +1,7 @@
 //! Replication with today's JavaScript: hypercore 11 and corestore 7 over TCP and the Noise secret stream.
 
 mod support;
-use datdot_hypercore::{Download, FeedKey, Keypair, Network, Want};
+use datdot_hypercore::{Download, FeedKey, Keypair, Namespace, Network, PrimaryKey, Want};
 use std::{net::SocketAddr, path::Path};
 use support::*;
 
@@ -132,4 +132,61 @@ async fn the_reader_writes_what_was_published() {
     let expected: Vec<u8> = (0..90).flat_map(|i| block(i, 65_536)).collect();
     assert!(std::fs::read(&file).expect("it is written") == expected);
     ours.close().await;
+}
+
+/// JavaScript writes, we copy and follow, JavaScript reads from us and follows.
+async fn through_us(kind: &str, growth: u64) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (blocks, size) = (75, 1000);
+    let args =
+        [js_dir(dir.path()), format!("--blocks={blocks}"), format!("--size={size}"), format!("--manifest={kind}")];
+    let mut author = Js::run("seed.js", &args);
+    let key = keys(&author.event("feeds").await)[0];
+    let address = address(&author.event("listening").await);
+    let ours = network(dir.path(), 1).await;
+    let feed = ours.store().open_remote(key, None).expect("room for a feed");
+    let mut download = ours.download(&feed, Want::all());
+    ours.connect(address, None).await.expect("it answers");
+    soon(download.done()).await.unwrap_or_else(|why| panic!("{kind}: {why}"));
+    assert_blocks(&feed, blocks, size).await;
+
+    let args = [
+        format!("--dir={}", dir.path().join("reader").display()),
+        format!("--keys={key}"),
+        format!("--blocks={}", blocks + growth),
+        format!("--size={size}"),
+        format!("--connect={}", ours.local_addr().expect("it listens")),
+    ];
+    let mut reader = Js::run("get.js", &args);
+    assert_eq!(reader.event("head").await["length"], blocks, "{kind}");
+    if growth > 0 {
+        author.write(&format!("append {growth}")).await;
+        author.event("appended").await;
+    }
+    let done = reader.event("done").await;
+    assert_eq!((done["bad"].as_u64(), done["invalid"].as_u64()), (Some(0), Some(0)), "{kind}");
+    assert_blocks(&feed, blocks + growth, size).await;
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feeds_with_any_manifest_go_through_us_to_other_readers() {
+    for kind in ["two-of-three", "v0-one", "v0-two-of-three", "linked", "v3", "patched"] {
+        through_us(kind, 12).await;
+    }
+    through_us("prologue", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_lead_to_the_same_feeds_as_in_a_corestore() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = [js_dir(dir.path()), format!("--primary-key={}", "07".repeat(32)), "--names=a,b/a,b/c/d,é".to_owned()];
+    let derived = keys(&Js::run("derive.js", &args).event("derived").await);
+    let (primary, root) = (PrimaryKey::new([7; 32]), Namespace::ROOT);
+    let b = root.within("b");
+    let ours = [(root, "a"), (b, "a"), (b.within("c"), "d"), (root, "é")].map(|(namespace, name)| {
+        let keypair = primary.keypair(&namespace, name);
+        keypair.feed_key(&keypair.manifest())
+    });
+    assert_eq!(derived, ours);
 }

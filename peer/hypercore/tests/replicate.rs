@@ -2,6 +2,7 @@
 
 mod support;
 use datdot_hypercore::{Changed, Ended, Fault, FeedError, PeerEvent, Stopped, Store, StoreError, Want};
+use datdot_wire::{connection, noise};
 use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},
@@ -276,4 +277,45 @@ async fn a_full_disk_stops_the_download_with_the_reason() {
     let Err(Stopped::Disk(why)) = soon(download.done()).await else { panic!("nothing was stored") };
     assert!(why.contains("No space left on device"), "{why}");
     assert_eq!(hoster.peers().len(), 1, "the author is not to blame");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_peers_that_fetch_from_each_other_never_wait_for_each_other() {
+    const BLOCK: usize = 12 << 20;
+    let dir = tempfile::tempdir().expect("a folder");
+    let (one, two) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let (ours, theirs) =
+        (one.store().create(&keypair(1)).expect("room"), two.store().create(&keypair(2)).expect("room"));
+    // Each block alone is more than a peer lets wait for the socket.
+    append(&ours, 3, BLOCK).await;
+    append(&theirs, 3, BLOCK).await;
+    let our_copy = two.store().open_remote(ours.key(), None).expect("room");
+    let their_copy = one.store().open_remote(theirs.key(), None).expect("room");
+    let (mut one_way, mut other_way) = (two.download(&our_copy, Want::all()), one.download(&their_copy, Want::all()));
+    join_slowly(&one, &two, [1, 2], 24 << 20).await;
+    let both = async { tokio::try_join!(one_way.done(), other_way.done()) };
+    tokio::time::timeout(Duration::from_secs(30), both).await.expect("neither stalls").expect("everything comes");
+    assert_blocks(&our_copy, 3, BLOCK).await;
+    assert_blocks(&their_copy, 3, BLOCK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_asks_and_never_reads_costs_bounded_memory_and_is_dropped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let author = network(dir.path(), 1).await;
+    let mut events = author.events();
+    let (keys, options) = (noise::Keypair::from_seed(&[9; 32]), connection::Options::default());
+    let socket = tokio::net::TcpStream::connect(author.local_addr().expect("it listens")).await.expect("it listens");
+    let mut greedy = connection::connect(socket, &keys, None, &options).await.expect("a handshake");
+    // Each of these has to be rejected, which says about as much as the question.
+    let open: Vec<u8> = [&[0, 0, 0][..], &[6, 1, 1, 1, b'x', 0, 0].repeat(60_000)].concat();
+    tokio::spawn(async move { while greedy.writer.send(&open).await.is_ok() {} });
+    let ended = async {
+        loop {
+            if let PeerEvent::Ended(_, why) = events.recv().await.expect("it is told") {
+                return why;
+            }
+        }
+    };
+    assert!(matches!(&*soon(ended).await, Ended::Stalled | Ended::Fault(_)));
 }

@@ -7,7 +7,7 @@ use datdot_roles::{
     Call, Note,
     hoster::{Action, Data, Input, Wanted},
 };
-use world::{World, offer};
+use world::{World, feed, key, offer};
 
 const CONTRACT: u32 = 7;
 
@@ -114,18 +114,18 @@ fn one_copy_serves_two_contracts_and_stays_while_one_needs_it() {
     assert!(world.is_hosting(8));
     world.cancel(CONTRACT);
     world.run(30);
-    assert_eq!(world.disk, [[2; 32], [3; 32]].into());
+    assert_eq!(world.disk, [key(2), key(3)].into());
     assert!(world.proven.len() >= 3);
 }
 
 #[test]
 fn what_was_published_here_is_never_dropped() {
     let mut world = hosting(1);
-    world.tell(Input::Own([1; 32]));
+    world.tell(Input::Own(key(1)));
     world.cancel(CONTRACT);
     world.run(30);
-    assert_eq!(world.disk, [[1; 32]].into());
-    world.tell(Input::Disown([1; 32]));
+    assert_eq!(world.disk, [key(1)].into());
+    world.tell(Input::Disown(key(1)));
     world.run(5);
     assert!(world.disk.is_empty());
 }
@@ -135,11 +135,11 @@ fn damage_withholds_the_proof_and_is_healed_and_proven_again() {
     for seed in 0..20 {
         let mut world = hosting(seed);
         world.run(20);
-        world.damaged.insert([2; 32]);
+        world.damaged.insert(key(2));
         let before = world.proven.len();
         world.run(45);
         assert!(world.noted(|note| matches!(note, Note::Withheld { .. })), "seed {seed}");
-        assert!(world.noted(|note| matches!(note, Note::Healed { feed } if *feed == [2; 32])), "seed {seed}");
+        assert!(world.noted(|note| matches!(note, Note::Healed { feed } if *feed == key(2))), "seed {seed}");
         assert!(world.proven.len() >= before + 3, "seed {seed}: {}", world.story());
         assert_eq!(world.role.data()[&CONTRACT], Data::Held);
         let scrubs = world.log.iter().filter(|(_, action)| matches!(action, Action::Scrub(_))).count();
@@ -154,7 +154,7 @@ fn damage_that_can_not_be_healed_is_forfeited_before_everything_lapses() {
         world.draw(8, &[3]);
         world.run(20);
         world.faults.unreachable = true;
-        world.damaged.insert([2; 32]);
+        world.damaged.insert(key(2));
         world.run(60);
         assert_eq!(world.ended, [(CONTRACT, End::Forfeited)], "seed {seed}: {}", world.story());
         assert!(world.is_hosting(8), "seed {seed}");
@@ -206,6 +206,22 @@ fn a_full_disk_is_a_reason_to_pass_and_not_to_fetch() {
     world.run(20);
     assert_eq!(world.ended, [(CONTRACT, End::Passed(Reason::NoRoom))]);
     assert!(!world.log.iter().any(|(_, action)| matches!(action, Action::Fetch { .. })));
+}
+
+#[test]
+fn a_head_that_only_the_ledger_accepts_is_refused_before_it_is_taken() {
+    // ZIP 215, which the ledger's host function follows, takes the neutral element for a key: with it R and S = 0 sign
+    // whatever one likes. JavaScript's libsodium does not.
+    let neutral = std::array::from_fn(|at| u8::from(at == 0));
+    let mut lax = feed(1);
+    (lax.key, lax.head.signature[0]) = (neutral, 1);
+    let mut world = World::seeded(1);
+    world.draw_feeds(CONTRACT, vec![feed(2), lax]);
+    world.run(20);
+    assert_eq!(world.ended, [(CONTRACT, End::Passed(Reason::Unwilling))], "{}", world.story());
+    assert_eq!(world.submitted(|call| matches!(call, Call::Take(_))), 0);
+    let names_it = |why: &str| why.contains("no peer would accept the head of feed 0100") && why.contains("not signed");
+    assert!(world.noted(|note| matches!(note, Note::Passing { why, .. } if names_it(why))), "{}", world.story());
 }
 
 #[test]

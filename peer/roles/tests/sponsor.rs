@@ -14,7 +14,7 @@ use datdot_roles::{
     Call, Errand, Outcome, Sponsor,
     sponsor::{Action, Input, Intent},
 };
-use world::{PARAMS, feed};
+use world::{PARAMS, feed, key};
 
 const TERMS: Terms = Terms { replicas: 3, term: 100, max_price: DAT };
 
@@ -27,7 +27,7 @@ fn request(id: u32, opened: Block) -> RequestView<u32> {
     let intent = intent(0);
     let segments = vec![datdot_proof::segment::Segment { bytes: 1 << 30, root: [1; 32] }].try_into().unwrap();
     let request = Request::open(1, intent.terms, segments, intent.sources, 0, opened, &PARAMS);
-    RequestView { id, request, keys: vec![[1; 32]], contracts: vec![] }
+    RequestView { id, request, keys: vec![key(1)], contracts: vec![] }
 }
 
 fn view(at: Block, requests: Vec<RequestView<u32>>) -> AccountView<u32> {
@@ -112,7 +112,7 @@ fn a_request_is_over_when_its_end_is_final_and_never_opened_again() {
     assert_eq!(sponsor.handle(20, Input::Finalized(view(15, vec![request(5, 12)]))), []);
     assert_eq!(submits(&sponsor.handle(21, Input::View(view(21, vec![])))), 0);
     assert_eq!(sponsor.handle(22, Input::Finalized(view(20, vec![request(5, 12)]))), []);
-    assert_eq!(sponsor.handle(24, Input::Finalized(view(21, vec![]))), [Action::Over(1, vec![[1; 32]])]);
+    assert_eq!(sponsor.handle(24, Input::Finalized(view(21, vec![]))), [Action::Over(1, vec![key(1)])]);
     assert_eq!(submits(&sponsor.handle(25, Input::View(view(25, vec![])))), 0);
 }
 

@@ -1,13 +1,20 @@
 //! What comes from elsewhere: heads, and the answers of peers. Nothing is stored before it is verified.
 
-use super::{Changed, Feed, FeedError};
-use crate::{blocks::PAGE, disk::Record, messages::Data, prove::check};
+use super::{Changed, Feed, FeedError, Signed};
+use crate::{
+    authors::{Authors, NotTheirs},
+    blocks::PAGE,
+    disk::Record,
+    messages::Data,
+    prove::check,
+};
+use bytes::Bytes;
 use datdot_proof::{
     flat,
-    head::{HeadError, Manifest, Root, SignedHead, Software},
+    head::{HeadError, SignedHead, Software},
     tree::{Node, Roots, TreeError},
 };
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 /// Why an answer of a peer is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +24,10 @@ pub enum Refused {
     False(#[from] TreeError),
     /// The head in it is not by the author.
     #[error("false head: {0}")]
-    FalseHead(HeadError),
-    /// The author uses a form of manifest or signature that is not understood: not the peer's fault.
+    FalseHead(NotTheirs),
+    /// The author uses a form of manifest that is not understood: not the peer's fault.
     #[error("feed not supported: {0}")]
-    Unsupported(HeadError),
+    Unsupported(NotTheirs),
     /// The answer ends before a node that we know.
     #[error("the proof does not reach a node that is known")]
     TooShort,
@@ -39,6 +46,13 @@ pub enum Refused {
 }
 
 impl Refused {
+    fn from_head(error: NotTheirs) -> Refused {
+        match error {
+            NotTheirs::Unknown => Refused::Unsupported(error),
+            error => Refused::FalseHead(error),
+        }
+    }
+
     /// Whether the peer has to be dropped.
     pub fn is_peers_fault(&self) -> bool {
         matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::TooShort)
@@ -59,7 +73,9 @@ impl Feed {
         match fork {
             None => {
                 let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
-                self.replace_head(head, roots, &nodes)
+                let authors = Arc::new(Authors::single(&head.manifest, &self.0.key));
+                let signed = Signed { fork: head.fork, signature: head.signature_to_wire().into() };
+                self.replace_head(authors, signed, roots, &nodes)
             }
             Some(fork) if fork != head.fork => Err(conflict),
             Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
@@ -75,12 +91,11 @@ impl Feed {
     }
 
     /// Writes nodes and head, in this order, then makes them the feed's. The caller holds `writing`.
-    fn replace_head(&self, head: SignedHead, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
+    fn replace_head(&self, authors: Arc<Authors>, head: Signed, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
         if self.lock().removed {
             return Err(FeedError::Removed);
         }
-        let manifest = Some(head.manifest);
-        let record = Record { key: self.0.key.0, manifest, head: Some(head.clone()) };
+        let record = Record::new(&self.0.key, Some(&authors), Some((&head, &roots)));
         let written = self
             .0
             .disk
@@ -90,7 +105,7 @@ impl Feed {
         written.map_err(|source| self.io(source))?;
         {
             let mut state = self.lock();
-            (state.manifest, state.head, state.roots) = (manifest, Some(head), roots);
+            (state.authors, state.head, state.roots) = (Some(authors), Some(head), roots);
         }
         self.tell(Changed::Grown);
         Ok(())
@@ -98,12 +113,12 @@ impl Feed {
 
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
-        let (roots, manifest, fork) = {
+        let (roots, authors, fork) = {
             let state = self.lock();
             if state.removed {
                 return Err(FeedError::Removed.into());
             }
-            (state.roots.clone(), state.manifest, state.head.as_ref().map(|head| head.fork))
+            (state.roots.clone(), state.authors.clone(), state.head.as_ref().map(|head| head.fork))
         };
         if fork.is_some_and(|fork| fork != data.fork)
             || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
@@ -113,19 +128,14 @@ impl Feed {
         let checked = check(data, &roots)?;
         let (mut roots, mut newer) = (roots, None);
         if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
-            let blame = |error| match error {
-                HeadError::UnknownManifest | HeadError::UnknownSignature => Refused::Unsupported(error),
-                error => Refused::FalseHead(error),
-            };
-            let manifest = match (manifest, &data.manifest) {
+            let authors = match (authors, &data.manifest) {
                 (Some(known), _) => known,
-                (None, Some(bytes)) => Manifest::from_wire(bytes).map_err(blame)?,
-                (None, None) => Manifest::Compat,
+                (None, Some(bytes)) => Authors::from_wire(bytes.clone()).map(Arc::new).map_err(Refused::from_head)?,
+                (None, None) => Arc::new(Authors::compat(&self.0.key)),
             };
-            let signature = manifest.signature_from_wire(&upgrade.signature).map_err(blame)?;
-            let head = signed(data.fork, &grown, manifest, signature);
-            head.verify::<Software>(&self.0.key.0).map_err(blame)?;
-            newer = Some((head, grown));
+            authors.verify(&self.0.key, data.fork, &grown, &upgrade.signature).map_err(Refused::from_head)?;
+            let signature = Bytes::copy_from_slice(&upgrade.signature);
+            newer = Some((authors, Signed { fork: data.fork, signature }, grown));
         }
         if let Some(top) = checked.top {
             match self.node_under(&roots, top.index)? {
@@ -137,7 +147,7 @@ impl Feed {
                 Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
             }
         }
-        if let Some((head, grown)) = newer {
+        if let Some((authors, head, grown)) = newer {
             let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             if self.lock().roots != roots {
                 return Err(Refused::Outdated);
@@ -145,7 +155,7 @@ impl Feed {
             let mut nodes = checked.nodes.clone();
             // The old roots are inner nodes now.
             nodes.extend(roots.nodes());
-            self.replace_head(head, grown.clone(), &nodes)?;
+            self.replace_head(authors, head, grown.clone(), &nodes)?;
             roots = grown;
         }
         let stored: Result<(), FeedError> = (|| {
@@ -171,16 +181,10 @@ impl Feed {
                 new
             };
             if new {
-                self.queue_sync();
                 self.tell(Changed::Gained(block.index..block.index + 1));
+                self.queue_sync(block.value.len() as u64)?;
             }
         }
         Ok(())
     }
-}
-
-pub(super) fn signed(fork: u64, roots: &Roots, manifest: Manifest, signature: [u8; 64]) -> SignedHead {
-    let length = roots.length();
-    let roots = roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
-    SignedHead { fork, length, roots, manifest, signature }
 }

@@ -90,8 +90,10 @@ impl Feed {
             tracing::warn!(target: "hypercore", feed = %self.0.key, %error, "the tree can't be checked");
         }
         if lost {
-            self.queue_sync();
             self.tell(Changed::Lost(block..block + 1));
+            if let Err(error) = self.queue_sync(0) {
+                tracing::error!(target: "hypercore", feed = %self.0.key, %error, "the withdrawal can't be brought to the disk");
+            }
         }
     }
 }

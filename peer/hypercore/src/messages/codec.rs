@@ -1,14 +1,13 @@
 //! The messages as bytes.
 
 use super::*;
+use crate::authors::{MAX_MANIFEST, MAX_SIGNATURE};
 use datdot_wire::encoding::{DecodeError, Reader, Writer};
 
 /// Nodes in one list of a proof: two paths of the highest tree are fewer.
 const MAX_NODES: usize = 256;
 /// Words in a bitfield: 2^21 blocks, the largest range that a peer asks for.
 const MAX_WORDS: usize = 1 << 16;
-/// Bytes of a signature on the wire: with patches of several signers it can be long, ours are 68.
-const MAX_SIGNATURE: usize = 1 << 12;
 
 impl Message {
     /// Reads the message of type `kind`; types that we don't know are none. Bytes after the last field are ignored.
@@ -211,7 +210,10 @@ fn read_data(r: &mut Reader<'_>, body: &Bytes) -> Result<Data, DecodeError> {
         });
     }
     if flags & 16 != 0 {
-        data.manifest = Some(body.slice_ref(r.rest()));
+        data.manifest = match r.rest() {
+            manifest if manifest.len() <= MAX_MANIFEST => Some(body.slice_ref(manifest)),
+            _ => return Err(DecodeError::Invalid("length of a manifest")),
+        };
     }
     Ok(data)
 }

@@ -4,15 +4,20 @@
 
 use bytes::Bytes;
 use datdot_hypercore::{Config, Feed, Keypair, Network, Store};
-use datdot_wire::noise;
+use datdot_wire::{
+    connection::{self, Connection},
+    noise::{self, Role},
+};
 use std::{
+    net::SocketAddr,
     path::Path,
     process::Stdio,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines},
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
@@ -52,6 +57,48 @@ pub async fn network(dir: &Path, name: u8) -> Network {
 pub async fn connect(from: &Network, to: &Network) {
     let address = to.local_addr().expect("it listens");
     from.connect(address, Some(to.public_key())).await.expect("it answers");
+}
+
+/// A link to an address that lets so many bytes a second pass each way, and holds few of them. Where to connect.
+pub async fn slow_link(to: SocketAddr, bytes_per_second: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it listens");
+    tokio::spawn(async move {
+        while let Ok((here, _)) = listener.accept().await {
+            let Ok(there) = TcpStream::connect(to).await else { continue };
+            let ((here_in, here_out), (there_in, there_out)) = (here.into_split(), there.into_split());
+            tokio::spawn(pour(here_in, there_out, bytes_per_second));
+            tokio::spawn(pour(there_in, here_out, bytes_per_second));
+        }
+    });
+    address
+}
+
+/// Joins two networks by a link as slow that holds next to nothing.
+pub async fn join_slowly(one: &Network, other: &Network, names: [u8; 2], bytes_per_second: u64) {
+    let keys = names.map(|name| noise::Keypair::from_seed(&[name; 32]));
+    let pipe = || tokio::io::duplex(32 << 10);
+    let ((one_out, to_other), (other_in, from_one)) = (pipe(), pipe());
+    let ((other_out, to_one), (one_in, from_other)) = (pipe(), pipe());
+    tokio::spawn(pour(to_other, from_one, bytes_per_second));
+    tokio::spawn(pour(to_one, from_other, bytes_per_second));
+    let options = connection::Options::default();
+    let ours = Connection::handshake(one_in, one_out, Role::Initiator, &keys[0], None, &options);
+    let theirs = Connection::handshake(other_in, other_out, Role::Responder, &keys[1], None, &options);
+    let (ours, theirs) = tokio::try_join!(ours, theirs).expect("honest peers");
+    one.attach(ours).expect("a place");
+    other.attach(theirs).expect("a place");
+}
+
+async fn pour(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes_per_second: u64) {
+    let (start, mut poured, mut buffer) = (Instant::now(), 0, vec![0; 32 << 10]);
+    while let Ok(len @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
+        poured += len as u64;
+        tokio::time::sleep_until((start + Duration::from_micros(poured * 1_000_000 / bytes_per_second)).into()).await;
+    }
 }
 
 /// Waits for something that has to come soon.

@@ -10,6 +10,7 @@ use datdot_market::{
     payout,
     view::{AccountView, Challenge, Hosting, Work},
 };
+use datdot_proof::head::Software;
 
 /// Blocks before a challenge in which a contract is given up whose data is still being healed.
 const LAST_MOMENT: Block = 3;
@@ -72,6 +73,8 @@ impl<Account: Clone> Hoster<Account> {
         let full = self.room.is_some_and(|room| room < work.contract.bytes) && !here;
         if self.wanted == Wanted::Stop {
             self.pass(work.id, Reason::Unwilling, "no new contracts are wanted".into(), at, actions);
+        } else if let Some(why) = unfit(work) {
+            self.pass(work.id, Reason::Unwilling, why, at, actions);
         } else if full {
             let (bytes, room) = (work.contract.bytes, self.room.unwrap_or(0));
             let why = format!("it needs {bytes} bytes, the disk has {room} left");
@@ -210,6 +213,16 @@ impl<Account: Clone> Hoster<Account> {
             None | Some(Data::Fetching { tries: 0, healing: false } | Data::Checking { healing: false })
         )
     }
+}
+
+/// Why peers would not accept a contract's heads. They are stricter about signatures than the ledger, whose host function
+/// takes more than the libsodium of JavaScript: a head that only the ledger accepts could be fetched from nobody.
+fn unfit<Account>(work: &Work<Account>) -> Option<String> {
+    work.feeds.iter().find_map(|feed| {
+        let error = feed.head.verify::<Software>(&feed.key).err()?;
+        let key: String = feed.key.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("no peer would accept the head of feed {key}: {error}"))
+    })
 }
 
 fn fetch_action<Account>(work: &Work<Account>) -> Action {

@@ -14,13 +14,15 @@ use datdot_market::{
 };
 use datdot_proof::{
     challenge::{self, Dice},
-    head::{Manifest, Root, SignedHead},
+    head::{Head, Manifest, Root, SignedHead},
     proof::Proof,
+    tree::tree_hash,
 };
 use datdot_roles::{
     Call, Checked, Errand, FeedKey, Hoster, Note, Outcome, Trouble,
     hoster::{Action, Input, Policy, Wanted},
 };
+use ed25519_dalek::{Signer as _, SigningKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const PARAMS: Params = Params::dev();
@@ -74,15 +76,23 @@ pub fn offer() -> Offer {
     }
 }
 
+fn author(name: u8) -> SigningKey {
+    SigningKey::from_bytes(&[name; 32])
+}
+
+/// The key of a feed.
+pub fn key(name: u8) -> FeedKey {
+    author(name).verifying_key().to_bytes()
+}
+
 pub fn feed(name: u8) -> Feed {
-    let head = SignedHead {
-        fork: 0,
-        length: 1,
-        roots: vec![Root { hash: [name; 32], size: 1 << 30 }],
-        manifest: Manifest::Compat,
-        signature: [0; 64],
-    };
-    Feed { key: [name; 32], head, root: [name; 32] }
+    let (key, manifest) = (key(name), Manifest::Compat);
+    let root = Root { hash: [name; 32], size: 1 << 30 };
+    let mut head = SignedHead { fork: 0, length: 1, roots: vec![root], manifest, signature: [0; 64] };
+    let tree_hash = tree_hash(&head.nodes().collect::<Vec<_>>());
+    let message = Head { fork: 0, length: 1, tree_hash }.signable(&key, &manifest);
+    head.signature = author(name).sign(&message).to_bytes();
+    Feed { key, head, root: [name; 32] }
 }
 
 impl World {
@@ -127,7 +137,11 @@ impl World {
 
     /// Draws the hoster for a new request of these feeds.
     pub fn draw(&mut self, id: ContractId, names: &[u8]) {
-        let feeds: Feeds = names.iter().map(|name| feed(*name)).collect::<Vec<_>>().try_into().unwrap();
+        self.draw_feeds(id, names.iter().map(|name| feed(*name)).collect());
+    }
+
+    pub fn draw_feeds(&mut self, id: ContractId, feeds: Vec<Feed>) {
+        let feeds: Feeds = feeds.try_into().unwrap();
         let terms = Terms { replicas: 1, term: 10_000, max_price: DAT };
         let sources = vec![datdot_market::terms::Source {
             noise_key: [9; 32],
