@@ -73,7 +73,10 @@ main(async () => {
       for await (const { seq, type, key } of drive.db.createHistoryStream()) list.push([seq, type, key])
       return list
     },
-    version: () => drive.version,
+    async version() {
+      await drive.update()
+      return drive.version
+    },
     async blocks() {
       return {
         metadata: await blocksOf(drive.core),

@@ -324,7 +324,8 @@ mod tests {
         let blocks = ["aa", "bbb", "c"].map(Bytes::from);
         feed.write(&blocks).unwrap();
         feed.write(&[vec![0, 3, 1, 3, 0, 2, 1, 3].into(), vec![0, 1, 0, 3].into()]).unwrap();
-        let map = |block_offset| Blob { block_offset, byte_offset: 6, block_length: 1, byte_length: 8, block_map: true };
+        let map =
+            |block_offset| Blob { block_offset, byte_offset: 6, block_length: 1, byte_length: 8, block_map: true };
         let layout = Layout::of(&feed, &map(3)).unwrap();
         assert_eq!((layout.bytes(), layout.runs()), (8, vec![1..2, 0..2]));
         assert!(layout.is_same(&feed, &mut &b"bbbaabbb"[..]).unwrap());

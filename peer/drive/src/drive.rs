@@ -8,13 +8,20 @@ use crate::{
     path::{self, DrivePath, PathError},
 };
 use bytes::Bytes;
-use datdot_hypercore::{Feed, FeedError, FeedKey, Keypair, Store, StoreError};
-use datdot_proof::{head::Manifest, tree::blake2b};
+use datdot_hypercore::{Authors, Feed, FeedError, FeedKey, Keypair, Store, StoreError};
+use datdot_proof::{
+    head::{MANIFEST, Manifest},
+    tree::blake2b,
+};
+use datdot_wire::encoding::Writer;
 use std::{
     fmt,
     ops::{Bound, Range},
     sync::{Arc, Mutex, OnceLock},
 };
+
+/// The name under which Hyperdrive has a Corestore derive the key pair of a drive: a namespace has one drive.
+pub const NAME: &str = "db";
 
 /// A drive whose feeds are in a store. Cheap to clone; the clones may write in turn, no other handle meanwhile.
 #[derive(Clone)]
@@ -81,6 +88,9 @@ pub enum DriveError {
     /// The blobs feed can't be read or written.
     #[error(transparent)]
     Blobs(FeedError),
+    /// The drive neither names the feed with its contents, nor is it of a kind from which that follows.
+    #[error("the drive does not say where its contents are")]
+    NoBlobs,
     /// A feed can't be added to the store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,8 +119,8 @@ impl From<FeedError> for DriveError {
 }
 
 impl Drive {
-    /// The drive that `keypair` writes, made if it isn't there. With the key pair that a Corestore derives for the name
-    /// `db` it is the drive that JavaScript's `new Hyperdrive(store)` makes.
+    /// The drive that `keypair` writes, made if it isn't there. With the key pair that a
+    /// [`datdot_hypercore::PrimaryKey`] gives for [`NAME`] it is the one that JavaScript's `new Hyperdrive(store)` makes.
     pub fn create(store: &Store, keypair: &Keypair) -> Result<Drive, DriveError> {
         let metadata = store.create(keypair)?;
         let manifest = blobs_manifest(&metadata.key(), &keypair.manifest()).expect("the manifest is v1");
@@ -150,11 +160,11 @@ impl Drive {
         }
         let header = self.latest().bee.header()?;
         let derived = || {
-            let manifest = self.metadata.manifest().ok_or(FeedError::NoHead)?;
-            blobs_manifest(&self.key(), &manifest).and_then(|manifest| manifest.feed_key()).ok_or(FeedError::NoHead)
+            let authors = self.metadata.authors().ok_or(FeedError::NoHead)?;
+            blobs_key(&self.key(), &authors).ok_or(DriveError::NoBlobs)
         };
-        let key = header.content_feed().map_or_else(derived, Ok)?;
-        let blobs = self.store.open_remote(FeedKey(key), None)?;
+        let key = header.content_feed().map_or_else(derived, |key| Ok(FeedKey(key)))?;
+        let blobs = self.store.open_remote(key, None)?;
         Ok(self.blobs.get_or_init(|| blobs))
     }
 
@@ -278,10 +288,63 @@ fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(&path[..path.len().min(200)]).escape_debug().collect()
 }
 
-/// The manifest of the feed with a drive's contents (hyperdrive `index.js`, `generateContentManifest`): the drive's signer, in
-/// a namespace made of the drive's key. A compat drive names that feed in its header instead.
-pub fn blobs_manifest(key: &FeedKey, manifest: &Manifest) -> Option<Manifest> {
-    let Manifest::V1 { namespace, signer } = manifest else { return None };
+/// The namespace of a feed with contents: the signer's in the metadata feed says whose, the drive's key of which drive.
+fn blobs_namespace(key: &FeedKey, namespace: &[u8; 32]) -> [u8; 32] {
     let blobs = blake2b(&[&blake2b(&[b"hyperdrive"]), &[0]]);
-    Some(Manifest::V1 { namespace: blake2b(&[&blobs, &key.0, namespace]), signer: *signer })
+    blake2b(&[&blobs, &key.0, namespace])
+}
+
+/// The manifest of the feed with the contents of a drive that has one signer, or `None` if that is not derived: a compat
+/// drive names it in its header.
+fn blobs_manifest(key: &FeedKey, manifest: &Manifest) -> Option<Manifest> {
+    let Manifest::V1 { namespace, signer } = manifest else { return None };
+    Some(Manifest::V1 { namespace: blobs_namespace(key, namespace), signer: *signer })
+}
+
+/// The feed with the contents of a drive, if it is derived from who may write the drive: by the same signers, each in another
+/// namespace (hyperdrive `index.js`, `generateContentManifest`). No block of the drive is needed for it.
+pub fn blobs_key(key: &FeedKey, authors: &Authors) -> Option<FeedKey> {
+    if authors.version == 0 {
+        return None;
+    }
+    let mut manifest = Writer::new();
+    manifest.uint(authors.version).uint(u64::from(authors.allow_patch)).uint(0).uint(authors.quorum);
+    manifest.uint(authors.signers.len() as u64);
+    for signer in &authors.signers {
+        manifest.uint(0).raw(&blobs_namespace(key, &signer.namespace)).raw(&signer.key);
+    }
+    Some(FeedKey(blake2b(&[&MANIFEST, &manifest.into_vec()])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datdot_hypercore::Keypair;
+
+    /// From `Hyperdrive.getContentKey`.
+    #[test]
+    fn blobs_are_where_javascript_derives_them() {
+        let one = Manifest::V1 { namespace: [1; 32], signer: [2; 32] };
+        let authors = Authors::single(&one, &FeedKey([42; 32]));
+        let key = blobs_key(&FeedKey([42; 32]), &authors).unwrap();
+        assert_eq!(key.to_string(), "156fa7741fd5e865a99d948e435256fe844922f68bd695dbb9e8090aa4595944");
+        let manifest = blobs_manifest(&FeedKey([42; 32]), &one).unwrap();
+        assert_eq!(manifest.feed_key(), Some(key.0));
+
+        let mut several = Writer::new();
+        several.uint(2).uint(1 | 2 | 4 | 8).uint(0).uint(2).uint(3);
+        (1..=3).for_each(|name| _ = several.uint(0).raw(&[name; 32]).raw(&[name + 10; 32]));
+        several.raw(&[9; 32]).uint(5).uint(1).raw(&[8; 32]).uint(32).raw(&[7; 32]);
+        let authors = Authors::from_wire(several.into_vec().into()).unwrap();
+        let key = blobs_key(&FeedKey([42; 32]), &authors).unwrap();
+        assert_eq!(key.to_string(), "62e6963e27796cedea11aaf97e513266989d9a8e3c38fc86fc751f3e8651cf0e");
+    }
+
+    #[test]
+    fn a_compat_drive_has_to_name_its_blobs() {
+        let keypair = Keypair::from_seed([1; 32]);
+        let key = keypair.feed_key(&Manifest::Compat);
+        assert_eq!(blobs_key(&key, &Authors::compat(&key)), None);
+        assert_eq!(blobs_manifest(&key, &Manifest::Compat), None);
+    }
 }

@@ -127,7 +127,9 @@ mod tests {
     fn what_is_unknown_or_missing_does_no_harm() {
         let bare = Entry { content: Content::Bare, metadata: None };
         assert_eq!(Entry::from_json(br#"{"new":[1,{"a":null}]}"#).unwrap(), bare);
-        for bad in ["", "null", r#"{"executable":1}"#, r#"{"blob":{"blockOffset":-1}}"#, r#"{"blob":{"blockOffset":1e30}}"#] {
+        for bad in
+            ["", "null", r#"{"executable":1}"#, r#"{"blob":{"blockOffset":-1}}"#, r#"{"blob":{"blockOffset":1e30}}"#]
+        {
             assert!(Entry::from_json(bad.as_bytes()).is_err(), "{bad}");
         }
         let deep = format!(r#"{{"metadata":{}"#, "[".repeat(100_000));

@@ -245,7 +245,14 @@ impl Work<'_, '_> {
             Err(Failed::Io(source)) => source,
             Err(Failed::System(errno)) => {
                 let names = [
-                    Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::EXIST, Errno::NAMETOOLONG, Errno::NOTEMPTY, Errno::ILSEQ, Errno::INVAL,
+                    Errno::NOTDIR,
+                    Errno::ISDIR,
+                    Errno::LOOP,
+                    Errno::EXIST,
+                    Errno::NAMETOOLONG,
+                    Errno::NOTEMPTY,
+                    Errno::ILSEQ,
+                    Errno::INVAL,
                 ];
                 if names.contains(&errno) {
                     let why = Why::InTheWay(errno.into());
@@ -361,5 +368,57 @@ fn remove(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
     match fs::unlinkat(folder, name, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn link(path: &str, target: &str) -> Option<String> {
+        link_within(&path.parse().unwrap(), target, 0)
+    }
+
+    #[test]
+    fn links_lead_where_the_drive_says_or_nowhere() {
+        assert_eq!(link("/a/link", "b").as_deref(), Some("b"));
+        assert_eq!(link("/a/link", "../c/d").as_deref(), Some("../c/d"));
+        // From the top of the drive.
+        assert_eq!(link("/a/b/link", "/c").as_deref(), Some("../../c"));
+        assert_eq!(link("/link", "/").as_deref(), Some("."));
+        // Through a name that may be a link itself.
+        assert_eq!(link("/a/link", "b/../../c").as_deref(), Some("../c"));
+        for outside in ["../..", "../../a", "x/../../../y", "/..", "..\\..\\x", "a\0b"] {
+            assert_eq!(link("/a/link", outside), None, "{outside}");
+        }
+        // Out of the folder that is exported.
+        assert_eq!(link_within(&"/a/link".parse().unwrap(), "../c", 1), None);
+        assert_eq!(link_within(&"/a/b/link".parse().unwrap(), "/a/c", 1).as_deref(), Some("../c"));
+    }
+
+    proptest! {
+        /// The system itself is asked where a tree of such links leads.
+        #[test]
+        fn no_chain_of_links_leaves_the_folder(
+            links in proptest::collection::vec(("[abc](/[abc]){0,2}", "(/)?(\\.\\.|[abc])(/(\\.\\.|[abc])){0,4}"), 1..8),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Root::open(&dir.path().join("x/y/target")).unwrap();
+            let mut made = Vec::new();
+            for (path, target) in links {
+                let path: DrivePath = path.parse().unwrap();
+                let Some(target) = link_within(&path, &target, 0) else { continue };
+                if root.write_link(&path, &target).is_ok() {
+                    made.push(path);
+                }
+            }
+            let top = root.path.canonicalize().unwrap();
+            for path in made {
+                if let Ok(leads_to) = root.path.join(&path.as_str()[1..]).canonicalize() {
+                    prop_assert!(leads_to.starts_with(&top), "{path} leads to {}", leads_to.display());
+                }
+            }
+        }
     }
 }

@@ -223,7 +223,9 @@ impl Work<'_> {
         let Some(file) = unless_gone(File::open(&found.from), &found.from)? else { return Ok(None) };
         let failed = |error| match error {
             StreamError::Feed(error) => DriveError::Blobs(error).into(),
-            StreamError::Read(error) if error.get_ref().is_some_and(|error| error.is::<Stopped>()) => ImportError::Stopped,
+            StreamError::Read(error) if error.get_ref().is_some_and(|error| error.is::<Stopped>()) => {
+                ImportError::Stopped
+            }
             StreamError::Read(source) => ImportError::Read { path: found.from.clone(), source },
         };
         let metadata = file.metadata().map_err(|error| failed(StreamError::Read(error)))?;

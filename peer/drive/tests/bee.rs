@@ -58,7 +58,9 @@ async fn our_trees_have_the_blocks_of_javascript() {
         let line: Vec<Vec<_>> = batches
             .iter()
             .map(|changes| {
-                let change = |(key, value): &Change| value.iter().fold(vec![key.clone()], |list, value| [&list[..], &[value.clone()]].concat());
+                let change = |(key, value): &Change| {
+                    value.iter().fold(vec![key.clone()], |list, value| [&list[..], &[value.clone()]].concat())
+                };
                 changes.iter().map(change).collect()
             })
             .collect();

@@ -6,12 +6,12 @@ mod folder;
 #[path = "../../hypercore/tests/support/mod.rs"]
 mod support;
 use datdot_drive::{
-    Content, Drive, DrivePath, DriveError,
+    Content, Drive, DriveError, DrivePath, drive,
     export::{self, Exported, export},
     fetch::fetch,
     import::{Imported, import},
 };
-use datdot_hypercore::{FeedKey, Keypair, Network};
+use datdot_hypercore::{FeedKey, Keypair, Namespace, Network, PrimaryKey};
 use folder::*;
 use serde_json::{Value, json};
 use std::{ops::ControlFlow, path::Path};
@@ -21,13 +21,7 @@ const PRIMARY_KEY: [u8; 32] = [5; 32];
 
 /// The key pair that a Corestore with [`PRIMARY_KEY`] derives for a drive.
 fn corestore_keypair() -> Keypair {
-    let hash = |parts: &[&[u8]], key: &[u8]| -> [u8; 32] {
-        let mut state = blake2b_simd::Params::new().hash_length(32).key(key).to_state();
-        parts.iter().for_each(|part| _ = state.update(part));
-        state.finalize().as_bytes().try_into().unwrap()
-    };
-    let namespace = hash(&[&hash(&[b"corestore"], &[]), &[0]], &[]);
-    Keypair::from_seed(hash(&[&namespace, &[0; 32], b"db"], &PRIMARY_KEY))
+    PrimaryKey::new(PRIMARY_KEY).keypair(&Namespace::ROOT, drive::NAME)
 }
 
 struct JsDrive {
@@ -38,7 +32,8 @@ struct JsDrive {
 
 impl JsDrive {
     async fn author(dir: &Path) -> JsDrive {
-        let args = [format!("--dir={}", dir.join("author").display()), format!("--primary={}", hex::encode(PRIMARY_KEY))];
+        let args =
+            [format!("--dir={}", dir.join("author").display()), format!("--primary={}", hex::encode(PRIMARY_KEY))];
         let mut js = Js::run("drive.js", &args);
         let key = js.event("drive").await["key"].as_str().unwrap().parse().unwrap();
         let port = js.event("listening").await["port"].as_u64().unwrap() as u16;
@@ -125,9 +120,9 @@ async fn a_drive_of_javascript_is_read() {
     soon(fetch(&ours, &drive, None)).await.unwrap();
     assert_eq!(drive.version(), second);
     let latest = drive.latest();
-    let maps = latest.entries(None).filter(|entry| {
-        matches!(entry.as_ref().unwrap().1.content, Content::File { blob, .. } if blob.block_map)
-    });
+    let maps = latest
+        .entries(None)
+        .filter(|entry| matches!(entry.as_ref().unwrap().1.content, Content::File { blob, .. } if blob.block_map));
     assert!(maps.count() > 0);
     // An export leaves what it did not write.
     std::fs::remove_dir_all(&target).unwrap();
@@ -173,6 +168,9 @@ async fn javascript_reads_our_drive_and_follows_it() {
     assert!(imported.added > 0 && imported.changed > 0 && imported.deleted > 0 && imported.unchanged > 1000);
     assert!(imported.new_bytes < 2 * moved, "what was moved is not written again: {imported:?}");
     let second = drive.version();
+    while reader.run(json!(["version"])).await != second {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     // Elsewhere, since its mirror can't put a file where a folder was.
     let target = dir.path().join("second target");
     reader.run(json!(["toFolder", target])).await;
@@ -239,7 +237,8 @@ async fn a_hostile_drive_of_javascript_writes_nothing_outside() {
     author.run(json!(["put", "/good/file", "good"])).await;
     let blob = json!({ "blockOffset": 0, "byteOffset": 0, "blockLength": 1, "byteLength": 4 });
     let file = json!({ "executable": false, "linkname": null, "blob": blob, "metadata": null });
-    let names = ["/../../escaped", "/a/../../../escaped", "/..", "//escaped", "/a\\..\\..\\escaped", "/.", "escaped", "/dir/"];
+    let names =
+        ["/../../escaped", "/a/../../../escaped", "/..", "//escaped", "/a\\..\\..\\escaped", "/.", "escaped", "/dir/"];
     for name in names {
         author.run(json!(["raw", format!("files\0{name}"), file])).await;
     }

@@ -1,5 +1,7 @@
 //! Folders with all that a folder may have, and how they are compared.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
