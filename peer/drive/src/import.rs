@@ -10,6 +10,7 @@ use crate::{
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
 };
+use datdot_hypercore::FeedError;
 use ignore::WalkBuilder;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -76,6 +77,9 @@ impl From<Stopped> for ImportError {
 /// that has other things to do.
 pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) -> Result<Imported, ImportError> {
     let _alone = drive.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    if !drive.metadata().info().writable {
+        return Err(DriveError::from(FeedError::NotWritable).into());
+    }
     let mut imported = Imported::default();
     let found = walk(folder, &mut imported.skipped)?;
     let mut work = Work {

@@ -118,7 +118,7 @@ fn what_is_ignored_is_not_published_and_a_bad_pattern_publishes_nothing() {
     assert_eq!(bring(&drive, &source).deleted, 1);
 
     let version = drive.version();
-    write(source.join(IGNORE_FILE), "*.key\nbuild[\n");
+    write(source.join(IGNORE_FILE), "*.key\nbuild{\n");
     let error = import(&drive, &source, &mut go_on).unwrap_err();
     assert!(matches!(error, ImportError::Walk(_)), "{error}");
     assert_eq!(drive.version(), version);
@@ -234,9 +234,8 @@ async fn a_drive_goes_from_peer_to_peer_whole_or_in_part() {
     tokio::time::timeout(std::time::Duration::from_secs(60), fetch(&other, &theirs, None)).await.unwrap().unwrap();
     write_out(&theirs, &dir.path().join("all"));
     assert_same(&source, &dir.path().join("all"));
-    assert!(import(&theirs, &source, &mut go_on).is_ok_and(|imported| imported.added == 0), "nothing to write");
-    write(source.join("more"), "more");
-    assert!(import(&theirs, &source, &mut go_on).is_err(), "only the author writes");
+    let error = import(&theirs, &source, &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("no secret key"), "only the author writes: {error}");
     one.close().await;
     other.close().await;
 }
