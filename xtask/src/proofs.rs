@@ -1,11 +1,10 @@
 //! How long a hoster needs to hash a segment and to make a proof over it, with nothing in the page cache.
 
 use anyhow::{Context, Result};
-use datdot_daemon::segments::{Hashed, Place};
+use datdot_daemon::segments::{Hashed, Place, prove};
 use datdot_proof::{
     challenge::{DRAWS, Holding, positions, seed},
     outboard::Builder,
-    proof::Proof,
     segment::Segment,
 };
 use std::{
@@ -60,7 +59,7 @@ pub fn measure(dir: &Path, bytes: u64, content: Content) -> Result<Figures> {
         let seed = seed(&[7; 32], b"bench", round);
         let at = positions(&seed, &[Holding { pay: 1, segments: &[segment] }], DRAWS);
         forget_pages()?;
-        let make = || Proof::make(&at, |_| place.open());
+        let make = || prove(&at, |_| place.open());
         let (proof, cold) = timed(make);
         let proof = proof.map_err(|error| anyhow::anyhow!("{error}"))?;
         figures.cold.push(cold);

@@ -44,6 +44,9 @@ impl DevNetwork {
             Err(error @ datdot_node::Error::Port { .. }) => {
                 return Err(error).context("name another port with --rpc-port, or stop what uses this one");
             }
+            Err(error @ datdot_node::Error::InUse { .. }) => {
+                return Err(error).context("this network runs already; --dir names the folder of another one");
+            }
             other => other?,
         };
         let mut network = Self { node, daemons: Vec::new(), dir: dir.to_owned() };

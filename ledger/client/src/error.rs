@@ -1,7 +1,7 @@
 //! What can go wrong between this computer and the ledger.
 
 use crate::account::AccountId;
-use datdot_market::{Balance, Block};
+use datdot_market::{Balance, Block, params::Dat};
 
 /// The ledger can't be read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The account can't pay the amount of the call with its fee. Add money, or ask for less.
-    #[error("{says}: {account} has {free} free, in the smallest unit")]
+    #[error("{says}: {account} has {} free", Dat(*free))]
     NotEnoughMoney {
         /// Who was to pay.
         account: AccountId,
@@ -70,6 +70,14 @@ pub enum SubmitError {
     /// The challenge that it answers is not open, or the chain was reorganised since. A new view tells what is owed.
     #[error("challenge {0} is no longer open as it was seen")]
     Superseded(u32),
+    /// It is in a block, but the node no longer knows with what effect. Look at the ledger before repeating it.
+    #[error(
+        "it came into block {block}, so long ago that the node forgot with what effect: look at the ledger before repeating it"
+    )]
+    Forgotten {
+        /// Where it is in.
+        block: Block,
+    },
     /// It is in no block, and it is now too old to come into one. Look at the ledger again before repeating it.
     #[error("it did not come into a block in time: look at the ledger before repeating it")]
     Lost,

@@ -48,8 +48,15 @@ events! {
         "Datdot" OfferClosing { hoster: AccountId, contracts: u32 },
         /// A hoster left; its bond returned.
         "Datdot" OfferWithdrawn { hoster: AccountId, bond: Balance },
-        /// A request was opened and its budget held; hosters are drawn in block `draw`.
-        "Datdot" RequestOpened { request: RequestId, sponsor: AccountId, bytes: u64, budget: Balance, draw: Block },
+        /// A request was opened, its budget and its deposit held; hosters are drawn in block `draw`.
+        "Datdot" RequestOpened {
+            request: RequestId,
+            sponsor: AccountId,
+            bytes: u64,
+            budget: Balance,
+            deposit: Balance,
+            draw: Block,
+        },
         /// A hoster was drawn for a contract: it is to take or pass.
         "Datdot" Drawn { request: RequestId, contract: ContractId, hoster: AccountId, answer_by: Block },
         /// Replicas of a request are vacant until the next draw.

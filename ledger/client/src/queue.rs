@@ -61,6 +61,11 @@ impl<T> Queue<T> {
         self.flying.values().map(|flight| flight.since).min()
     }
 
+    /// No block after this one contains any of them.
+    pub fn until(&self) -> Option<Block> {
+        self.flying.values().map(|flight| flight.last).max()
+    }
+
     /// Which of them are among the transactions of a block: place there, and nonce.
     pub fn landed<'a>(&self, transactions: impl Iterator<Item = &'a [u8]>) -> Vec<(u32, u64)> {
         let nonce_of = |bytes| self.flying.iter().find(|(_, flight)| flight.bytes == bytes).map(|(nonce, _)| *nonce);

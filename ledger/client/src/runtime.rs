@@ -171,7 +171,8 @@ impl Runtime {
                     // More than all money there is.
                     | DispatchError::Arithmetic(ArithmeticError::Underflow)
             );
-            return Ok(Failure { name: format!("{error:?}"), says: error.to_string(), is_money });
+            let says = if is_money { "The account can't pay this".into() } else { error.to_string() };
+            return Ok(Failure { name: format!("{error:?}"), says, is_money });
         };
         let details = module.details().map_err(|error| error.to_string())?;
         let name = format!("{}::{}", details.pallet.name(), details.variant.name);

@@ -25,8 +25,6 @@ use tokio::{
 
 /// Calls that may wait to be sent.
 const WAITING: usize = 64;
-/// Blocks that are searched for transactions at most, back from the best one.
-const SEARCH: usize = 256;
 /// Blocks that a reorganisation may replace, with one of the same height that contains what was just sent.
 const REORGANISED: Block = 8;
 /// How often a call is signed anew, when the node doesn't want the transaction but may want the next.
@@ -130,8 +128,8 @@ impl Worker {
                     if let Err(error) = self.work(&line).await {
                         tracing::debug!(target: "ledger", "submitting waits: {error}");
                         match sort(&self.url, "a call", error).unwrap_or_else(|why| self.unreachable(why)) {
-                            // It will not be understood the next time either.
-                            error @ Error::Unfit { .. } => self.give_up_all(&error),
+                            // It will not be understood the next time either. What flies goes on: it may still come into a block.
+                            error @ Error::Unfit { .. } => self.give_up_pending(&error),
                             error => self.give_up_old(&error),
                         }
                         // The line is about to be found broken, if it is.
@@ -182,14 +180,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Looks through the blocks since the last search for transactions that are on their way.
+    /// Looks through the blocks since the last search for transactions that are on their way: only those that may contain one, however
+    /// long the line was down.
     async fn search(&mut self, line: &Line, best: BlockId) -> Result<(), rpcs::Error> {
-        let Some(since) = self.queue.since() else {
+        let (Some(since), Some(until)) = (self.queue.since(), self.queue.until()) else {
             self.scanned = Some(best);
             return Ok(());
         };
-        let mut hash = H256(best.hash);
-        for _ in 0..SEARCH {
+        let last = if until < best.number { line.rpc.chain_get_block_hash(Some(until.into())).await? } else { None };
+        let mut hash = last.unwrap_or(H256(best.hash));
+        loop {
             if self.scanned.is_some_and(|scanned| H256(scanned.hash) == hash) {
                 break;
             }
@@ -203,7 +203,7 @@ impl Worker {
                 let effect = match line.event_bytes(hash).await {
                     Ok(events) => line.runtime.effect(events, place).map_err(|what| self.unfit(what)),
                     // The block is so old that its events are forgotten.
-                    Err(error @ rpcs::Error::User(_)) => Err(self.unfit(error.to_string())),
+                    Err(rpcs::Error::User(_)) => Err(SubmitError::Forgotten { block: number }),
                     Err(error) => return Err(error),
                 };
                 let id = BlockId { number, hash: hash.0 };
@@ -302,11 +302,18 @@ impl Worker {
         }
     }
 
+    /// Answers all that waits to be sent.
+    fn give_up_pending(&mut self, error: &Error) {
+        for ask in self.pending.drain(..) {
+            ask.reply.send(Err(error.clone().into())).ok();
+        }
+    }
+
     /// Answers everything: there is no line any more.
     fn give_up_all(&mut self, error: &Error) {
-        let asks = self.pending.drain(..).map(|ask| ask.reply);
-        for reply in asks.chain(self.queue.lost(Block::MAX).into_iter().map(|flight| flight.waiter)) {
-            reply.send(Err(error.clone().into())).ok();
+        self.give_up_pending(error);
+        for flight in self.queue.lost(Block::MAX) {
+            flight.waiter.send(Err(error.clone().into())).ok();
         }
     }
 }

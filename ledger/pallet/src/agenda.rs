@@ -38,7 +38,7 @@ impl<T: Config> Pallet<T> {
     /// `MAX_REQUESTS / REQUESTS_PER_BLOCK` blocks has.
     fn enter(id: RequestId, due: Block) -> Block {
         let mut block = due.min(Self::now().saturating_add(FARTHEST));
-        while Agenda::<T>::mutate(block, |entries| entries.try_push(id)).is_err() {
+        while Agenda::<T>::try_mutate(block, |entries| entries.try_push(id)).is_err() {
             block = block.saturating_add(1);
         }
         block

@@ -29,16 +29,26 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn post_offer(who: T::AccountId, offer: Offer) -> DispatchResult {
         let params = Parameters::<T>::get();
         offer.check(&params).map_err(Error::<T>::from)?;
-        let (space, price) = (offer.space, offer.price);
+        let (space, price, since) = (offer.space, offer.price, Self::now());
         let mut hoster = match Hosters::<T>::get(&who) {
             Some(hoster) => {
                 ensure!(offer.space >= hoster.used, Error::<T>::SpaceInUse);
-                Hoster { offer, standing: Standing::Open, silent: 0, ..hoster }
+                Hoster { offer, standing: Standing::Open, silent: 0, since, ..hoster }
             }
             None => {
                 let phase = Self::assign_phase(&who, &params)?;
                 let owes_from = clock::next(phase, Self::now(), &params);
-                Hoster { offer, standing: Standing::Open, phase, bond: 0, used: 0, contracts: 0, owes_from, silent: 0 }
+                Hoster {
+                    offer,
+                    standing: Standing::Open,
+                    phase,
+                    bond: 0,
+                    used: 0,
+                    contracts: 0,
+                    owes_from,
+                    silent: 0,
+                    since,
+                }
             }
         };
         Self::top_up_bond(&who, &mut hoster, &params)?;
@@ -64,7 +74,6 @@ impl<T: Config> Pallet<T> {
         let request = Requests::<T>::get(contract.request).ok_or(Error::<T>::NoSuchRequest)?;
         ensure!(request.closing.is_none(), Error::<T>::RequestClosing);
         contract.take(now, &params).map_err(Error::<T>::from)?;
-        Self::was_heard(&who);
         Self::deposit_event(Event::Taken {
             request: contract.request,
             contract: id,
@@ -79,7 +88,7 @@ impl<T: Config> Pallet<T> {
         let (now, params) = (Self::now(), Parameters::<T>::get());
         let contract = Contracts::<T>::get(id).ok_or(Error::<T>::NoSuchContract)?;
         ensure!(contract.hoster == who, Error::<T>::NotYourContract);
-        contract.may_pass().map_err(Error::<T>::from)?;
+        contract.may_pass(reason).map_err(Error::<T>::from)?;
         let mut request = Requests::<T>::get(contract.request).ok_or(Error::<T>::NoSuchRequest)?;
         Self::was_heard(&who);
         Self::deposit_event(Event::Passed { request: contract.request, contract: id, hoster: who.clone(), reason });
@@ -105,6 +114,7 @@ impl<T: Config> Pallet<T> {
         let holding = contract.accept(id, &mut request, hoster.phase, now, &params).map_err(Error::<T>::from)?;
         let (first, periods) = (holding.first, holding.until - holding.first);
         hoster.takes_in(&holdings, first);
+        hoster.silent = 0;
         // A hoster has no more contracts than holdings have room for.
         holdings.try_push(holding).map_err(|_| Error::<T>::NothingLeft)?;
 
@@ -175,7 +185,10 @@ impl<T: Config> Pallet<T> {
 
     /// Folds the block's own randomness into the mix and keeps it in the ring.
     pub(crate) fn fold_mix(now: Block) {
-        let vrf = T::Randomness::vrf_output().unwrap_or_default();
+        let vrf = T::Randomness::vrf_output().unwrap_or_else(|| {
+            log::error!(target: "datdot", "block {now} has no VRF output: its challenges could be known before");
+            Default::default()
+        });
         let mix = blake2_256(&(crate::Mix::<T>::get(), vrf).encode());
         crate::Mix::<T>::put(mix);
         Mixes::<T>::insert(now % ring(&Parameters::<T>::get()), (now, mix));
@@ -199,8 +212,7 @@ impl<T: Config> Pallet<T> {
         let next = NextPhase::<T>::get();
         let tried = (0..params.period.min(PHASES_TRIED)).map(|step| next.saturating_add(step) % params.period);
         for phase in tried {
-            let pushed = Phases::<T>::mutate(phase, |hosters| hosters.try_push(who.clone()).is_ok());
-            if pushed {
+            if Phases::<T>::try_mutate(phase, |hosters| hosters.try_push(who.clone())).is_ok() {
                 NextPhase::<T>::put((phase + 1) % params.period);
                 return Ok(phase);
             }

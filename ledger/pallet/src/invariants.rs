@@ -1,7 +1,7 @@
 //! What is true after every block and every call:
 //!
 //! 1. **Money.** What is held of a sponsor as budget is the sum of its requests' budgets and of what their contracts have reserved
-//!    and not paid. What is held of a hoster as bond is what its record says. No contract has paid more than it reserved.
+//!    and not paid; what is held of it as deposit follows from its requests. What is held of a hoster as bond is what its record says. No contract has paid more than it reserved.
 //! 2. **Space.** A hoster's used bytes and number of contracts are those of its list of contracts, and every contract is on the list
 //!    of its hoster and on that of its request, once.
 //! 3. **Replicas.** A request has no more contracts than replicas, those apart that are ending, and none of two with one hoster.
@@ -35,22 +35,29 @@ impl<T: Config> Pallet<T> {
     }
 
     fn money_is_held_for_what_the_records_say() -> Check {
-        let mut budgets = BTreeMap::<T::AccountId, Balance>::new();
+        let params = Parameters::<T>::get();
+        let (mut budgets, mut deposits) = (BTreeMap::<T::AccountId, Balance>::new(), BTreeMap::new());
         for (_, request) in Requests::<T>::iter() {
             let mut sum = request.budget;
             for (_, contract) in Self::contracts_in(&request) {
                 ensure!(contract.paid <= contract.reserve, "a contract has paid more than it reserved");
                 sum += contract.reserve - contract.paid;
             }
+            *deposits.entry(request.sponsor.clone()).or_default() += params.deposit_for(request.terms.replicas);
             *budgets.entry(request.sponsor).or_default() += sum;
         }
-        let is_held = |(who, sum): (&T::AccountId, &Balance)| Self::held(HoldReason::Budget, who) == *sum;
-        ensure!(budgets.iter().all(is_held), "the budgets of a sponsor are not what is held of it");
-        let is_held = |(who, hoster): (T::AccountId, _)| {
-            let hoster: datdot_market::hoster::Hoster = hoster;
-            Self::held(HoldReason::Bond, &who) == hoster.bond
-        };
-        ensure!(Hosters::<T>::iter().all(is_held), "the bond of a hoster is not what is held of it");
+        // All accounts: what is held for nothing is wrong too.
+        for who in frame_system::Account::<T>::iter_keys() {
+            let of = |sums: &BTreeMap<_, Balance>| sums.get(&who).copied().unwrap_or(0);
+            let bond = Hosters::<T>::get(&who).map_or(0, |hoster| hoster.bond);
+            let held = |reason| Self::held(reason, &who);
+            ensure!(held(HoldReason::Budget) == of(&budgets), "the budgets of an account are not what is held of it");
+            ensure!(
+                held(HoldReason::Deposit) == of(&deposits),
+                "the deposits of an account are not what is held of it"
+            );
+            ensure!(held(HoldReason::Bond) == bond, "the bond of a hoster is not what is held of it");
+        }
         Ok(())
     }
 

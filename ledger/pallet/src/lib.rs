@@ -103,6 +103,9 @@ pub mod pallet {
         /// The bond of its offer.
         #[codec(index = 1)]
         Bond,
+        /// The deposits of its requests.
+        #[codec(index = 2)]
+        Deposit,
     }
 
     /// The pallet.
@@ -215,9 +218,16 @@ pub mod pallet {
         /// An offer is gone, its bond is free.
         #[codec(index = 2)]
         OfferWithdrawn { hoster: T::AccountId, bond: Balance },
-        /// A request was opened and its budget held; the first draw is in block `draw`.
+        /// A request was opened, its budget and its deposit held; the first draw is in block `draw`.
         #[codec(index = 3)]
-        RequestOpened { request: RequestId, sponsor: T::AccountId, bytes: u64, budget: Balance, draw: Block },
+        RequestOpened {
+            request: RequestId,
+            sponsor: T::AccountId,
+            bytes: u64,
+            budget: Balance,
+            deposit: Balance,
+            draw: Block,
+        },
         /// A hoster was drawn and has until block `answer_by` to take or pass.
         #[codec(index = 4)]
         Drawn { request: RequestId, contract: ContractId, hoster: T::AccountId, answer_by: Block },
@@ -264,7 +274,7 @@ pub mod pallet {
         /// A request takes no more hosters; with its last contract it goes.
         #[codec(index = 16)]
         RequestClosing { request: RequestId, why: Closing },
-        /// A request is gone, and what was left of its budget is free.
+        /// A request is gone. What was left of its budget is free, and its deposit.
         #[codec(index = 17)]
         RequestClosed { request: RequestId, sponsor: T::AccountId, returned: Balance },
     }
@@ -309,13 +319,14 @@ pub mod pallet {
         /// A feed is above 16 TiB, or the cost is more than can be counted.
         #[codec(index = 11)]
         TooLarge,
-        /// The head of this feed (counted from 0) does not fit together: its roots, its length or its bytes.
+        /// The head of this feed (counted from 0) does not fit together, in its roots, its length or its bytes: take it from the author
+        /// or a peer again.
         #[codec(index = 12)]
         BadHead(u8),
-        /// The manifest of this feed (counted from 0) is another feed's.
+        /// The manifest of this feed (counted from 0) is another feed's: name the key that belongs to it.
         #[codec(index = 13)]
         OtherFeed(u8),
-        /// The head of this feed (counted from 0) is not signed by the feed's author.
+        /// The head of this feed (counted from 0) is not signed by the feed's author: take it from the author or a peer again.
         #[codec(index = 14)]
         HeadNotSigned(u8),
         /// The ledger has its full number of requests: try again when some are over.
@@ -324,7 +335,7 @@ pub mod pallet {
         /// The ledger has no room for one more hoster: try again later.
         #[codec(index = 16)]
         TooManyHosters,
-        /// The account can't lock the budget: fund it, or ask for less (the existential deposit must stay free).
+        /// The account can't lock the budget and the deposit: fund it, or ask for less (the existential deposit must stay free).
         #[codec(index = 17)]
         BudgetAboveBalance,
         /// The account can't lock the bond: fund it (the existential deposit must stay free).

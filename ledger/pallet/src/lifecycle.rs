@@ -9,10 +9,10 @@ use crate::{
 use alloc::vec::Vec;
 use codec::Encode;
 use datdot_market::{
-    Balance, Block, ContractId, MAX_CANDIDATES, RequestId, clock,
+    Balance, Block, ContractId, RequestId, clock,
     contract::{Contract, End, State, WrongState, remove_holding},
     hoster::Hoster,
-    matching::{self, Wanted},
+    matching::{self, MAX_LOOKED_AT, Wanted},
     params::Params,
     request::{Closing, MAX_LIVE, Task, Why},
 };
@@ -102,7 +102,7 @@ impl<T: Config> Pallet<T> {
         params: &Params,
     ) {
         match task {
-            Task::Close => Self::close_request(id, request, Closing::TermOver),
+            Task::Close(why) => Self::close_request(id, request, why),
             Task::Drop(contract_id, why) => {
                 let Some(contract) = Contracts::<T>::get(contract_id) else { return };
                 Self::remove_contract(contract_id, &contract, request, why);
@@ -135,7 +135,7 @@ impl<T: Config> Pallet<T> {
         // Contracts that are ending still take up room in the list.
         let slots = vacancies.min(MAX_LIVE.saturating_sub(request.contracts.len() as u32));
         let may_draw = |who: &T::AccountId| request.may_draw(who, contracts, now);
-        let (drawn, why) = matching::draw(&wanted, &Self::sample(&seed), may_draw, slots, seed, params);
+        let (drawn, why) = matching::draw(&wanted, &Self::sample(&seed), may_draw, slots, seed, now, params);
         let found = drawn.len() as u32;
         for who in drawn {
             Self::offer_contract(id, request, who, wanted.bytes, now, params);
@@ -175,10 +175,10 @@ impl<T: Config> Pallet<T> {
         Self::deposit_event(Event::Drawn { request: id, contract: contract_id, hoster: who, answer_by });
     }
 
-    /// At most [`MAX_CANDIDATES`] hosters: all, or those that come after a random place in the map, whose order is by hash.
+    /// At most [`MAX_LOOKED_AT`] hosters: all, or those that come after a random place in the map, whose order is by hash.
     pub(crate) fn sample(seed: &[u8; 32]) -> Vec<(T::AccountId, Hoster)> {
-        let most = MAX_CANDIDATES as usize;
-        if Hosters::<T>::count() <= MAX_CANDIDATES {
+        let most = MAX_LOOKED_AT as usize;
+        if Hosters::<T>::count() <= MAX_LOOKED_AT {
             return Hosters::<T>::iter().take(most).collect();
         }
         let mut place = Hosters::<T>::map_storage_final_prefix();
@@ -224,7 +224,7 @@ impl<T: Config> Pallet<T> {
         });
         if let Some(mut hoster) = Hosters::<T>::get(who) {
             hoster.release(contract.bytes);
-            if why == End::Silent {
+            if matches!(why, End::Silent | End::TooSlow) {
                 hoster.was_silent();
             }
             Self::put_hoster(who.clone(), hoster);
@@ -240,11 +240,12 @@ impl<T: Config> Pallet<T> {
         let mut hoster = Hosters::<T>::get(&who).ok_or(WrongState::NotHosting)?;
         let mut holdings = HoldingsOf::<T>::get(&who);
         let holding = holdings.iter_mut().find(|holding| holding.contract == id).ok_or(WrongState::NotHosting)?;
+        let at_stake = contract.reserve;
         let returned = contract.end_early(why, holding, hoster.phase, now, &params)?;
         request.budget = request.budget.saturating_add(returned);
         let mut penalty = 0;
         if why != End::Cancelled {
-            let (paid, held) = Self::penalise(&who, &mut hoster, &request.sponsor, &params);
+            let (paid, held) = Self::penalise(&who, &mut hoster, &request.sponsor, at_stake, &params);
             penalty = paid;
             request.budget = request.budget.saturating_add(held);
             request.lost(who.clone(), why, now, &params);
@@ -260,7 +261,7 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn close_request(id: RequestId, request: &mut RequestOf<T>, why: Closing) {
         request.close(why);
         Self::deposit_event(Event::RequestClosing { request: id, why });
-        if why != Closing::TermOver {
+        if matches!(why, Closing::Cancelled | Closing::RootMismatch) {
             for contract in request.contracts.clone() {
                 // Refused for those that don't host.
                 Self::end_hosting(contract, request, End::Cancelled).ok();
@@ -270,6 +271,7 @@ impl<T: Config> Pallet<T> {
 
     fn remove_request(id: RequestId, request: RequestOf<T>) {
         let returned = Self::free_budget(&request.sponsor, request.budget);
+        Self::free_deposit(&request.sponsor, Parameters::<T>::get().deposit_for(request.terms.replicas));
         FeedsOf::<T>::remove(id);
         Requests::<T>::remove(id);
         Self::deposit_event(Event::RequestClosed { request: id, sponsor: request.sponsor, returned });

@@ -2,7 +2,7 @@
 //!
 //! All money stays with its owner, on hold: a sponsor's budgets and reserves as [`HoldReason::Budget`], a hoster's bond as
 //! [`HoldReason::Bond`]. The records (`Request::budget`, `Contract::reserve` less `paid`, `Hoster::bond`) say what it is held for
-//! and sum to it.
+//! and sum to it. A request's deposit ([`HoldReason::Deposit`]) follows from its terms.
 
 use crate::{Config, ContractOf, Error, Event, HoldReason, Pallet};
 use datdot_market::{Balance, ContractId, hoster::Hoster, params::Params};
@@ -16,9 +16,11 @@ use frame_support::{
 use sp_runtime::DispatchError;
 
 impl<T: Config> Pallet<T> {
-    /// Holds a request's budget.
-    pub(crate) fn hold_budget(sponsor: &T::AccountId, amount: Balance) -> Result<(), Error<T>> {
-        Self::hold(HoldReason::Budget, sponsor, amount).map_err(|_| Error::BudgetAboveBalance)
+    /// Holds a request's budget and its deposit.
+    pub(crate) fn hold_for_request(sponsor: &T::AccountId, budget: Balance, deposit: Balance) -> Result<(), Error<T>> {
+        Self::hold(HoldReason::Budget, sponsor, budget)
+            .and_then(|()| Self::hold(HoldReason::Deposit, sponsor, deposit))
+            .map_err(|_| Error::BudgetAboveBalance)
     }
 
     /// Brings a hoster's bond up to what an offer needs.
@@ -37,7 +39,7 @@ impl<T: Config> Pallet<T> {
         sponsor: &T::AccountId,
         params: &Params,
     ) -> bool {
-        let amount = contract.payable(proven, params);
+        let amount = contract.payable(proven, Self::now(), params);
         if amount == 0 {
             return true;
         }
@@ -53,14 +55,16 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Moves the penalty for one contract from a hoster's bond to a sponsor's budget. Returns what left the bond and what
-    /// reached the budget: the same, unless the sponsor's account can't hold it; then the sponsor has it free.
+    /// reached the budget: the same, unless the sponsor's account can't hold it; then the sponsor has it free. Never more than what
+    /// was `at_stake`, so that nobody lives from the misses of others.
     pub(crate) fn penalise(
         who: &T::AccountId,
         hoster: &mut Hoster,
         sponsor: &T::AccountId,
+        at_stake: Balance,
         params: &Params,
     ) -> (Balance, Balance) {
-        let penalty = params.penalty.min(hoster.bond);
+        let penalty = params.penalty.min(at_stake).min(hoster.bond);
         if penalty == 0 || Self::transfer(HoldReason::Bond, who, sponsor, penalty).is_err() {
             return (0, 0);
         }
@@ -72,6 +76,11 @@ impl<T: Config> Pallet<T> {
     /// Frees what is left of a budget.
     pub(crate) fn free_budget(sponsor: &T::AccountId, amount: Balance) -> Balance {
         Self::free(HoldReason::Budget, sponsor, amount)
+    }
+
+    /// Frees a deposit.
+    pub(crate) fn free_deposit(sponsor: &T::AccountId, amount: Balance) {
+        Self::free(HoldReason::Deposit, sponsor, amount);
     }
 
     /// Frees a bond.

@@ -36,14 +36,15 @@ impl<T: Config> Pallet<T> {
         let bytes = total_bytes(&segments);
         let budget =
             payout::budget(terms.replicas, terms.max_price, bytes, terms.term, &params).ok_or(Error::<T>::TooLarge)?;
-        Self::hold_budget(&sponsor, budget)?;
+        let deposit = params.deposit_for(terms.replicas);
+        Self::hold_for_request(&sponsor, budget, deposit)?;
 
         let id = NextRequest::<T>::mutate(|next| core::mem::replace(next, next.wrapping_add(1)));
         let request = Request::open(sponsor.clone(), terms, segments, sources, budget, Self::now(), &params);
         let draw = request.wake;
         FeedsOf::<T>::insert(id, feeds);
         Self::put_request_anew(id, request);
-        Self::deposit_event(Event::RequestOpened { request: id, sponsor, bytes, budget, draw });
+        Self::deposit_event(Event::RequestOpened { request: id, sponsor, bytes, budget, deposit, draw });
         Ok(())
     }
 

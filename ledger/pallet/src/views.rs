@@ -27,6 +27,7 @@ impl<T: Config> Pallet<T> {
             params,
             free: T::Currency::reducible_balance(who, Preservation::Preserve, Fortitude::Polite),
             budgets: Self::held(HoldReason::Budget, who),
+            deposits: Self::held(HoldReason::Deposit, who),
             bond: Self::held(HoldReason::Bond, who),
             hosting: Hosters::<T>::get(who).map(|hoster| Self::hosting_view(who, hoster, at, &params)),
             requests: Requests::<T>::iter()
@@ -41,7 +42,7 @@ impl<T: Config> Pallet<T> {
         let params = Parameters::<T>::get();
         let offers = Self::sample(&Mix::<T>::get())
             .into_iter()
-            .filter(|(_, hoster)| hoster.is_drawable(&params))
+            .filter(|(_, hoster)| hoster.is_drawable(Block::MAX, &params))
             .map(|(_, hoster)| (hoster.offer.price, hoster.free(), hoster.offer.max_term))
             .collect();
         MarketView { at: Self::now(), params, offers }

@@ -45,7 +45,8 @@ fn cost<D: Get<frame_support::weights::RuntimeDbWeight>>(micros: u64, reads: u64
 
 impl<T: frame_system::Config> WeightInfo for Estimates<T> {
     fn offer() -> Weight {
-        cost::<T::DbWeight>(100, 6, 6)
+        // A full phase or two may be looked at first.
+        cost::<T::DbWeight>(100, 10, 6)
     }
 
     fn leave() -> Weight {
@@ -86,9 +87,11 @@ impl<T: frame_system::Config> WeightInfo for Estimates<T> {
     }
 
     fn on_initialize(hosters: u32, lapsed: u32, requests: u32) -> Weight {
-        let windows = cost::<T::DbWeight>(60, 2, 1).saturating_mul(u64::from(hosters).saturating_add(1));
+        // The end of the block, which folds the mix, is in the one that is added.
+        let windows = cost::<T::DbWeight>(60, 2, 2).saturating_mul(u64::from(hosters).saturating_add(1));
         let lapses = cost::<T::DbWeight>(200, 40, 8).saturating_mul(lapsed.into());
-        let agenda = cost::<T::DbWeight>(600, 100, 40).saturating_mul(requests.into());
+        // A draw looks at 256 hosters of 200 bytes, which lie together; a full request has 32 contracts.
+        let agenda = cost::<T::DbWeight>(2_000, 300, 60).saturating_mul(requests.into());
         windows.saturating_add(lapses).saturating_add(agenda)
     }
 }

@@ -154,6 +154,8 @@ pub struct Wallet {
     pub free: Amount,
     /// Held as budgets of requests.
     pub budgets: Amount,
+    /// Held as deposits of requests; they return whole.
+    pub deposits: Amount,
     /// Held as a hoster's bond.
     pub bond: Amount,
 }

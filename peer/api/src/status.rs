@@ -72,6 +72,8 @@ pub struct Money {
     pub free: Amount,
     /// Held as budgets of its requests.
     pub budgets: Amount,
+    /// Held as deposits of its requests; they return whole.
+    pub deposits: Amount,
     /// Held as a hoster's bond.
     pub bond: Amount,
     /// Paid to it for the contracts that it has now.

@@ -325,9 +325,12 @@ impl Engine {
     async fn ended(&mut self, errand: Errand, result: Result<Included, SubmitError>) {
         let outcome = match &result {
             Ok(included) => Outcome::Included { block: included.block.number },
-            Err(error @ (SubmitError::Superseded(_) | SubmitError::Lost | SubmitError::Ledger(_))) => {
-                Outcome::Lost { why: error.to_string() }
-            }
+            Err(
+                error @ (SubmitError::Superseded(_)
+                | SubmitError::Lost
+                | SubmitError::Forgotten { .. }
+                | SubmitError::Ledger(_)),
+            ) => Outcome::Lost { why: error.to_string() },
             Err(error) => Outcome::Refused { why: error.to_string() },
         };
         if let (Errand::Proof(number), Some(proof)) = (errand, self.shown.last_proof(errand)) {

@@ -5,7 +5,7 @@ use crate::{
     discovery::Endpoint,
     engine::Msg,
     fetch::{Failed, Fetched, NamedBy, Wanted as Fetch},
-    segments::{Hashed, Place},
+    segments::{self, Hashed, Place},
 };
 use datdot_hypercore::{Changed, FeedKey};
 use datdot_market::{
@@ -110,7 +110,7 @@ pub(crate) fn prove(ctx: &Context, challenge: &Challenge, covered: &[Covered]) -
     let holdings: Vec<_> = covered.iter().map(|held| Holding { pay: held.weight, segments: &held.segments }).collect();
     let positions = positions(&challenge.seed, &holdings, DRAWS);
     let feed_of = |holding: usize, place: usize| covered.get(holding)?.feeds.get(place).copied();
-    let proof = Proof::make(&positions, |at| {
+    let proof = segments::prove(&positions, |at| {
         let gone = || std::io::Error::new(std::io::ErrorKind::NotFound, "the feed is not here");
         let key = feed_of(at.holding, at.place).ok_or_else(gone)?;
         let feed = ctx.store.feed(&FeedKey(key)).ok_or_else(gone)?;

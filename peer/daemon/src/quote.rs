@@ -6,7 +6,7 @@ use datdot_hypercore::FeedKey;
 use datdot_ledger::{At, Call, Error};
 use datdot_market::{
     Balance,
-    params::Params,
+    params::{Dat, Params},
     payout,
     terms::{Address, Feed, Source, Terms},
     view::MarketView,
@@ -40,7 +40,7 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
     if let Call::Request { feeds, terms, sources } = &call {
         terms.check(feeds, sources, &params).map_err(|error| error.to_string())?;
     }
-    let budget = budget(&terms, bytes, &params)?;
+    let (budget, deposit) = (budget(&terms, bytes, &params)?, params.deposit_for(terms.replicas));
     let fee = ctx.ledger.fee(&call).await.map_err(|error: Error| error.to_string())?;
     let free = ctx.ledger.account(&ctx.submitter.id(), At::Best).await.map_err(|error| error.to_string())?.free;
 
@@ -50,8 +50,8 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
     let expected = (fitting.len() >= wanted.replicas as usize)
         .then(|| cheapest.map(|price| payout::due(periods, *price, bytes, &params)).sum::<Option<Balance>>())
         .flatten();
-    let problem = if budget.saturating_add(fee) > free {
-        Some(format!("the account has {free} units free, which is less than the budget and the fee"))
+    let problem = if budget.saturating_add(deposit).saturating_add(fee) > free {
+        Some(format!("the account has {} free, which is less than the budget, the deposit and the fee", Dat(free)))
     } else if (fitting.len() as u32) < wanted.replicas {
         Some(format!(
             "{} of {} offers fit; the request would wait until more do: a higher price or a shorter term may help",
@@ -71,7 +71,7 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
         budget: Amount(budget),
         expected: expected.map(Amount),
         fee: Amount(fee),
-        deposit: Amount(0),
+        deposit: Amount(deposit),
         offers_that_fit: fitting.len() as u32,
         offers: market.offers.len() as u32,
         period_seconds: seconds(params.period),

@@ -123,7 +123,8 @@ async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): 
 }
 
 async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
-    submit(&work, Call::Cancel(order.request)).await
+    let done = submit(&work, Call::Cancel(order.request)).await;
+    done.map_err(|Refused(status, why)| Refused(status, format!("request {} is not cancelled: {why}", order.request)))
 }
 
 async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<Accepted> {
@@ -139,8 +140,13 @@ async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
 async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
     let id = work.ctx.submitter.id();
     let view = work.ctx.ledger.account(&id, At::Best).await.map_err(|error| error.to_string())?;
-    let (free, budgets, bond) = (Amount(view.free), Amount(view.budgets), Amount(view.bond));
-    Ok(Json(Wallet { address: id.to_string(), free, budgets, bond }))
+    Ok(Json(Wallet {
+        address: id.to_string(),
+        free: Amount(view.free),
+        budgets: Amount(view.budgets),
+        deposits: Amount(view.deposits),
+        bond: Amount(view.bond),
+    }))
 }
 
 async fn events(State(work): State<Work>, Extension(stop): Stop) -> Response {

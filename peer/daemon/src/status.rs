@@ -307,6 +307,7 @@ fn money(view: &AccountView) -> Money {
     Money {
         free: Amount(view.free),
         budgets: Amount(view.budgets),
+        deposits: Amount(view.deposits),
         bond: Amount(view.bond),
         paid: Amount(paid),
         earned_unpaid: Amount(earned.saturating_sub(paid)),
@@ -420,6 +421,7 @@ fn closing_in_words(closing: datdot_market::request::Closing) -> &'static str {
         Closing::TermOver => "the term is over; what is left returns when the last contract is settled",
         Closing::Cancelled => "it was cancelled; what is left returns when the last contract is settled",
         Closing::RootMismatch => "two hosters found that the data doesn't have the root that the request claims",
+        Closing::NobodyHosted => "nobody hosted it for as long as its term; what was locked returns",
     }
 }
 

@@ -456,6 +456,7 @@ fn closed(closing: datdot_market::request::Closing) -> &'static str {
         Closing::TermOver => "its term is over",
         Closing::Cancelled => "it was cancelled",
         Closing::RootMismatch => "two hosters found that the data doesn't have the root that it claims",
+        Closing::NobodyHosted => "nobody hosted it for as long as its term",
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 use support::*;
@@ -17,8 +18,15 @@ use support::*;
 const CHILD: &str = "DATDOT_TEST_CHILD";
 
 fn opened(dir: &Path) -> Store {
-    // A store that was dropped is free as soon as its last feed is.
-    Store::open(dir).expect("the folder is free")
+    // A store that was dropped is free as soon as its last feed is, and a child that another test is just starting, which
+    // has our open files until it runs.
+    for _ in 0..100 {
+        match Store::open(dir) {
+            Err(StoreError::InUse { .. }) => thread::sleep(Duration::from_millis(10)),
+            opened => return opened.expect("the folder can be used"),
+        }
+    }
+    panic!("{} is in use", dir.display())
 }
 
 /// Where the files of the only feed are.

@@ -31,7 +31,7 @@ fn request(id: u32, opened: Block) -> RequestView<u32> {
 }
 
 fn view(at: Block, requests: Vec<RequestView<u32>>) -> AccountView<u32> {
-    AccountView { at, params: PARAMS, free: 0, budgets: 0, bond: 0, hosting: None, requests }
+    AccountView { at, params: PARAMS, free: 0, budgets: 0, deposits: 0, bond: 0, hosting: None, requests }
 }
 
 fn sponsor(intents: &[(u64, Intent)]) -> Sponsor {

@@ -54,8 +54,6 @@ pub enum State {
     /// The hoster holds the data and proves it.
     #[codec(index = 2)]
     Hosting {
-        /// When it accepted.
-        since: Block,
         /// Last block in which its last challenge can be answered.
         over_after: Block,
     },
@@ -148,7 +146,7 @@ impl<Account: Ord + Clone> Contract<Account> {
     pub fn wakes_at(&self) -> Block {
         let (State::Drawn { answer_by: last }
         | State::Fetching { by: last }
-        | State::Hosting { over_after: last, .. }
+        | State::Hosting { over_after: last }
         | State::Ending { over_after: last, .. }) = self.state;
         last.saturating_add(1)
     }
@@ -165,10 +163,11 @@ impl<Account: Ord + Clone> Contract<Account> {
         }
     }
 
-    /// The hoster may still pass: before or while it fetches.
-    pub fn may_pass(&self) -> Result<(), WrongState> {
-        match self.state {
-            State::Drawn { .. } | State::Fetching { .. } => Ok(()),
+    /// The hoster may still pass: before or while it fetches. What it says of the source or the data counts against the request, so
+    /// it must have taken the contract to say it.
+    pub fn may_pass(&self, reason: Reason) -> Result<(), WrongState> {
+        match (self.state, reason) {
+            (State::Fetching { .. }, _) | (State::Drawn { .. }, Reason::Unwilling | Reason::NoRoom) => Ok(()),
             _ => Err(WrongState::NotFetching),
         }
     }
@@ -201,20 +200,13 @@ impl<Account: Ord + Clone> Contract<Account> {
         request.budget -= reserve;
         request.accepted(now);
         self.reserve = reserve;
-        self.state = State::Hosting { since: now, over_after: clock::closes(phase, until - 1, params) };
+        self.state = State::Hosting { over_after: clock::closes(phase, until - 1, params) };
         let weight = self.price.saturating_mul(self.bytes.into());
         Ok(Holding { contract: id, weight, segments: request.segments.clone(), first, until, proven: 0 })
     }
 
-    /// What was earned and not yet paid.
-    pub fn payable(&self, proven: u32, params: &Params) -> Balance {
-        // `accept` computed the reserve with the same function for at least as many periods: it fits.
-        let earned = payout::due(proven, self.price, self.bytes, params).unwrap_or(self.reserve).min(self.reserve);
-        earned.saturating_sub(self.paid)
-    }
-
-    /// Ends hosting early. A challenge whose window is open still counts, so what it can earn stays reserved; the rest is returned,
-    /// to go back to the request's budget.
+    /// Ends hosting early. A challenge whose window is open still counts, so what is [`payable`](Self::payable) with it stays reserved;
+    /// the rest is returned, to go back to the request's budget.
     pub fn end_early(
         &mut self,
         why: End,
@@ -223,14 +215,12 @@ impl<Account: Ord + Clone> Contract<Account> {
         now: Block,
         params: &Params,
     ) -> Result<Balance, WrongState> {
-        let State::Hosting { over_after, .. } = self.state else { return Err(WrongState::NotHosting) };
+        let State::Hosting { over_after } = self.state else { return Err(WrongState::NotHosting) };
         let until = clock::next(phase, now, params).clamp(holding.first, holding.until);
         holding.until = until;
         let last_window = until.checked_sub(1).map_or(0, |last| clock::closes(phase, last, params));
         self.state = State::Ending { why, over_after: last_window.min(over_after) };
-        let keep = payout::due(until - holding.first, self.price, self.bytes, params)
-            .unwrap_or(self.reserve)
-            .clamp(self.paid, self.reserve);
+        let keep = self.paid.saturating_add(self.payable(until - holding.first, now, params));
         let returned = self.reserve - keep;
         self.reserve = keep;
         Ok(returned)
@@ -239,6 +229,24 @@ impl<Account: Ord + Clone> Contract<Account> {
     /// The last pay could not be delivered: it stays owed, and is tried again a period later.
     pub fn defer(&mut self, now: Block, params: &Params) {
         self.state = State::Ending { why: self.outcome(), over_after: now.saturating_add(params.period) };
+    }
+}
+
+impl<Account> Contract<Account> {
+    /// What is to be paid in block `now` and was not yet, if so many periods are proven.
+    ///
+    /// Until hosting is over, the last of them waits for the next proof: a proof shows that the data is here, the one after it that it
+    /// stayed. Whoever gives up or lapses doesn't get it.
+    pub fn payable(&self, proven: u32, now: Block, params: &Params) -> Balance {
+        let waits = match self.state {
+            State::Hosting { over_after } => now <= over_after,
+            State::Ending { why, .. } => why != End::Completed && why != End::Cancelled,
+            State::Drawn { .. } | State::Fetching { .. } => true,
+        };
+        let periods = proven.saturating_sub(waits.into());
+        // `accept` computed the reserve with the same function for at least as many periods: it fits.
+        let earned = payout::due(periods, self.price, self.bytes, params).unwrap_or(self.reserve).min(self.reserve);
+        earned.saturating_sub(self.paid)
     }
 
     /// Why it ended, for one that is over.
@@ -315,6 +323,17 @@ mod tests {
         assert_eq!(some.until - some.first, 2);
     }
 
+    #[test]
+    fn who_comes_for_one_proof_and_goes_earns_nothing() {
+        let mut contract = Contract::drawn(0, "bob", crate::GIB, DAT, 10, &PARAMS);
+        contract.take(11, &PARAMS).unwrap();
+        let mut holding = contract.accept(0, &mut request(crate::GIB, 1_000, DAT), 3, 12, &PARAMS).unwrap();
+        holding.proven = 1;
+        assert_eq!(contract.payable(1, 14, &PARAMS), 0);
+        contract.end_early(End::Forfeited, &mut holding, 3, 15, &PARAMS).unwrap();
+        assert_eq!((contract.payable(1, 30, &PARAMS), contract.reserve), (0, 0));
+    }
+
     proptest! {
         #[test]
         fn what_is_paid_and_what_returns_is_what_was_reserved(
@@ -342,19 +361,22 @@ mod tests {
                     prop_assert!(now < contract.wakes_at());
                     holding.proven += 1;
                     if number % 2 == 0 {
-                        let amount = contract.payable(holding.proven, &PARAMS);
+                        let amount = contract.payable(holding.proven, now, &PARAMS);
                         contract.paid += amount;
                         paid += amount;
                     }
                 }
             }
-            let last = contract.payable(holding.proven, &PARAMS);
+            let last = contract.payable(holding.proven, contract.wakes_at(), &PARAMS);
             contract.paid += last;
             paid += last;
             request.budget += contract.reserve - contract.paid;
             prop_assert_eq!(paid + request.budget, locked);
-            // Every proven period is paid in full: an honest hoster never loses to rounding or to how often it settles.
-            prop_assert_eq!(paid, payout::due(holding.proven, price, bytes, &PARAMS).unwrap());
+            // Every proven period is paid in full, but for the last one of who gave up: an honest hoster never loses to rounding or
+            // to how often it settles.
+            let gave_up = contract.outcome() == End::Forfeited;
+            let due = payout::due(holding.proven.saturating_sub(gave_up.into()), price, bytes, &PARAMS);
+            prop_assert_eq!(paid, due.unwrap());
         }
     }
 }

@@ -29,8 +29,10 @@ pub struct Hoster {
     pub contracts: u32,
     /// Number of the first challenge that it has not answered.
     pub owes_from: u32,
-    /// Draws in a row that it neither took nor passed.
+    /// Draws in a row that came to nothing without a word: neither taken nor passed, or taken and not accepted in time.
     pub silent: u32,
+    /// When the offer was posted or changed last.
+    pub since: Block,
 }
 
 /// Whether a hoster takes new contracts.
@@ -99,9 +101,13 @@ impl Hoster {
         self.offer.space.saturating_sub(self.used)
     }
 
-    /// Whether a draw may name it, the offer's terms apart.
-    pub fn is_drawable(&self, params: &Params) -> bool {
-        self.standing == Standing::Open && self.bond >= params.bond && self.contracts < MAX_CONTRACTS
+    /// Whether a draw in block `now` may name it, the offer's terms apart. An offer must stand for some blocks: who makes the block
+    /// before a draw knows its randomness, and could choose an offer by it.
+    pub fn is_drawable(&self, now: Block, params: &Params) -> bool {
+        self.standing == Standing::Open
+            && self.bond >= params.bond
+            && self.contracts < MAX_CONTRACTS
+            && self.since.saturating_add(params.match_after) <= now
     }
 
     /// Reserves the bytes of a contract that it was drawn for.
@@ -192,6 +198,7 @@ mod tests {
             contracts: 0,
             owes_from: 1,
             silent: 0,
+            since: 0,
         }
     }
 
@@ -236,12 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_is_drawn_only_after_it_has_stood_for_some_blocks() {
+        let hoster = Hoster { since: 40, ..hoster() };
+        assert!(!hoster.is_drawable(39 + PARAMS.match_after, &PARAMS));
+        assert!(hoster.is_drawable(40 + PARAMS.match_after, &PARAMS));
+    }
+
+    #[test]
     fn three_silences_take_an_offer_out_of_the_draw() {
         let mut hoster = hoster();
         for _ in 0..MAX_SILENCE {
-            assert!(hoster.is_drawable(&PARAMS));
+            assert!(hoster.is_drawable(50, &PARAMS));
             hoster.was_silent();
         }
-        assert!(!hoster.is_drawable(&PARAMS));
+        assert!(!hoster.is_drawable(50, &PARAMS));
     }
 }

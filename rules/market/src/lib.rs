@@ -47,5 +47,3 @@ pub const MAX_REPLICAS: u32 = 16;
 pub const MAX_CONTRACTS: u32 = 64;
 /// Hosters that one request remembers not to draw again soon.
 pub const MAX_RESTING: u32 = 32;
-/// Offers that one draw looks at.
-pub const MAX_CANDIDATES: u32 = 64;

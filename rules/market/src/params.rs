@@ -2,10 +2,28 @@
 
 use crate::{Balance, Block, GIB};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
+use core::fmt;
 use scale_info::TypeInfo;
 
 /// One DAT, the ledger's coin, in its smallest unit (12 decimals).
 pub const DAT: Balance = 1_000_000_000_000;
+
+/// An amount as text, exactly: `0.5 DAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dat(pub Balance);
+
+impl fmt::Display for Dat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, mut fraction, mut digits) = (self.0 / DAT, self.0 % DAT, 12);
+        if fraction == 0 {
+            return write!(f, "{whole} DAT");
+        }
+        while fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        write!(f, "{whole}.{fraction:0digits$} DAT")
+    }
+}
 
 /// Parameters of the market. See [`Params::dev`] and [`Params::production`] for the two sets in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, TypeInfo, MaxEncodedLen)]
@@ -35,8 +53,12 @@ pub struct Params {
     pub rest: Block,
     /// Bond that an offer holds: one fixed amount.
     pub bond: Balance,
-    /// What a hoster's bond loses to the request's budget for each contract that lapses or is forfeited.
+    /// What a hoster's bond loses to the request's budget for each contract that lapses or is forfeited, if the contract
+    /// reserved as much; otherwise what it reserved.
     pub penalty: Balance,
+    /// What a request holds of its sponsor until it is closed: so much for itself and again for each replica. It returns whole; it
+    /// is there so that nobody can fill the ledger for nothing.
+    pub deposit: Balance,
 }
 
 /// A parameter set that contradicts itself.
@@ -61,6 +83,7 @@ impl Params {
             rest: 60,
             bond: 100 * DAT,
             penalty: DAT,
+            deposit: DAT,
         }
     }
 
@@ -80,7 +103,13 @@ impl Params {
             rest: 14_400,
             bond: 100 * DAT,
             penalty: DAT,
+            deposit: DAT,
         }
+    }
+
+    /// The deposit of a request for so many replicas.
+    pub fn deposit_for(&self, replicas: u32) -> Balance {
+        self.deposit.saturating_mul(Balance::from(replicas).saturating_add(1))
     }
 
     /// Blocks in a day: the unit of time in which space is priced.
@@ -127,5 +156,26 @@ impl Params {
     /// `GiB × day` in `byte × blocks`: the divisor of every price.
     pub(crate) fn gib_day(&self) -> u128 {
         GIB as u128 * self.day() as u128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn both_sets_make_sense_and_a_contradiction_is_named() {
+        assert_eq!((Params::dev().check(), Params::production().check()), (Ok(()), Ok(())));
+        let late = Params { deadline: 9, ..Params::dev() };
+        assert!(late.check().unwrap_err().0.contains("deadline"));
+    }
+
+    #[test]
+    fn amounts_are_written_exactly() {
+        assert_eq!(Dat(0).to_string(), "0 DAT");
+        assert_eq!(Dat(DAT / 2).to_string(), "0.5 DAT");
+        assert_eq!(Dat(1).to_string(), "0.000000000001 DAT");
+        assert_eq!(Dat(1_234 * DAT + 50).to_string(), "1234.00000000005 DAT");
     }
 }

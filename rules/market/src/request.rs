@@ -112,6 +112,9 @@ pub enum Closing {
     /// Two hosters found that the data doesn't have the claimed root.
     #[codec(index = 2)]
     RootMismatch,
+    /// Nobody accepted it for as long as its term, a day at least.
+    #[codec(index = 3)]
+    NobodyHosted,
 }
 
 /// What is to be done about a request in a block.
@@ -121,8 +124,8 @@ pub enum Task {
     Drop(ContractId, End),
     /// Pay the rest of a contract that is over and remove it.
     Finish(ContractId),
-    /// Take no more hosters: the term is over.
-    Close,
+    /// Take no more hosters: the term is over, or nobody came for too long.
+    Close(Closing),
     /// Draw hosters for this many vacant replicas.
     Draw(u32),
     /// Give back what is left and remove the request.
@@ -177,17 +180,18 @@ impl<Account: Ord + Clone> Request<Account> {
 
     /// What is to be done in block `now`. Call again after doing it, until nothing is left: tasks can make others due.
     pub fn tasks(&self, contracts: &[(ContractId, Contract<Account>)], now: Block, params: &Params) -> Vec<Task> {
-        let over = self.closing.is_some() || self.ends.is_some_and(|ends| now >= ends);
+        let (end, why) = self.end(params);
+        let over = self.closing.is_some() || now >= end;
         let mut tasks = Vec::new();
         if over && self.closing.is_none() {
-            tasks.push(Task::Close);
+            tasks.push(Task::Close(why));
         }
         for (id, contract) in contracts {
             match contract.state {
                 State::Drawn { .. } | State::Fetching { .. } if over => tasks.push(Task::Drop(*id, End::Cancelled)),
                 State::Drawn { answer_by } if now > answer_by => tasks.push(Task::Drop(*id, End::Silent)),
                 State::Fetching { by } if now > by => tasks.push(Task::Drop(*id, End::TooSlow)),
-                State::Hosting { over_after, .. } | State::Ending { over_after, .. } if now > over_after => {
+                State::Hosting { over_after } | State::Ending { over_after, .. } if now > over_after => {
                     tasks.push(Task::Finish(*id))
                 }
                 _ => {}
@@ -205,6 +209,14 @@ impl<Account: Ord + Clone> Request<Account> {
         tasks
     }
 
+    /// When it closes by itself, and why.
+    fn end(&self, params: &Params) -> (Block, Closing) {
+        match self.ends {
+            Some(ends) => (ends, Closing::TermOver),
+            None => (self.opened.saturating_add(self.terms.term.max(params.day())), Closing::NobodyHosted),
+        }
+    }
+
     /// When replicas are drawn for next, if any are vacant. In the last period of the term nobody is made to fetch any more.
     fn next_draw(&self, now: Block, params: &Params) -> Option<Block> {
         let waiting = self.waiting.filter(|_| self.closing.is_none() && self.remaining_term(now) >= params.period)?;
@@ -218,8 +230,8 @@ impl<Account: Ord + Clone> Request<Account> {
             State::Drawn { .. } | State::Fetching { .. } if self.closing.is_some() => now,
             _ => contract.wakes_at(),
         });
-        let ends = self.ends.filter(|_| self.closing.is_none());
-        contracts.chain(self.next_draw(now, params)).chain(ends).min().unwrap_or(now).max(now.saturating_add(1))
+        let end = self.closing.is_none().then(|| self.end(params).0);
+        contracts.chain(self.next_draw(now, params)).chain(end).min().unwrap_or(now).max(now.saturating_add(1))
     }
 
     /// Whether a draw may name `hoster` now: it has no contract of this request, and is not resting.
@@ -384,6 +396,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_nobody_hosts_does_not_wait_for_ever() {
+        let mut request = request();
+        request.drew(0, 2, Some(Why::NoSpace), 12, &PARAMS);
+        let last = 10 + PARAMS.day();
+        assert_eq!(request.tasks(&[], last - 1, &PARAMS), [Task::Draw(2)]);
+        assert_eq!(request.tasks(&[], last, &PARAMS), [Task::Close(Closing::NobodyHosted)]);
+        request.waiting = Some(Waiting { next: last + 5, ..request.waiting.unwrap() });
+        assert_eq!(request.next_wake(&[], last - 9, &PARAMS), last);
+    }
+
+    #[test]
     fn a_closed_request_waits_for_no_fetch() {
         let mut request = request();
         request.drew(2, 2, None, 12, &PARAMS);
@@ -399,8 +422,11 @@ mod tests {
         request.drew(2, 2, None, 12, &PARAMS);
         request.accepted(20);
         let mut contracts: Contracts = vec![drawn(1, "bob", 12), drawn(2, "carol", 115)];
-        contracts[0].1.state = State::Hosting { since: 20, over_after: 123 };
-        assert_eq!(request.tasks(&contracts, 120, &PARAMS), [Task::Close, Task::Drop(2, End::Cancelled)]);
+        contracts[0].1.state = State::Hosting { over_after: 123 };
+        assert_eq!(
+            request.tasks(&contracts, 120, &PARAMS),
+            [Task::Close(Closing::TermOver), Task::Drop(2, End::Cancelled)]
+        );
         request.close(Closing::TermOver);
         contracts.pop();
         assert_eq!(

@@ -23,6 +23,8 @@ pub struct AccountView<Account> {
     pub free: Balance,
     /// What is held of it as budgets of its requests.
     pub budgets: Balance,
+    /// What is held of it as deposits of its requests.
+    pub deposits: Balance,
     /// What is held of it as bond.
     pub bond: Balance,
     /// Its side as a hoster.

@@ -1,8 +1,9 @@
 //! Challenges: which chunks a hoster must show.
 //!
 //! The ledger keeps a running mix of verifiable randomness. From it, the hoster and the challenge's number comes a
-//! seed, from the seed come [`DRAWS`] draws over all that the hoster holds: first a holding by its pay, then a byte by
-//! chance, then the chunk around that byte.
+//! seed, from the seed come [`DRAWS`] draws over all that the hoster holds: first a holding, then a byte by
+//! chance, then the chunk around that byte. The holding is drawn by its pay, in every fourth draw evenly: so no holding
+//! can be hidden behind one that pays much more, and what is hosted for nothing is asked for too.
 //!
 //! ```text
 //! seed      = H("datdot/challenge" | mix 32 | number, u64 | hoster)
@@ -21,6 +22,8 @@ use alloc::vec::Vec;
 
 /// Draws of one challenge; two that meet the same chunk share an opening.
 pub const DRAWS: usize = 16;
+/// Of so many draws, the last takes each holding with the same chance.
+pub const EVEN: usize = 4;
 
 /// What is under one contract: its segments, and how much they weigh in the draw.
 #[derive(Clone, Copy, Debug)]
@@ -57,16 +60,21 @@ pub fn seed(mix: &Hash, hoster: &[u8], number: u64) -> Hash {
 
 /// The chunks to show: at most `draws`, sorted, without doubles; none if nothing is held.
 ///
-/// Holdings are drawn by pay; if none of them is paid, by bytes. Holdings without bytes are never drawn.
+/// Holdings are drawn by pay (if none of them is paid, by bytes), in every [`EVEN`]th draw evenly. Those without bytes are
+/// never drawn.
 pub fn positions(seed: &Hash, holdings: &[Holding<'_>], draws: usize) -> Vec<Position> {
     let paid = |holding: &Holding<'_>| if holding.bytes() == 0 { 0 } else { holding.pay };
     let is_paid = holdings.iter().any(|holding| paid(holding) > 0);
-    let weigh = |holding: &Holding<'_>| if is_paid { paid(holding) } else { holding.bytes() };
+    let weigh = |draw: usize, holding: &Holding<'_>| match draw % EVEN {
+        last if last == EVEN - 1 => (holding.bytes() > 0).into(),
+        _ if is_paid => paid(holding),
+        _ => holding.bytes(),
+    };
 
     let mut dice = Dice::new(*seed);
     let mut drawn: Vec<_> = (0..draws)
-        .filter_map(|_| {
-            let (holding, _) = dice.pick(holdings.iter().map(weigh))?;
+        .filter_map(|draw| {
+            let (holding, _) = dice.pick(holdings.iter().map(|holding| weigh(draw, holding)))?;
             let segments = holdings.get(holding)?.segments;
             let (place, byte) = dice.pick(segments.iter().map(|segment| u128::from(segment.bytes)))?;
             Some(Position { holding, place, segment: *segments.get(place)?, chunk: byte as u64 / CHUNK_BYTES })
@@ -156,12 +164,22 @@ mod tests {
     }
 
     #[test]
-    fn holdings_are_drawn_by_pay_whatever_their_bytes() {
+    fn three_draws_of_four_go_by_pay_whatever_the_bytes_and_one_goes_evenly() {
         let (small, large) = (segments(&[1 << 30]), segments(&[1 << 40]));
         let holdings = [Holding { pay: 3, segments: &small }, Holding { pay: 1, segments: &large }];
         let shares = shares(&holdings, 1000);
-        assert!((11_600..12_400).contains(&shares[0]), "{shares:?}");
-        assert!((3_600..4_400).contains(&shares[1]), "{shares:?}");
+        // 12 of 16 are shared 3 : 1, 4 of 16 are halved.
+        assert!((10_600..11_400).contains(&shares[0]), "{shares:?}");
+        assert!((4_600..5_400).contains(&shares[1]), "{shares:?}");
+    }
+
+    #[test]
+    fn nothing_is_hidden_behind_a_holding_that_pays_much_more() {
+        let segments = segments(&[1 << 30]);
+        let hidden = [0, 1].map(|pay| Holding { pay, segments: &segments });
+        let holdings = [hidden[0], hidden[1], Holding { pay: 1 << 100, segments: &segments }];
+        let shares = shares(&holdings, 1000);
+        assert!(shares[..2].iter().all(|share| (1_100..1_600).contains(share)), "{shares:?}");
     }
 
     #[test]
@@ -169,7 +187,7 @@ mod tests {
         let (one, three) = (segments(&[1 << 30]), segments(&[1 << 30, 2 << 30]));
         let holdings = [Holding { pay: 0, segments: &one }, Holding { pay: 0, segments: &three }];
         let shares = shares(&holdings, 1000);
-        assert!((3_600..4_400).contains(&shares[0]), "{shares:?}");
+        assert!((4_600..5_400).contains(&shares[0]), "{shares:?}");
     }
 
     #[test]

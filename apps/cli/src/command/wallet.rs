@@ -79,6 +79,7 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
                 say(format_args!("address  {}", wallet.address));
                 say(format_args!("free     {}", money(wallet.free)));
                 say(format_args!("budgets  {}", money(wallet.budgets)));
+                say(format_args!("deposits {}", money(wallet.deposits)));
                 say(format_args!("bond     {}", money(wallet.bond)));
             }
             Err(_) if keystore.exists() => {

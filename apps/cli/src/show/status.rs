@@ -44,6 +44,7 @@ fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     write!(f, "money     {} free", money(status.money.free))?;
     for (amount, what) in [
         (status.money.budgets, "in budgets of requests"),
+        (status.money.deposits, "in deposits of requests"),
         (status.money.bond, "as bond"),
         (status.money.paid, "paid for current contracts"),
         (status.money.earned_unpaid, "earned and not paid yet"),

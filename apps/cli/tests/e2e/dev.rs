@@ -30,6 +30,8 @@ fn a_dev_network_goes_on_where_it_was() {
         (process, status)
     };
     let (process, first) = start();
+    let args = ["--dir", dir.path().to_str().unwrap(), "dev", "--rpc-port", "0"];
+    assert_says(run(&args), 1, &["another node is running", "--dir"]);
     assert!(process.terminate().success());
     assert!(!dir.path().join("api.json").exists(), "a daemon that stopped is not found");
     let (process, second) = start();

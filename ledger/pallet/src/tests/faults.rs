@@ -1,7 +1,7 @@
 //! What happens when somebody doesn't do what it should.
 
 use super::world::*;
-use crate::{Contracts, Event, Hosters, LAPSES_PER_BLOCK, Requests};
+use crate::{Contracts, Event, HoldReason, Hosters, LAPSES_PER_BLOCK, Requests};
 use datdot_market::{
     Balance,
     contract::{End, Reason},
@@ -10,7 +10,12 @@ use datdot_market::{
     request::{Closing, Why},
     terms::Offer,
 };
-use frame_support::assert_ok;
+use frame_support::{assert_ok, traits::fungible::InspectHold};
+
+/// What the only contract of a hoster would cost it now.
+fn penalty_of(who: Who) -> Balance {
+    PARAMS.penalty.min(Contracts::<Test>::get(contract_of(who)).unwrap().reserve)
+}
 
 fn pass(who: Who, reason: Reason) {
     assert_ok!(Datdot::pass(RuntimeOrigin::signed(who), contract_of(who), reason));
@@ -23,7 +28,7 @@ fn three_misses_in_a_row_lapse_and_the_slot_goes_to_another() {
         let (id, hosters) = hosted(&[&data], 2, 200);
         post(hoster(2), an_offer()).unwrap();
         let (gone, stays) = (hosters[0], hosters[1]);
-        let budget = budgets(ALICE);
+        let (budget, penalty) = (budgets(ALICE), penalty_of(gone));
         live(45, &[stays, hoster(2)], &[&data]);
 
         let news = news();
@@ -35,16 +40,16 @@ fn three_misses_in_a_row_lapse_and_the_slot_goes_to_another() {
             })
             .collect();
         assert_eq!(missed, [(gone, 1), (gone, 2), (gone, 3)]);
-        assert!(news.contains(&Event::Lapsed { hoster: gone, contracts: 1, penalty: PARAMS.penalty }));
+        assert!(news.contains(&Event::Lapsed { hoster: gone, contracts: 1, penalty }));
         assert!(news.iter().any(
             |event| matches!(event, Event::ContractEnded { hoster, why: End::Lapsed, paid: 0, .. } if *hoster == gone)
         ));
         let mut hosting: Vec<_> = hosting_of(id).into_iter().map(|(_, who)| who).collect();
         hosting.sort();
         assert_eq!(hosting, [stays, hoster(2)]);
-        assert_eq!((wealth(gone), bond(gone)), (RICH - PARAMS.penalty, PARAMS.bond - PARAMS.penalty));
+        assert_eq!((wealth(gone), bond(gone)), (RICH - penalty, PARAMS.bond - penalty));
         assert_eq!(Hosters::<Test>::get(gone).unwrap().standing, Standing::Away);
-        assert_eq!(budgets(ALICE), budget + PARAMS.penalty);
+        assert_eq!(budgets(ALICE), budget + penalty);
         // It comes back when it says so.
         assert_ok!(post(gone, an_offer()));
         assert_eq!((bond(gone), Hosters::<Test>::get(gone).unwrap().standing), (PARAMS.bond, Standing::Open));
@@ -114,11 +119,11 @@ fn forfeiting_costs_the_penalty_and_the_slot_goes_to_another() {
     run(|| {
         let data = Data::new(1, 300_000);
         let (id, hosters) = hosted(&[&data], 1, 200);
-        live(15, &hosters, &[&data]);
+        live(25, &hosters, &[&data]);
         post(hoster(1), an_offer()).unwrap();
         let (who, contract) = (hosters[0], contract_of(hosters[0]));
+        let penalty = penalty_of(who);
         assert_ok!(Datdot::forfeit(RuntimeOrigin::signed(who), contract));
-        let penalty = PARAMS.penalty;
         assert!(news().contains(&Event::Forfeited { request: id, contract, hoster: who, penalty }));
         live(10, &[who, hoster(1)], &[&data]);
         let ended =
@@ -170,7 +175,56 @@ fn who_fetches_too_long_makes_room_for_another() {
         assert_eq!(Contracts::<Test>::iter().count(), 1);
         step();
         assert_eq!(Contracts::<Test>::iter().count(), 0);
-        assert_eq!((bond(hoster(0)), Hosters::<Test>::get(hoster(0)).unwrap().silent), (PARAMS.bond, 0));
+        // It costs nothing but counts as silence: or one could hold up every request by taking it.
+        assert_eq!((bond(hoster(0)), Hosters::<Test>::get(hoster(0)).unwrap().silent), (PARAMS.bond, 1));
+    });
+}
+
+#[test]
+fn who_comes_for_one_proof_and_goes_earns_nothing() {
+    run(|| {
+        let data = Data::new(1, 300_000);
+        let (_, hosters) = hosted(&[&data], 1, 200);
+        let who = hosters[0];
+        while Datdot::proven(contract_of(who), &Contracts::<Test>::get(contract_of(who)).unwrap()) == Some(0) {
+            live(1, &hosters, &[&data]);
+        }
+        assert_ok!(Datdot::settle(RuntimeOrigin::signed(who), contract_of(who)));
+        let penalty = penalty_of(who);
+        assert_ok!(Datdot::forfeit(RuntimeOrigin::signed(who), contract_of(who)));
+        live(PARAMS.period, &hosters, &[&data]);
+        assert_eq!(wealth(who), RICH - penalty);
+    });
+}
+
+#[test]
+fn a_contract_worth_less_than_the_penalty_costs_what_it_is_worth() {
+    run(|| {
+        let data = Data::new(1, 1);
+        let (_, hosters) = hosted(&[&data], 1, 200);
+        let worth = penalty_of(hosters[0]);
+        assert!(worth < PARAMS.penalty / 1_000_000);
+        live(45, &[], &[]);
+        assert!(news().contains(&Event::Lapsed { hoster: hosters[0], contracts: 1, penalty: worth }));
+        assert_eq!(bond(hosters[0]), PARAMS.bond - worth);
+    });
+}
+
+#[test]
+fn a_request_that_nobody_hosts_closes_after_its_term_and_everything_returns() {
+    run(|| {
+        let data = Data::new(1, 300_000);
+        let id = request(&[&data], 1, 200);
+        let deposit = 2 * PARAMS.deposit;
+        assert_eq!(Balances::balance_on_hold(&HoldReason::Deposit.into(), &ALICE), deposit);
+        let end = now() + PARAMS.day();
+        // Nothing happens in between that this test is about.
+        System::set_block_number(u64::from(end) - 1);
+        crate::Agenda::<Test>::drain().for_each(drop);
+        Datdot::put_request_anew(id, Requests::<Test>::get(id).unwrap());
+        step();
+        assert!(news().contains(&Event::RequestClosing { request: id, why: Closing::NobodyHosted }));
+        assert_eq!((Requests::<Test>::count(), Balances::free_balance(ALICE)), (0, RICH));
     });
 }
 

@@ -7,7 +7,6 @@ use datdot_market::{
     contract::{Reason, State},
     duty::{Duty, duties},
     hoster::{Standing, covered},
-    payout,
     view::{AccountView, Challenge, Hosting, Work},
 };
 use datdot_proof::head::Software;
@@ -157,11 +156,7 @@ impl<Account: Clone> Hoster<Account> {
         let limit = self.policy.forfeit_after.unwrap_or(view.params.misses_until_lapse.saturating_sub(1)).max(1);
         let missed = missed(hosting, view.at, &view.params).map_or(0, |(_, missed)| missed);
         let proven = hosting.holdings.iter().find(|holding| holding.contract == work.id).map_or(0, |held| held.proven);
-        let payable = work.contract.reserve.saturating_sub(work.contract.paid).min(
-            payout::due(proven, work.contract.price, work.contract.bytes, &view.params)
-                .unwrap_or(0)
-                .saturating_sub(work.contract.paid),
-        );
+        let payable = work.contract.payable(proven, view.at, &view.params);
         if hosts && lost && missed >= limit {
             if self.submit(Errand::Contract(work.id), Call::Forfeit(work.id), view.at, actions) {
                 actions.push(Action::Tell(Note::Forfeiting { contract: work.id }));

@@ -106,6 +106,7 @@ impl World {
             contracts: 0,
             owes_from: 0,
             silent: 0,
+            since: 0,
         };
         let mut world = Self {
             now: 100,
@@ -284,7 +285,7 @@ impl World {
                 Some(Ok(())) => done,
                 other => refused(&format!("{other:?}")),
             },
-            Call::Pass(id, reason) => match self.contracts.get(&id).map(|(contract, ..)| contract.may_pass()) {
+            Call::Pass(id, reason) => match self.contracts.get(&id).map(|(contract, ..)| contract.may_pass(reason)) {
                 Some(Ok(())) => {
                     self.contracts.remove(&id);
                     self.ended.push((id, End::Passed(reason)));
@@ -379,6 +380,7 @@ impl World {
             params: PARAMS,
             free: 0,
             budgets: 0,
+            deposits: 0,
             bond: 0,
             hosting: Some(hosting),
             requests: vec![],
