@@ -23,9 +23,14 @@ use datdot_proof::{
     head::Root,
     tree::{Node, Roots},
 };
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -118,6 +123,18 @@ impl Disk {
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.data.write_all_at(bytes, at)
+    }
+
+    /// Gives the room of bytes back. Where the file system can't do that, they stay.
+    pub fn give_back(&self, bytes: Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match bytes.end.saturating_sub(bytes.start) {
+            0 => Ok(()),
+            len => match fallocate(&self.data, flags, bytes.start, len) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                result => Ok(result?),
+            },
+        }
     }
 
     /// Brings data and nodes to the disk.

@@ -4,6 +4,8 @@
 //! `async` methods; the session code, which is on such a thread already, uses the plain ones.
 
 mod accept;
+mod answer;
+mod clear;
 mod info;
 mod repair;
 
@@ -30,7 +32,7 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -60,10 +62,21 @@ pub(crate) struct Inner {
     shared: Shared,
     /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
     syncing: Mutex<()>,
+    /// Held for writing while the bytes of blocks are given back, for reading while blocks are stored.
+    clearing: RwLock<()>,
     /// Waits for the store's group commit.
     queued: AtomicBool,
     /// Bytes of blocks that came since the last commit.
     unsynced: AtomicU64,
+}
+
+/// How far down the tree the place of a byte is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// It is in a block, after so many bytes.
+    Block { index: u64, offset: u64 },
+    /// It is below a node whose children are not here.
+    Under(u64),
 }
 
 /// What the authors of a feed signed, beside its roots.
@@ -139,6 +152,20 @@ pub enum FeedError {
     /// The store does not hold the secret key.
     #[error("this store can't append to the feed: it has no secret key for it")]
     NotWritable,
+    /// The feed has fewer bytes.
+    #[error("byte {byte} is outside the feed, which has {bytes} bytes")]
+    NoSuchByte {
+        /// Offset in the feed.
+        byte: u64,
+        /// Bytes of the newest head.
+        bytes: u64,
+    },
+    /// The tree is not known well enough to say which block has the byte; a peer can tell.
+    #[error("which block has byte {byte} is not known yet")]
+    UnknownPlace {
+        /// Offset in the feed.
+        byte: u64,
+    },
     /// More than [`MAX_BLOCK`] bytes.
     #[error("a block of {bytes} bytes is larger than {MAX_BLOCK}")]
     TooLarge {
@@ -200,6 +227,7 @@ impl Feed {
             progress,
             shared,
             syncing: Mutex::new(()),
+            clearing: RwLock::new(()),
             queued: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
         })))
@@ -269,6 +297,39 @@ impl Feed {
             return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
         }
         Ok(self.offset(&roots, blocks.start)?..self.offset(&roots, blocks.end)?)
+    }
+
+    /// The block that has a byte of the feed, and how many bytes of the block come before it.
+    pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
+        match self.locate(byte)? {
+            Located::Block { index, offset } => Ok((index, offset)),
+            Located::Under(_) => Err(FeedError::UnknownPlace { byte }),
+        }
+    }
+
+    /// Goes down the tree to a byte as far as it is known.
+    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
+        let roots = self.lock().roots.clone();
+        let mut offset = byte;
+        let mut place = None;
+        for root in roots.nodes() {
+            match offset.checked_sub(root.size) {
+                None => {
+                    place = Some(root.index);
+                    break;
+                }
+                Some(rest) => offset = rest,
+            }
+        }
+        let mut at = place.ok_or(FeedError::NoSuchByte { byte, bytes: roots.bytes() })?;
+        while let Some((left, right)) = flat::children(at) {
+            match self.node_under(&roots, left)? {
+                None => return Ok(Located::Under(at)),
+                Some(node) if offset < node.size => at = left,
+                Some(node) => (at, offset) = (right, offset - node.size),
+            }
+        }
+        Ok(Located::Block { index: flat::first_block(at), offset })
     }
 
     /// The file with the blocks' bytes, each block at its offset. Where blocks are missing it has holes or ends.

@@ -15,6 +15,10 @@
 //! network.connect(address, None).await?;
 //! download.done().await?;
 //! println!("{} bytes, the first block is {:?}", feed.info().bytes, feed.get(0).await?);
+//! // Or only what is read: a block, bytes, what is written from now on.
+//! network.get(&feed, 7, std::time::Duration::from_secs(5)).await?;
+//! tokio::io::copy(&mut network.reader(&feed, 1_000_000..2_000_000), &mut tokio::io::sink()).await?;
+//! println!("block {:?}", network.tail(&feed, feed.info().length).next().await?);
 //! # Ok(())
 //! # }
 //! ```
@@ -36,6 +40,7 @@ pub mod network;
 mod peer;
 pub mod plan;
 pub mod prove;
+pub mod read;
 pub mod session;
 pub mod store;
 
@@ -45,4 +50,5 @@ pub use key::{DiscoveryKey, FeedKey, Keypair, Namespace, PrimaryKey};
 pub use network::{Config, ConnectError, Download, Ended, Network, PeerEvent, PeerInfo};
 pub use peer::{Fault, Stopped};
 pub use plan::{PeerId, Want};
+pub use read::{ReadError, Reader, Tail};
 pub use store::{Store, StoreError};

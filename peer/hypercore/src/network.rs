@@ -213,12 +213,27 @@ impl Network {
     }
 
     /// Fetches blocks of a feed of the store from all connections that have them, for as long as the returned handle
-    /// lives. What was wanted of the feed before is replaced.
+    /// lives. A feed may have any number of downloads at a time.
     pub fn download(&self, feed: &Feed, want: Want) -> Download {
+        self.begin(feed, want, false)
+    }
+
+    pub(crate) fn begin(&self, feed: &Feed, want: Want, urgent: bool) -> Download {
         let serial = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let stopped = self.0.plans.want(feed.key(), want.clone(), serial);
-        self.0.wake.send_modify(|count| *count += 1);
+        let stopped = self.0.plans.want(feed.key(), want.clone(), serial, urgent);
+        self.wake();
         Download { feed: feed.clone(), want, stopped, serial, network: self.0.clone() }
+    }
+
+    /// Looks for the block of a byte; the receiver changes when that may be known. Whether nobody was looking yet.
+    pub(crate) fn look(&self, feed: &Feed, byte: u64) -> (watch::Receiver<u64>, bool) {
+        let look = self.0.plans.seek(&feed.key(), byte);
+        self.wake();
+        look
+    }
+
+    fn wake(&self) {
+        self.0.wake.send_modify(|count| *count += 1);
     }
 
     /// All connections.
@@ -276,6 +291,11 @@ impl Download {
         let length = self.feed.info().length;
         let end = self.want.blocks.end.min(length);
         length > 0 && self.feed.missing_in(self.want.blocks.start.min(end)..end) == 0
+    }
+
+    /// Why nothing more is fetched, if so; changes when it is.
+    pub(crate) fn stopped(&mut self) -> &mut watch::Receiver<Option<Stopped>> {
+        &mut self.stopped
     }
 
     /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if

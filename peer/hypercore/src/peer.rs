@@ -3,17 +3,16 @@
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Refused},
+    feed::{Change, Changed, Feed, FeedError, Located, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{
-        Data, DataBlock, DataHash, DataSeek, DataUpgrade, Handshake, Message, Refusal, Request, UpgradeRequest,
-    },
+    messages::{Data, Handshake, Message, Refusal, Request},
     plan::{PeerId, Plan, Want},
-    prove::{ProveError, prove},
+    prove::ProveError,
     session::{Action, Asked, Local, Misbehaviour, Session},
     store::Store,
 };
 use bytes::Bytes;
+use datdot_proof::flat;
 use datdot_wire::{
     encoding::DecodeError,
     mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
@@ -61,12 +60,15 @@ pub enum Fault {
 
 /// What is wanted of which feed, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Plans(Mutex<BTreeMap<FeedKey, Entry>>);
+pub(crate) struct Plans {
+    entries: Mutex<BTreeMap<FeedKey, Entry>>,
+    /// Counts up when the question for a byte is settled.
+    seeks: watch::Sender<u64>,
+}
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     plan: Plan,
-    serial: u64,
     /// Why nothing more is asked.
     stopped: watch::Sender<Option<Stopped>>,
 }
@@ -80,28 +82,41 @@ pub enum Stopped {
     /// The feed is of a kind that is not understood.
     #[error("{0}")]
     Unsupported(String),
-    /// The feed was removed, or something else is wanted of it now.
-    #[error("the download was replaced or its feed removed")]
+    /// The feed was removed; another one may have its key now.
+    #[error("the feed was removed")]
     Replaced,
 }
 
 impl Plans {
-    /// Wants a feed; what was wanted of it before is forgotten.
-    pub fn want(&self, feed: FeedKey, want: Want, serial: u64) -> watch::Receiver<Option<Stopped>> {
-        let (stopped, told) = watch::channel(None);
-        let entry = Entry { plan: Plan::new(want), serial, stopped };
-        if let Some(old) = self.lock().insert(feed, entry) {
-            old.stopped.send_replace(Some(Stopped::Replaced));
+    /// Wants more of a feed, until [`Plans::unwant`].
+    pub fn want(&self, feed: FeedKey, want: Want, who: u64, urgent: bool) -> watch::Receiver<Option<Stopped>> {
+        let mut plans = self.lock();
+        let entry = plans.entry(feed).or_default();
+        if entry.stopped.borrow().is_some() {
+            // What stopped it may be over.
+            *entry = Entry::default();
         }
-        told
+        entry.plan.want(who, want, urgent);
+        entry.stopped.subscribe()
     }
 
-    /// Wants nothing any more, unless it was wanted again since.
-    pub fn unwant(&self, feed: &FeedKey, serial: u64) {
+    /// Wants it no longer.
+    pub fn unwant(&self, feed: &FeedKey, who: u64) {
         let mut plans = self.lock();
-        if plans.get(feed).is_some_and(|entry| entry.serial == serial) {
-            plans.remove(feed);
+        if let Some(entry) = plans.get_mut(feed) {
+            entry.plan.unwant(who);
+            if entry.plan.is_idle() {
+                plans.remove(feed);
+            }
         }
+    }
+
+    /// Looks for the block of a byte of a feed that is wanted. The receiver changes when a question of this kind is settled.
+    /// Whether it is a new one.
+    pub fn seek(&self, feed: &FeedKey, byte: u64) -> (watch::Receiver<u64>, bool) {
+        let settled = self.seeks.subscribe();
+        let new = self.with(feed, |plan| plan.seek(byte));
+        (settled, new.unwrap_or(false))
     }
 
     fn wanted(&self) -> Vec<FeedKey> {
@@ -124,7 +139,7 @@ impl Plans {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -368,6 +383,10 @@ impl Peer {
                 data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
             }
             Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
+            Asked::Seek { index, .. } => {
+                let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
+                hash && data.upgrade.is_none() && data.block.is_none()
+            }
         };
         let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
         match result {
@@ -396,6 +415,10 @@ impl Peer {
             (Asked::Block(block), true) => _ = plan.arrived(peer, block),
             (Asked::Block(block), false) => plan.failed(peer, block),
             (Asked::Upgrade, _) => plan.head_settled(peer),
+            (Asked::Seek { byte, .. }, _) => {
+                plan.seek_settled(byte);
+                self.setup.plans.seeks.send_modify(|count| *count += 1);
+            }
         });
     }
 
@@ -411,6 +434,15 @@ impl Peer {
             if session.remote().is_some_and(|remote| remote.length > length) && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
             }
+            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
+                Ok(Located::Under(node)) => {
+                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
+                    Some((flat::leaf(block), u64::from(flat::depth(node))))
+                }
+                _ => None,
+            }) {
+                messages.push(session.ask_seek(byte, index, nodes));
+            }
             let mut blocks = Vec::new();
             feed.with_blocks(|have| {
                 while session.in_flight() + blocks.len() < window {
@@ -418,11 +450,12 @@ impl Peer {
                     let Some(block) = plan.ask_block(now, peer, length, have, offer) else { break };
                     blocks.push(block);
                 }
-                let missing = plan.first_missing(length, have).filter(|block| !session.offers(*block));
-                if blocks.is_empty()
-                    && let Some(block) = missing
-                {
-                    messages.extend(session.want_around(block));
+                if blocks.is_empty() {
+                    for block in plan.first_missing(length, have) {
+                        if !session.offers(block) {
+                            messages.extend(session.want_around(block));
+                        }
+                    }
                 }
             });
             for block in blocks {
@@ -499,7 +532,7 @@ fn merged(changes: &[Change]) -> Vec<Change> {
 /// The answer to a request, and whether the request made sense.
 fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
     let refuse = |reason| Message::NoData { id: request.id, reason: Some(reason) };
-    match data(feed, request) {
+    match feed.answer(request) {
         Ok(data) => (vec![Message::Data(Box::new(data))], true),
         Err(ProveError::Invalid { .. }) => (vec![refuse(Refusal::Invalid)], false),
         Err(error) => {
@@ -512,47 +545,4 @@ fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
             (messages, true)
         }
     }
-}
-
-fn data(feed: &Feed, request: &Request) -> Result<Data, ProveError<FeedError>> {
-    let (fork, length, signature) = feed.signed().unwrap_or_default();
-    if request.fork != fork {
-        return Err(ProveError::Read(FeedError::NoHead));
-    }
-    let authors = feed.authors();
-    let manifest = authors.as_ref().and_then(|authors| authors.to_wire().cloned()).filter(|_| request.manifest);
-    let mut data = Data { id: request.id, fork, manifest, ..Data::default() };
-    if request.block.is_none() && request.hash.is_none() && request.upgrade.is_none() {
-        return Ok(data);
-    }
-    if let Some(block) = request.block
-        && block.index < length
-        && !feed.has(block.index)
-    {
-        return Err(ProveError::Read(FeedError::NotHere { block: block.index }));
-    }
-    let mut request = *request;
-    let prologue = authors.and_then(|authors| authors.prologue).map_or(0, |prologue| prologue.length);
-    // The prologue is proven as a whole or not at all.
-    request.upgrade = request.upgrade.map(|upgrade| match upgrade.start < prologue {
-        true => UpgradeRequest { start: 0, length: prologue },
-        false => upgrade,
-    });
-    let proof = prove(&request, length, |index| feed.node(index))?;
-    let nodes = proof.node.unwrap_or_default();
-    if let Some(block) = request.block {
-        let value = Bytes::from(feed.read(block.index).map_err(ProveError::Read)?);
-        data.block = Some(DataBlock { index: block.index, value, nodes });
-    } else if let Some(hash) = request.hash {
-        data.hash = Some(DataHash { index: hash.index, nodes });
-    }
-    data.seek = request.seek.zip(proof.seek).map(|(seek, nodes)| DataSeek { bytes: seek.bytes, nodes });
-    data.upgrade = request.upgrade.zip(proof.upgrade).map(|(upgrade, (nodes, additional))| DataUpgrade {
-        start: upgrade.start,
-        length: upgrade.length,
-        nodes,
-        additional,
-        signature,
-    });
-    Ok(data)
 }

@@ -42,16 +42,24 @@ impl Want {
 }
 
 /// The open questions about one feed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
-    want: Want,
+    /// What is wanted, by urgency (0 is asked first) and who wants it.
+    wants: BTreeMap<(u8, u64), Open>,
     asked: BTreeMap<u64, Ask>,
     /// Who was asked for a newer head.
     head: Option<(PeerId, Instant)>,
-    /// Every wanted block before this one is here, was asked, or is in `again`.
-    next: u64,
     /// Blocks to ask again.
     again: BTreeSet<u64>,
+    /// Bytes whose block is looked for, and who was asked.
+    seeks: BTreeMap<u64, Option<(PeerId, Instant)>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    want: Want,
+    /// Every wanted block before this one is here, was asked, or is in `again`.
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -61,33 +69,75 @@ struct Ask {
     since: Instant,
 }
 
-impl Plan {
-    /// Nothing is asked yet.
-    pub fn new(want: Want) -> Plan {
-        let next = want.blocks.start;
-        Plan { want, asked: BTreeMap::new(), head: None, next, again: BTreeSet::new() }
-    }
-
-    /// What is wanted.
-    pub fn want(&self) -> &Want {
-        &self.want
-    }
-
+impl Open {
     /// The wanted blocks of a head of `length` blocks.
-    pub fn blocks(&self, length: u64) -> Range<u64> {
+    fn blocks(&self, length: u64) -> Range<u64> {
         self.want.blocks.start.min(length)..self.want.blocks.end.min(length)
     }
 
-    /// The first wanted block of a head of `length` blocks that is not here.
-    pub fn first_missing(&self, length: u64, have: &Blocks) -> Option<u64> {
+    fn first_missing(&self, length: u64, have: &Blocks) -> Option<u64> {
         let wanted = self.blocks(length);
         have.first_missing(wanted.start.max(have.contiguous().min(wanted.end))..wanted.end)
+    }
+
+    /// The next block that a peer offers and nobody was asked for.
+    fn next_block(
+        &mut self,
+        length: u64,
+        have: &Blocks,
+        is_asked: impl Fn(u64) -> bool,
+        offer: impl Fn(Range<u64>) -> Option<u64>,
+    ) -> Option<u64> {
+        // What was here may have been found damaged.
+        if let Some(first) = self.first_missing(length, have).filter(|first| *first < self.next && !is_asked(*first)) {
+            self.next = first;
+        }
+        let wanted = self.blocks(length);
+        let (mut at, mut skipped) = (self.next.max(wanted.start), false);
+        for _ in 0..MAX_LOOKS {
+            let missing = have.first_missing(at..wanted.end)?;
+            let block = offer(missing..wanted.end)?;
+            skipped |= block != missing;
+            if !have.contains(block) && !is_asked(block) {
+                if !skipped {
+                    self.next = block + 1;
+                }
+                return Some(block);
+            }
+            at = block + 1;
+        }
+        None
+    }
+}
+
+impl Plan {
+    /// Wants more. `who` is for [`Plan::unwant`]; what is urgent is asked before what is not.
+    pub fn want(&mut self, who: u64, want: Want, urgent: bool) {
+        let next = want.blocks.start;
+        self.wants.insert((u8::from(!urgent), who), Open { want, next });
+    }
+
+    /// Wants it no longer. Answers that are under way are still taken.
+    pub fn unwant(&mut self, who: u64) {
+        self.wants.retain(|(_, other), _| *other != who);
+        let wanted = |block: &u64| self.wants.values().any(|open| open.want.blocks.contains(block));
+        self.again.retain(wanted);
+    }
+
+    /// Whether nothing is wanted. Who looks for a byte wants at least the head.
+    pub fn is_idle(&self) -> bool {
+        self.wants.is_empty()
+    }
+
+    /// For each want the first block of a head of `length` blocks that is not here.
+    pub fn first_missing(&self, length: u64, have: &Blocks) -> Vec<u64> {
+        self.wants.values().filter_map(|open| open.first_missing(length, have)).collect()
     }
 
     /// Whether to ask `peer` for a newer head now; if so, that is noted.
     pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64) -> bool {
         let free = self.head.is_none_or(|(_, since)| now.duration_since(since) > LATE_HEAD);
-        let ask = free && (ours == 0 || self.want.follow);
+        let ask = free && (ours == 0 || self.wants.values().any(|open| open.want.follow));
         if ask {
             self.head = Some((peer, now));
         }
@@ -99,6 +149,27 @@ impl Plan {
         self.head.take_if(|(asked, _)| *asked == peer);
     }
 
+    /// Looks for the block of a byte; whether nobody did so yet.
+    pub fn seek(&mut self, byte: u64) -> bool {
+        let new = !self.seeks.contains_key(&byte);
+        self.seeks.entry(byte).or_default();
+        new
+    }
+
+    /// A byte to ask `peer` about, now noted as asked. `how` says what to ask the peer, if it can help.
+    pub fn ask_seek<T>(&mut self, now: Instant, peer: PeerId, how: impl Fn(u64) -> Option<T>) -> Option<(u64, T)> {
+        let free = |asked: &Option<(PeerId, Instant)>| asked.is_none_or(|(_, at)| now.duration_since(at) > LATE_HEAD);
+        let mut open = self.seeks.iter_mut().filter(|(_, asked)| free(asked));
+        let (byte, asked, question) = open.find_map(|(byte, asked)| Some((*byte, asked, how(*byte)?)))?;
+        *asked = Some((peer, now));
+        Some((byte, question))
+    }
+
+    /// The question for a byte is settled, well or not: who still wants to know asks again.
+    pub fn seek_settled(&mut self, byte: u64) {
+        self.seeks.remove(&byte);
+    }
+
     /// The next block to ask from `peer`, now noted as asked. `offer` says which block of a range the peer has first.
     pub fn ask_block(
         &mut self,
@@ -108,35 +179,14 @@ impl Plan {
         have: &Blocks,
         offer: impl Fn(Range<u64>) -> Option<u64>,
     ) -> Option<u64> {
-        let wanted = self.blocks(length);
         let offered = |block: u64| offer(block..block + 1).is_some();
         // What came by another way in between needs no second question.
         self.again.retain(|block| !have.contains(*block));
-        // What was here may have been found damaged.
-        if let Some(first) = self.first_missing(length, have).filter(|first| *first < self.next)
-            && !self.asked.contains_key(&first)
-            && !self.again.contains(&first)
-        {
-            self.next = first;
-        }
-        let again = self.again.iter().copied().take(MAX_LOOKS).find(|block| offered(*block));
-        let found = again.or_else(|| {
-            let mut at = self.next.max(wanted.start);
-            let mut skipped = false;
-            for _ in 0..MAX_LOOKS {
-                let missing = have.first_missing(at..wanted.end)?;
-                let block = offer(missing..wanted.end)?;
-                skipped |= block != missing;
-                if !have.contains(block) && !self.asked.contains_key(&block) {
-                    if !skipped {
-                        self.next = block + 1;
-                    }
-                    return Some(block);
-                }
-                at = block + 1;
-            }
-            None
-        });
+        let again = self.again.iter().copied().take(MAX_LOOKS).find(|block| *block < length && offered(*block));
+        let (asked, again_later) = (&self.asked, &self.again);
+        let is_asked = |block: u64| asked.contains_key(&block) || again_later.contains(&block);
+        let found =
+            again.or_else(|| self.wants.values_mut().find_map(|open| open.next_block(length, have, is_asked, &offer)));
         if let Some(block) = found {
             self.again.remove(&block);
             self.asked.insert(block, Ask { first: peer, second: None, since: now });
@@ -162,7 +212,9 @@ impl Plan {
             (true, Some(second)) => (ask.first, ask.second) = (second, None),
             (true, None) => {
                 self.asked.remove(&block);
-                self.again.insert(block);
+                if self.wants.values().any(|open| open.want.blocks.contains(&block)) {
+                    self.again.insert(block);
+                }
             }
             (false, Some(second)) if second == peer => ask.second = None,
             _ => {}
@@ -172,6 +224,7 @@ impl Plan {
     /// The connection is gone: all it was asked for is open again.
     pub fn gone(&mut self, peer: PeerId) {
         self.head_settled(peer);
+        self.seeks.values_mut().for_each(|asked| _ = asked.take_if(|(asked, _)| *asked == peer));
         let open: Vec<u64> = self
             .asked
             .iter()
@@ -187,9 +240,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn wanting(want: Want) -> Plan {
+        let mut plan = Plan::default();
+        plan.want(0, want, false);
+        plan
+    }
+
+    #[test]
+    fn what_is_urgent_is_asked_first_and_what_nobody_wants_any_more_never() {
+        let (mut plan, now, have) = (wanting(Want::all()), Instant::now(), Blocks::default());
+        let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+        plan.want(7, Want::blocks(50..51), true);
+        plan.want(8, Want::blocks(60..99), true);
+        plan.unwant(8);
+        let asked: Vec<_> = std::iter::from_fn(|| plan.ask_block(now, 1, 100, &have, everything)).take(3).collect();
+        assert_eq!(asked, [50, 0, 1]);
+        plan.unwant(0);
+        plan.gone(1);
+        assert_eq!(plan.ask_block(now, 2, 100, &have, everything), Some(50));
+        assert_eq!(plan.ask_block(now, 2, 100, &have, everything), None);
+        plan.unwant(7);
+        assert!(plan.is_idle());
+    }
+
+    #[test]
+    fn a_byte_is_looked_for_at_one_peer_at_a_time() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        plan.seek(77);
+        assert_eq!(plan.ask_seek(now, 3, |_| None::<()>), None);
+        assert_eq!(plan.ask_seek(now, 1, |_| Some("how")), Some((77, "how")));
+        assert_eq!(plan.ask_seek(now, 2, |_| Some("how")), None);
+        plan.gone(1);
+        assert_eq!(plan.ask_seek(now, 2, Some), Some((77, 77)));
+        assert!(!plan.seek(77));
+        plan.seek_settled(77);
+        assert!(plan.seek(77));
+    }
+
     #[test]
     fn no_block_is_asked_twice_unless_it_is_late() {
-        let (mut plan, start) = (Plan::new(Want::all()), Instant::now());
+        let (mut plan, start) = (wanting(Want::all()), Instant::now());
         let have = Blocks::default();
         let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
         assert_eq!(plan.ask_block(start, 1, 2, &have, everything), Some(0));
@@ -205,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_a_lost_peer_was_asked_goes_to_the_others() {
-        let (mut plan, now) = (Plan::new(Want::blocks(3..6)), Instant::now());
+        let (mut plan, now) = (wanting(Want::blocks(3..6)), Instant::now());
         let have = Blocks::default();
         let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
         let ask = |plan: &mut Plan, peer| plan.ask_block(now, peer, 100, &have, everything);
@@ -217,7 +307,7 @@ mod tests {
 
     #[test]
     fn only_one_peer_at_a_time_is_asked_for_a_head() {
-        let (mut plan, now) = (Plan::new(Want::blocks(0..5)), Instant::now());
+        let (mut plan, now) = (wanting(Want::blocks(0..5)), Instant::now());
         assert!(plan.ask_head(now, 1, 0));
         assert!(!plan.ask_head(now, 2, 0));
         assert!(plan.ask_head(now + LATE_HEAD * 2, 2, 0));
@@ -232,7 +322,7 @@ mod tests {
             bad in proptest::collection::vec(any::<bool>(), 600),
         ) {
             // Block i is at the peers whose bit is set in owners[i]; some answers fail at first.
-            let (mut plan, now, mut have) = (Plan::new(Want::all()), Instant::now(), Blocks::default());
+            let (mut plan, now, mut have) = (wanting(Want::all()), Instant::now(), Blocks::default());
             let (length, mut bad) = (owners.len() as u64, bad.into_iter());
             for round in 0.. {
                 prop_assert!(round < 2000, "the download does not end");

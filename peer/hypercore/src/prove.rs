@@ -100,7 +100,7 @@ pub fn prove<E>(
             let seek = seek.map(|seek| prover.seek_below(root, seek)).transpose()?;
             prover.target(target, seek, root)?;
         }
-        (_, Some(seek), Some(_)) => subtree = Some(prover.seek_from_roots(to, seek)?),
+        (_, Some(seek), Some(_)) => subtree = prover.seek_from_roots(to, seek)?,
         (Some(target), None, Some(_)) => subtree = Some(target.index),
         _ => {}
     }
@@ -196,7 +196,7 @@ impl<E, R: FnMut(u64) -> Result<Option<Node>, E>> Prover<R> {
     }
 
     /// The lowest node below `root` that we can say contains the byte, which lies `bytes` after its start.
-    fn seek_within(&mut self, root: u64, mut bytes: u64, padding: u64) -> Result<u64, ProveError<E>> {
+    fn seek_within(&mut self, root: u64, mut bytes: i128, padding: u64) -> Result<u64, ProveError<E>> {
         let mut at = root;
         while let Some((left, right)) = flat::children(at).filter(|_| bytes != 0) {
             let Some(node) = self.find(left)? else { break };
@@ -209,26 +209,27 @@ impl<E, R: FnMut(u64) -> Result<Option<Node>, E>> Prover<R> {
         Ok(at)
     }
 
-    fn seek_from_roots(&mut self, length: u64, seek: SeekRequest) -> Result<u64, ProveError<E>> {
-        let mut bytes = seek.bytes;
+    /// The lowest node that we can say contains the byte; none if it lies behind all of the roots.
+    fn seek_from_roots(&mut self, length: u64, seek: SeekRequest) -> Result<Option<u64>, ProveError<E>> {
+        let mut bytes = i128::from(seek.bytes);
         for root in flat::full_roots(length) {
             let node = self.node(root)?;
             match unpadded(&node, seek.padding) {
-                size if size == bytes => return Ok(root),
-                size if size > bytes => return self.seek_within(root, bytes, seek.padding),
+                size if size == bytes => return Ok(Some(root)),
+                size if size > bytes => return self.seek_within(root, bytes, seek.padding).map(Some),
                 size => bytes -= size,
             }
         }
-        self.invalid()
+        Ok(None)
     }
 
     fn seek_below(&mut self, root: u64, seek: SeekRequest) -> Result<u64, ProveError<E>> {
         let (offset, blocks) = (self.offset(root)?, flat::first_block(root));
-        let start = offset.saturating_sub(seek.padding.saturating_mul(blocks));
+        let bytes = i128::from(seek.bytes) - (i128::from(offset) - i128::from(seek.padding) * i128::from(blocks));
         let node = self.node(root)?;
-        match seek.bytes.checked_sub(start) {
-            Some(0) => Ok(root),
-            Some(bytes) if bytes < unpadded(&node, seek.padding) => self.seek_within(root, bytes, seek.padding),
+        match bytes {
+            0 => Ok(root),
+            1.. if bytes < unpadded(&node, seek.padding) => self.seek_within(root, bytes, seek.padding),
             _ => self.invalid(),
         }
     }
@@ -267,8 +268,9 @@ pub fn nodes_before(length: u64, block: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-fn unpadded(node: &Node, padding: u64) -> u64 {
-    node.size.saturating_sub(padding.saturating_mul(flat::blocks(node.index)))
+/// Less than nothing if blocks are shorter than their padding: then a seek means nothing, but it has an answer.
+fn unpadded(node: &Node, padding: u64) -> i128 {
+    i128::from(node.size) - i128::from(padding) * i128::from(flat::blocks(node.index))
 }
 
 /// What an answer shows, if the rest of it is true: see [`check`].

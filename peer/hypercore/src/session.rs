@@ -6,7 +6,7 @@
 
 use crate::{
     blocks::{Blocks, PAGE},
-    messages::{Message, NodeRequest, Request, Sync, UpgradeRequest, Wanted},
+    messages::{Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -67,6 +67,13 @@ pub enum Asked {
     Block(u64),
     /// A newer head.
     Upgrade,
+    /// The nodes that lead to a byte.
+    Seek {
+        /// Offset in the feed.
+        byte: u64,
+        /// The node that was asked for along with it.
+        index: u64,
+    },
 }
 
 /// The remote does what no honest peer does: drop it.
@@ -326,6 +333,14 @@ impl Session {
         let id = self.remember(Asked::Upgrade);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
+    }
+
+    /// Asks for the nodes that lead to a byte, and for the node `index` below the one that has the byte; `nodes` as in
+    /// [`NodeRequest`].
+    pub fn ask_seek(&mut self, byte: u64, index: u64, nodes: u64) -> Message {
+        let id = self.remember(Asked::Seek { byte, index });
+        let (hash, seek) = (Some(NodeRequest { index, nodes }), Some(SeekRequest { bytes: byte, padding: 0 }));
+        Message::Request(Request { id, fork: self.local.fork, hash, seek, ..Request::default() })
     }
 
     /// Asks which blocks around this one the remote has, unless it was asked before.

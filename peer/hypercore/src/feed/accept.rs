@@ -158,6 +158,7 @@ impl Feed {
             self.replace_head(authors, head, grown.clone(), &nodes)?;
             roots = grown;
         }
+        let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         let stored: Result<(), FeedError> = (|| {
             self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
             let Some(block) = &data.block else { return Ok(()) };

@@ -1,0 +1,43 @@
+//! Giving room back: blocks are dropped while the tree above them stays.
+
+use super::{Changed, Feed, FeedError};
+use crate::blocks::PAGE;
+use std::{ops::Range, sync::PoisonError};
+
+impl Feed {
+    /// Drops the bytes of blocks that are here and returns how many they were; peers are told first. The feed stays as long
+    /// as it is, and the blocks can be fetched again, if there is somebody to fetch them from.
+    pub async fn clear(&self, blocks: Range<u64>) -> Result<u64, FeedError> {
+        self.blocking(move |feed| feed.clear_now(blocks)).await
+    }
+
+    /// [`Feed::clear`] on the caller's thread.
+    pub fn clear_now(&self, blocks: Range<u64>) -> Result<u64, FeedError> {
+        // A block that came in between would lose its bytes.
+        let clearing = self.0.clearing.write().unwrap_or_else(PoisonError::into_inner);
+        let (roots, runs) = {
+            let state = self.lock();
+            let end = blocks.end.min(state.roots.length());
+            (state.roots.clone(), state.have.runs(blocks.start..end).collect::<Vec<_>>())
+        };
+        let holes = runs.iter().map(|run| Ok(self.offset(&roots, run.start)?..self.offset(&roots, run.end)?));
+        let holes = holes.collect::<Result<Vec<_>, FeedError>>()?;
+        let bytes = holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).sum();
+        {
+            let mut state = self.lock();
+            for run in &runs {
+                state.have.remove_range(run.clone());
+                state.dirty.extend(run.start / PAGE..=(run.end - 1) / PAGE);
+            }
+            state.have_bytes = state.have_bytes.saturating_sub(bytes);
+        }
+        runs.into_iter().for_each(|run| self.tell(Changed::Lost(run)));
+        // The bits go before what they stand for.
+        self.sync()?;
+        for hole in holes {
+            self.0.disk.give_back(hole).map_err(|source| self.io(source))?;
+        }
+        drop(clearing);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,208 @@
+//! Reading what may not be here yet: blocks, bytes and what is still to be written come from peers as they are asked for.
+
+use crate::{
+    feed::{Feed, FeedError},
+    network::{Download, Network},
+    peer::Stopped,
+    plan::Want,
+};
+use bytes::{Buf, Bytes};
+use std::{
+    io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+    task::AbortHandle,
+    time::timeout,
+};
+
+/// Blocks that a [`Reader`] holds ready.
+const READY: usize = 4;
+/// Questions for the place of one byte; each honest answer brings it nearer, and a tree is no deeper.
+const MAX_QUESTIONS: usize = 64;
+
+/// Why something can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// What is here says no.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// Nothing more is fetched.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// No peer sent it in time.
+    #[error("no peer sent it in time")]
+    TimedOut,
+    /// Peers send what is true but leads nowhere.
+    #[error("no peer says where byte {byte} is")]
+    NotFound {
+        /// Offset in the feed.
+        byte: u64,
+    },
+}
+
+impl Network {
+    /// A block, from here or from peers, before other blocks that are wanted. Waits at most so long for it; also for a block
+    /// that its author has not written yet.
+    pub async fn get(&self, feed: &Feed, block: u64, wait: Duration) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = here(feed, block).await? {
+            return Ok(bytes);
+        }
+        let want = Want { blocks: block..block.saturating_add(1), follow: block >= feed.info().length };
+        let mut download = self.begin(feed, want, true);
+        timeout(wait, wait_for(feed, block, &mut download)).await.map_err(|_| ReadError::TimedOut)?
+    }
+
+    /// The block that has a byte of the feed, and how many of its bytes come before. Peers are asked for what is not known of
+    /// the tree, and for a head if there is none; waits at most so long for them.
+    pub async fn seek(&self, feed: &Feed, byte: u64, wait: Duration) -> Result<(u64, u64), ReadError> {
+        timeout(wait, self.find(feed, byte)).await.map_err(|_| ReadError::TimedOut)?
+    }
+
+    async fn find(&self, feed: &Feed, byte: u64) -> Result<(u64, u64), ReadError> {
+        let mut progress = feed.watch();
+        // Asks for no block, but for the first head, and opens the feed to peers.
+        let mut download = self.begin(feed, Want::blocks(0..0), true);
+        let mut questions = 0;
+        while questions <= MAX_QUESTIONS {
+            match feed.seek(byte) {
+                Err(FeedError::NoSuchByte { .. }) if feed.info().length == 0 => tokio::select! {
+                    _ = progress.changed() => {}
+                    why = stopped(&mut download) => return Err(why.into()),
+                },
+                Err(FeedError::UnknownPlace { .. }) => {
+                    let (mut settled, new) = self.look(feed, byte);
+                    questions += usize::from(new);
+                    tokio::select! {
+                        _ = settled.changed() => {}
+                        why = stopped(&mut download) => return Err(why.into()),
+                    }
+                }
+                found => return Ok(found?),
+            }
+        }
+        Err(ReadError::NotFound { byte })
+    }
+
+    /// Blocks one after the other from this one on, each as soon as its author has written it and a peer has sent it.
+    pub fn tail(&self, feed: &Feed, from: u64) -> Tail {
+        let download = self.download(feed, Want { blocks: from..u64::MAX, follow: true });
+        Tail { feed: feed.clone(), next: from, download }
+    }
+
+    /// Bytes of a feed, fetched as they are read; the range has to be within the head that is known or comes first. Needs a
+    /// tokio runtime. Waits for peers as long as it takes: a reader who won't can put a time limit around each read.
+    pub fn reader(&self, feed: &Feed, bytes: Range<u64>) -> Reader {
+        let (sender, blocks) = mpsc::channel(READY);
+        let (network, feed) = (self.clone(), feed.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = network.pour(&feed, bytes, &sender).await {
+                // Nobody reads any more: fine.
+                _ = sender.send(Err(error)).await;
+            }
+        });
+        Reader { blocks, current: Bytes::new(), task: task.abort_handle() }
+    }
+
+    async fn pour(&self, feed: &Feed, bytes: Range<u64>, sender: &Blocks) -> Result<(), ReadError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (first, skip) = self.find(feed, bytes.start).await?;
+        let (last, _) = self.find(feed, bytes.end - 1).await?;
+        let mut download = self.download(feed, Want::blocks(first..last + 1));
+        let (mut skip, mut left) = (skip, bytes.end - bytes.start);
+        for block in first..=last {
+            let mut bytes = wait_for(feed, block, &mut download).await?;
+            bytes.advance(usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len()));
+            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            (skip, left) = (0, left - bytes.len() as u64);
+            if sender.send(Ok(bytes)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A feed as it grows: see [`Network::tail`].
+pub struct Tail {
+    feed: Feed,
+    next: u64,
+    download: Download,
+}
+
+impl Tail {
+    /// The next block with its number. May be cancelled without loss.
+    pub async fn next(&mut self) -> Result<(u64, Bytes), ReadError> {
+        let block = self.next;
+        let bytes = wait_for(&self.feed, block, &mut self.download).await?;
+        self.next += 1;
+        Ok((block, bytes))
+    }
+}
+
+type Blocks = mpsc::Sender<Result<Bytes, ReadError>>;
+
+/// A range of bytes of a feed: see [`Network::reader`]. Dropping it ends the fetching.
+pub struct Reader {
+    blocks: mpsc::Receiver<Result<Bytes, ReadError>>,
+    current: Bytes,
+    task: AbortHandle,
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.current.is_empty() {
+            match ready!(self.blocks.poll_recv(cx)) {
+                Some(block) => self.current = block.map_err(io::Error::other)?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let len = self.current.len().min(buffer.remaining());
+        buffer.put_slice(&self.current.split_to(len));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The block if it is here and whole.
+async fn here(feed: &Feed, block: u64) -> Result<Option<Bytes>, FeedError> {
+    match feed.get(block).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(FeedError::NotHere { .. } | FeedError::OutOfRange { .. } | FeedError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn wait_for(feed: &Feed, block: u64, download: &mut Download) -> Result<Bytes, ReadError> {
+    let mut progress = feed.watch();
+    loop {
+        progress.borrow_and_update();
+        if let Some(bytes) = here(feed, block).await? {
+            return Ok(bytes);
+        }
+        tokio::select! {
+            _ = async { _ = progress.wait_for(|_| feed.is_removed() || feed.has(block)).await } => {}
+            why = stopped(download) => return Err(why.into()),
+        }
+    }
+}
+
+async fn stopped(download: &mut Download) -> Stopped {
+    match download.stopped().wait_for(Option::is_some).await.map(|why| why.clone()) {
+        Ok(Some(why)) => why,
+        // The sender is gone with the plan: somebody else wants the feed anew.
+        _ => Stopped::Replaced,
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading what is not here yet, following what is still to be written, and giving room back.
+
+mod support;
+use datdot_hypercore::{FeedError, ReadError, Want};
+use std::{os::unix::fs::MetadataExt, time::Duration};
+use support::*;
+use tokio::io::AsyncReadExt;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Blocks of all sizes, empty ones too.
+fn size(i: u64) -> usize {
+    (i * 7919 % 4001) as usize * usize::from(!i.is_multiple_of(5))
+}
+
+async fn uneven(feed: &datdot_hypercore::Feed, count: u64) -> Vec<u8> {
+    let blocks: Vec<_> = (0..count).map(|i| block(i, size(i))).collect();
+    feed.append(blocks.clone()).await.expect("an author appends");
+    blocks.concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_bytes_are_read_and_only_their_blocks_are_fetched() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    let bytes = uneven(&feed, 1000).await;
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    connect(&reader, &author).await;
+    let end = bytes.len() as u64;
+    for range in [1_000_000..1_012_345, 0..1, end - 1..end, 77..77, 4..5_004] {
+        let mut got = Vec::new();
+        soon(reader.reader(&copy, range.clone()).read_to_end(&mut got)).await.expect("it comes");
+        assert!(got == bytes[range.start as usize..range.end as usize], "{range:?}");
+    }
+    assert!(copy.info().blocks_here < 30, "{:?}", copy.info());
+    // Whatever is asked, the place of a byte is the same as for the author.
+    for byte in (0..end).step_by(37_123) {
+        let found = reader.seek(&copy, byte, SOON).await.expect("the author knows");
+        assert_eq!(found, feed.seek(byte).expect("it is there"));
+    }
+    let beyond = reader.seek(&copy, end, SOON).await;
+    assert!(matches!(beyond, Err(ReadError::Feed(FeedError::NoSuchByte { .. }))), "{beyond:?}");
+    let mut whole = Vec::new();
+    soon(reader.reader(&copy, 0..end).read_to_end(&mut whole)).await.expect("it comes");
+    assert!(whole == bytes && copy.info().bytes_missing() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_waited_for_but_not_for_ever() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let short = Duration::from_millis(50);
+    assert!(matches!(reader.get(&copy, 0, short).await, Err(ReadError::TimedOut)));
+    append(&feed, 100, 1000).await;
+    connect(&reader, &author).await;
+    // A long download under way does not make others wait.
+    let _all = reader.download(&copy, Want::blocks(0..50));
+    assert_eq!(reader.get(&copy, 99, SOON).await.expect("it comes"), block(99, 1000));
+    assert!(matches!(reader.get(&copy, 100, short).await, Err(ReadError::TimedOut)));
+    let (got, ()) = tokio::join!(reader.get(&copy, 100, SOON), append(&feed, 1, 1000));
+    assert_eq!(got.expect("it is written"), block(100, 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_shows_each_block_as_it_is_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 10, 100).await;
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    connect(&reader, &author).await;
+    let mut tail = reader.tail(&copy, 7);
+    for i in 7..60 {
+        if i >= 10 {
+            append(&feed, 1, 100).await;
+        }
+        assert_eq!(soon(tail.next()).await.expect("it comes"), (i, block(i, 100)));
+    }
+    assert!(!copy.has(0) && copy.info().blocks_here == 53);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cleared_blocks_give_their_room_back_and_come_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 64, 65_536).await;
+    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    connect(&hoster, &author).await;
+    let mut download = hoster.download(&copy, Want::blocks(0..64));
+    soon(download.done()).await.expect("everything comes");
+    drop(download);
+    let used = || copy.data_path().metadata().expect("it is there").blocks() * 512;
+    let before = used();
+    assert_eq!(copy.clear(8..40).await.expect("they are here"), 32 * 65_536);
+    assert_eq!(copy.clear(0..40).await.expect("some are here"), 8 * 65_536);
+    assert!(used() + 39 * 65_536 <= before, "{} of {before} bytes are in use", used());
+    let info = copy.info();
+    assert_eq!((info.blocks_here, info.bytes_here, info.contiguous), (24, 24 * 65_536, 0));
+    assert!(matches!(copy.get(39).await, Err(FeedError::NotHere { block: 39 })));
+    assert_eq!(copy.get(40).await.expect("it was not cleared"), block(40, 65_536));
+    assert_eq!(hoster.get(&copy, 20, SOON).await.expect("it comes again"), block(20, 65_536));
+    soon(hoster.download(&copy, Want::blocks(0..64)).done()).await.expect("they come again");
+    assert_blocks(&copy, 64, 65_536).await;
+}
