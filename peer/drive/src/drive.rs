@@ -104,7 +104,10 @@ impl DriveError {
                 Some((Part::Metadata, *block))
             }
             DriveError::Content { why: BlobError::Feed(error), .. } | DriveError::Blobs(error) => match error {
-                FeedError::NotHere { block } | FeedError::Damaged { block } => Some((Part::Blobs, *block)),
+                // The contents may have grown with the metadata.
+                FeedError::NotHere { block } | FeedError::Damaged { block } | FeedError::OutOfRange { block, .. } => {
+                    Some((Part::Blobs, *block))
+                }
                 _ => None,
             },
             _ => None,
@@ -131,6 +134,19 @@ impl Drive {
         let drive = Drive::new(store, metadata);
         _ = drive.blobs.set(blobs);
         Ok(drive)
+    }
+
+    /// The keys of the two feeds that a key pair writes as a drive, the drive's first.
+    pub fn keys(keypair: &Keypair) -> (FeedKey, FeedKey) {
+        let manifest = keypair.manifest();
+        let key = keypair.feed_key(&manifest);
+        let blobs = blobs_manifest(&key, &manifest).expect("the manifest is v1");
+        (key, keypair.feed_key(&blobs))
+    }
+
+    /// Whether a feed begins as the metadata of a drive does. Takes its block 0.
+    pub fn is_drive(feed: &Feed) -> Result<bool, FeedError> {
+        Ok(Header::from_block(feed.read(0)?.into()).is_ok())
     }
 
     /// A drive by its key. Its metadata feed is added to the store if it isn't there; somebody has to fetch it then.

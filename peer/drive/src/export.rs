@@ -168,9 +168,12 @@ impl Plan {
 /// A content that can't be right is left out; one that can't be read now is an error.
 fn skip_or_fail(path: &DrivePath, error: DriveError) -> Result<Skipped, ExportError> {
     match error {
-        DriveError::Content { why: BlobError::Feed(error), .. } if !matches!(error, FeedError::OutOfRange { .. }) => {
-            Err(DriveError::Blobs(error).into())
-        }
+        // Without a head nothing is known of any block.
+        DriveError::Content { why: BlobError::Feed(FeedError::OutOfRange { length: 1.., .. }), .. } => Ok(Skipped {
+            name: path.to_string(),
+            why: Why::Entry("its place is beyond the end of the blobs feed".into()),
+        }),
+        DriveError::Content { why: BlobError::Feed(error), .. } => Err(DriveError::Blobs(error).into()),
         DriveError::Content { why, .. } => Ok(Skipped { name: path.to_string(), why: Why::Entry(why.to_string()) }),
         error => Err(error.into()),
     }

@@ -6,7 +6,7 @@ use crate::{
     entry::Content,
     path::DrivePath,
 };
-use datdot_hypercore::{FeedError, Network, Stopped, Want};
+use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
 use std::{ops::Range, time::Duration};
 use tokio::time::timeout;
 
@@ -16,6 +16,9 @@ pub enum FetchError {
     /// What came can't be read.
     #[error(transparent)]
     Drive(#[from] DriveError),
+    /// A block can't be fetched.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A feed can't be fetched.
     #[error("{part:?} feed: {why}")]
     Stopped {
@@ -30,6 +33,8 @@ pub enum FetchError {
 const SETTLED: Duration = Duration::from_secs(1);
 /// The contents follow the metadata that names them. A place beyond the newest head after so long is nobody's.
 const LATE: Duration = Duration::from_secs(10);
+/// Runs of blocks that are fetched at a time.
+const RUNS: usize = 256;
 
 /// Fetches the newest metadata that peers have, and the contents of the files in `folder`, or of all. Waits as long as no peer has
 /// them: the caller says how long that may be.
@@ -59,26 +64,50 @@ pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), Fetc
 
 /// Fetches runs of blocks of the contents, in ascending order. What no head reaches, soon, is left out.
 pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: &[Range<u64>]) -> Result<(), FetchError> {
-    if runs.is_empty() {
-        return Ok(());
-    }
-    let feed = drive.blobs()?;
-    for run in runs {
-        let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
-        let mut download = network.download(feed, Want { blocks: run.clone(), follow: true });
-        // The first head can take as long as the first peer.
-        download.done().await.map_err(failed)?;
-        let mut watch = feed.watch();
-        if feed.info().length < run.end {
-            _ = timeout(LATE, watch.wait_for(|info| info.length >= run.end)).await;
+    for runs in runs.chunks(RUNS) {
+        let feed = drive.blobs()?;
+        let want = |run: &Range<u64>| network.download(feed, Want { blocks: run.clone(), follow: true });
+        let downloads: Vec<_> = runs.iter().map(want).collect();
+        for (run, mut download) in runs.iter().zip(downloads) {
+            let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
+            // The first head can take as long as the first peer.
             download.done().await.map_err(failed)?;
-        }
-        if feed.info().length < run.end {
-            // What follows lies even further away.
-            break;
+            let mut watch = feed.watch();
+            if feed.info().length < run.end {
+                _ = timeout(LATE, watch.wait_for(|info| info.length >= run.end)).await;
+                download.done().await.map_err(failed)?;
+            }
+            if feed.info().length < run.end {
+                // What follows lies even further away.
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+/// Calls `look` until all that it needs of the drive is here: each block that it lacks is fetched. Waits at most so long for one.
+/// A single path takes a few blocks of the metadata, not all of it.
+pub async fn with_missing<T>(
+    network: &Network,
+    drive: &Drive,
+    wait: Duration,
+    mut look: impl FnMut() -> Result<T, DriveError>,
+) -> Result<T, FetchError> {
+    // The header brings the head.
+    network.get(drive.metadata(), 0, wait).await?;
+    loop {
+        let error = match look() {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let (part, block) = error.missing().ok_or(error)?;
+        let feed = match part {
+            Part::Metadata => drive.metadata(),
+            Part::Blobs => drive.blobs()?,
+        };
+        network.get(feed, block, wait).await?;
+    }
 }
 
 /// What [`wanted`] looks for.

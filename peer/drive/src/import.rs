@@ -99,6 +99,12 @@ pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) 
     Ok(work.imported)
 }
 
+/// Files and links of a folder that are not ignored, and the bytes of the files: what a first import would bring.
+pub fn measure(folder: &Path) -> Result<(u64, u64), ImportError> {
+    let found = walk(folder, &mut Vec::new())?;
+    Ok((found.len() as u64, found.iter().map(|found| found.bytes).sum()))
+}
+
 struct Found {
     path: DrivePath,
     from: PathBuf,

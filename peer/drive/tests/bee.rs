@@ -58,8 +58,8 @@ async fn our_trees_have_the_blocks_of_javascript() {
         let line: Vec<Vec<_>> = batches
             .iter()
             .map(|changes| {
-                let change = |(key, value): &Change| {
-                    value.iter().fold(vec![key.clone()], |list, value| [&list[..], &[value.clone()]].concat())
+                let change = |(key, value): &Change| -> Vec<_> {
+                    [Some(key.clone()), value.clone()].into_iter().flatten().collect()
                 };
                 changes.iter().map(change).collect()
             })

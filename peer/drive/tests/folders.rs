@@ -4,9 +4,9 @@
 
 mod folder;
 use datdot_drive::{
-    Drive, DrivePath,
+    Content, Drive, DrivePath,
     export::{ExportError, Exported, Options, export},
-    fetch::fetch,
+    fetch::{fetch, with_missing},
     import::{IGNORE_FILE, ImportError, Imported, import},
     progress::{Progress, Why},
 };
@@ -221,6 +221,18 @@ async fn a_drive_goes_from_peer_to_peer_whole_or_in_part() {
     bring(&ours, &source);
     other.connect(one.local_addr().unwrap(), None).await.unwrap();
     let theirs = Drive::open(other.store(), ours.key()).unwrap();
+    let path: DrivePath = "/folder 3/file 3.txt".parse().unwrap();
+    let look = || {
+        let version = theirs.latest();
+        let entry = version.entry(&path)?.unwrap();
+        let Content::File { blob, .. } = entry.content else { panic!("{entry:?}") };
+        version.read(&path, &blob)?.collect::<Result<Vec<_>, _>>()
+    };
+    let content = with_missing(&other, &theirs, std::time::Duration::from_secs(20), look).await.unwrap();
+    assert_eq!(content.concat(), b"content 3 of the tree");
+    let here = theirs.metadata().info();
+    assert!(here.blocks_here < 20 && here.length > 200, "a path takes few blocks: {here:?}");
+
     let folder: DrivePath = "/numbers".parse().unwrap();
     tokio::time::timeout(std::time::Duration::from_secs(60), fetch(&other, &theirs, Some(&folder)))
         .await
@@ -285,7 +297,7 @@ proptest! {
                     let mut there = vec![];
                     for entry in version.entries(None) {
                         let (path, entry) = entry.unwrap();
-                        let datdot_drive::Content::File { blob, .. } = entry.content else { panic!("{path} is no file") };
+                        let Content::File { blob, .. } = entry.content else { panic!("{path} is no file") };
                         let content: Vec<u8> = version.read(&path, &blob).unwrap().flat_map(|block| block.unwrap()).collect();
                         prop_assert!(content == fs::read(source.join(&path.as_str()[1..])).unwrap());
                         there.push(path.as_str()[1..].to_owned());
