@@ -3,8 +3,8 @@
 const net = require('net')
 const NoiseSecretStream = require('@hyperswarm/secret-stream')
 
-// Block i of a test feed: its number as text, repeated up to the size.
-exports.block = (i, size) => Buffer.alloc(size, `block ${i} `)
+// Block i of a test feed: its number as text, repeated up to the size. Forks count from 1000 times their number.
+exports.block = (i, size, fork = 0) => Buffer.alloc(size, `block ${i + 1000 * fork} `)
 
 exports.args = () => {
   const args = {}

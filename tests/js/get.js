@@ -1,6 +1,7 @@
 'use strict'
 // Reads feeds and compares every block: node get.js --dir=D --keys=HEX,HEX --blocks=N [--size=S] [--connect=H:P]
 // Waits until every feed has N blocks, so that a growing feed can be followed. --random reads single blocks out of order.
+// --fork=F --cut=C waits for fork F, whose blocks are new from C on.
 const Corestore = require('corestore')
 const { args: parse, block, connect, limit, main, say } = require('./blocks')
 
@@ -9,6 +10,8 @@ main(async () => {
   limit(Number(args.seconds || 120))
   const blocks = Number(args.blocks)
   const size = Number(args.size || 1000)
+  const fork = Number(args.fork || 0)
+  const cut = Number(args.cut || 0)
   const store = new Corestore(args.dir)
   const cores = args.keys.split(',').map((key) => store.get({ key: Buffer.from(key, 'hex') }))
   await Promise.all(cores.map((core) => core.ready()))
@@ -23,12 +26,12 @@ main(async () => {
     await core.update({ wait: true })
     say({ event: 'head', length: core.length })
     const live = args.random ? null : core.download({ start: 0, end: -1 })
-    while (core.length < blocks) await new Promise((resolve) => core.once('append', resolve))
+    while (core.length < blocks || core.fork < fork) await new Promise((resolve) => setTimeout(resolve, 20))
     const order = [...Array(blocks).keys()]
     if (args.random) order.sort(() => Math.random() - 0.5)
     let bad = 0
     await Promise.all(order.map(async (i) => {
-      if (!(await core.get(i)).equals(block(i, size))) bad++
+      if (!(await core.get(i)).equals(block(i, size, i < cut ? 0 : fork))) bad++
     }))
     if (live) live.destroy()
     // Finds the block of a byte by the tree, which asks for hashes and seeks.

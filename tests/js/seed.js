@@ -1,6 +1,6 @@
 'use strict'
 // Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--connect=H:P]
-// A line "append N" on standard input appends N blocks to every feed.
+// Lines on standard input: "append N" appends N blocks to every feed, "truncate N" cuts it to N blocks.
 const readline = require('readline')
 const Corestore = require('corestore')
 const Hypercore = require('hypercore')
@@ -15,7 +15,7 @@ main(async () => {
   const append = async (core, count, write = (batch) => core.append(batch)) => {
     for (const end = core.length + count; core.length < end; ) {
       const batch = []
-      while (batch.length < 16 && core.length + batch.length < end) batch.push(block(core.length + batch.length, size))
+      while (batch.length < 16 && core.length + batch.length < end) batch.push(block(core.length + batch.length, size, core.fork))
       await write(batch)
     }
   }
@@ -45,9 +45,12 @@ main(async () => {
   connect(args, replicate)
 
   for await (const line of readline.createInterface({ input: process.stdin })) {
-    const [, count] = line.match(/^append (\d+)$/)
-    for (const core of cores) await append(core, Number(count), write)
-    say({ event: 'appended', lengths: cores.map((core) => core.length) })
+    const [, what, count] = line.match(/^(append|truncate) (\d+)$/)
+    for (const core of cores) {
+      if (what === 'append') await append(core, Number(count), write)
+      else await core.truncate(Number(count))
+    }
+    say({ event: what === 'append' ? 'appended' : 'truncated', lengths: cores.map((core) => core.length) })
   }
   process.exit(0)
 })

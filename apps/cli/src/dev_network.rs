@@ -6,6 +6,7 @@
 //!   hosters/bob/  …/charlie/ …/dave/
 //! ```
 
+use crate::place::make_dir;
 use anyhow::{Context, Result};
 use datdot_daemon::{Config, Daemon};
 use datdot_ledger::Account;
@@ -39,6 +40,8 @@ pub struct Parts {
 impl DevNetwork {
     /// Starts everything in `dir`, or goes on where it was.
     pub async fn start(dir: &Path, rpc_port: u16, parts: Parts) -> Result<Self> {
+        // Before the node makes it for everybody to read.
+        make_dir(dir)?;
         let options = Options { rpc_port, ..Options::new(Chain::Dev, dir.join("ledger")) };
         let node = match datdot_node::start(options).await {
             Err(error @ datdot_node::Error::Port { .. }) => {

@@ -3,6 +3,7 @@
 //! `wallet.age` is an ordinary [age](https://age-encryption.org) file with a passphrase, so `age --decrypt wallet.age` opens it too.
 //! It is written once and never overwritten.
 
+use crate::place::make_dir;
 use age::{
     scrypt::{Identity, Recipient},
     secrecy::{ExposeSecret, SecretString},
@@ -69,7 +70,7 @@ impl Keystore {
     fn save_with(&self, phrase: &str, recipient: Recipient) -> Result<()> {
         self.refuse_to_overwrite()?;
         let dir = self.path.parent().context("a wallet is in a folder")?;
-        fs::create_dir_all(dir).with_context(|| format!("can't make the folder {}", dir.display()))?;
+        make_dir(dir)?;
         let sealed = age::encrypt(&recipient, phrase.as_bytes()).context("can't encrypt the wallet")?;
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(dir)?;
@@ -148,12 +149,10 @@ fn read_small(path: &Path) -> io::Result<String> {
 }
 
 fn prompt(question: &str) -> Result<SecretString> {
-    if !io::stdin().is_terminal() {
-        bail!(
-            "a password is needed and there is no terminal to ask on: write it to a file and name that with --password-file or DATDOT_PASSWORD_FILE"
-        );
-    }
-    let password = rpassword::prompt_password(question).context("can't read the password")?;
+    // Asked on the terminal itself: standard input may bring the words.
+    let password = rpassword::prompt_password(question).context(
+        "a password is needed and there is no terminal to ask on: write it to a file and name that with --password-file or DATDOT_PASSWORD_FILE",
+    )?;
     if password.is_empty() {
         bail!("an empty password protects nothing: nothing was written, try again");
     }

@@ -50,9 +50,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { dir, command } = Cli::parse();
-    let done = place::Place::new(dir).and_then(|place| match command {
+    let done = place::Place::new(dir.clone()).and_then(|place| match command {
         #[cfg(feature = "node")]
-        Command::Demo(args) => command::demo::run(args),
+        Command::Demo(args) => command::demo::run(args, dir),
         #[cfg(feature = "node")]
         Command::Dev(args) => command::dev::run(args, &place),
         Command::Up(args) => command::up::run(args, &place),

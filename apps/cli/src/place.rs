@@ -2,7 +2,11 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use datdot_api::{Client, ClientError, Status, discovery::DiscoveryError};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 /// The folders that the command looks at.
 pub struct Place {
@@ -54,6 +58,12 @@ impl Place {
             Some(error) => Err(anyhow!(error)),
         }
     }
+}
+
+/// Makes a folder, and those above it, that only its owner can enter.
+pub fn make_dir(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("can't make the folder {}", dir.display()))
 }
 
 #[cfg(test)]

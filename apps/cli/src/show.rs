@@ -1,6 +1,6 @@
 //! Numbers as people read them, with their units.
 
-use datdot_api::Amount;
+use datdot_api::{Amount, Size};
 use datdot_market::params::DAT;
 use std::{
     fmt::Display,
@@ -21,17 +21,7 @@ pub fn say(line: impl Display) {
 
 /// `64.0 MiB`
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
+    Size(bytes).to_string()
 }
 
 /// `0.0125 DAT`: rounded down to six decimals, or to two digits that count if there are only smaller ones.
@@ -104,16 +94,6 @@ pub fn short(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_shown_in_the_unit_that_fits() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1024), "1.0 KiB");
-        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
-        assert_eq!(bytes(64 << 20), "64.0 MiB");
-        assert_eq!(bytes(u64::MAX), "16.0 EiB");
-    }
 
     #[test]
     fn money_is_never_shown_larger_than_it_is() {

@@ -28,6 +28,7 @@ pub mod discovery;
 pub mod event;
 pub mod key;
 pub mod order;
+pub mod size;
 pub mod status;
 
 pub use amount::Amount;
@@ -40,4 +41,5 @@ pub use order::{
     Accepted, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder, Refusal,
     RequestOrder, SendOrder, Wallet, Wanted,
 };
+pub use size::Size;
 pub use status::Status;

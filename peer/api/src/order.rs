@@ -197,6 +197,8 @@ pub enum Progress {
         request: u32,
         /// What was locked.
         budget: Amount,
+        /// Whether it was there before: the same wish again opens nothing.
+        already: bool,
     },
     /// Something has to happen first.
     Waiting {
@@ -220,8 +222,12 @@ pub enum Progress {
         key: Key,
         /// Its bytes.
         bytes: u64,
-        /// The request, if one was opened.
+        /// The request, if one was wanted.
         request: Option<u32>,
+        /// Hosters that have it.
+        hosted: u32,
+        /// Replicas wanted.
+        of: u32,
     },
     /// The end: it can't be done.
     Failed {

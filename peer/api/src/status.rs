@@ -20,8 +20,8 @@ pub struct Status {
     pub dir: String,
     /// The ledger.
     pub ledger: LedgerStatus,
-    /// Money.
-    pub money: Money,
+    /// Money; `None` until the ledger has shown the account.
+    pub money: Option<Money>,
     /// Its offer, if it has one or wants one.
     pub offer: Option<OfferStatus>,
     /// Requests that it sponsors, oldest first.

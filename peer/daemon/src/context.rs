@@ -3,12 +3,15 @@
 use crate::{
     discovery::{Discovery, Endpoint, on_ledger},
     fetch::{Fetcher, NamedBy},
+    files,
+    locks::Locks,
     story::Story,
 };
+use datdot_api::Event;
 use datdot_hypercore::{FeedKey, Network, Store};
 use datdot_ledger::{AccountView, Ledger, Submitter};
 use datdot_market::terms::{Address, Source};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 
 /// Handles and settings; each of them can be used from anywhere.
@@ -32,9 +35,37 @@ pub(crate) struct Context {
     pub fetches: Arc<Semaphore>,
     /// The account at the best block.
     pub view: watch::Sender<Option<Arc<AccountView>>>,
+    /// Files that are being read into a feed.
+    pub reading: Locks<PathBuf>,
+    /// Whether private addresses are dialled and named.
+    pub allow_private: bool,
+    /// Whether the daemon stops.
+    pub stop: watch::Sender<bool>,
 }
 
 impl Context {
+    /// Tells that something went wrong that nobody asked for just now.
+    pub fn trouble(&self, what: String) {
+        tracing::warn!(target: "daemon", "{what}");
+        self.story.tell(Event::Trouble { what });
+    }
+
+    /// An error once the daemon stops: work on a thread of its own, which nothing else can end, asks this now and then.
+    pub fn goes_on(&self) -> io::Result<()> {
+        if *self.stop.borrow() { Err(io::Error::other("the daemon stops")) } else { Ok(()) }
+    }
+
+    /// What to say of a ledger that is away.
+    pub fn ledger_is_away(&self) -> String {
+        format!("the ledger at {} does not answer", self.ledger.url())
+    }
+
+    /// Bytes that may still be written below the daemon's folder.
+    pub fn room(&self) -> Result<u64, String> {
+        let free = files::free_bytes(&self.dir).map_err(|error| format!("the disk can't be read: {error}"))?;
+        Ok(free.saturating_sub(self.spare_bytes))
+    }
+
     /// Where the ledger is told to fetch from us.
     pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
         self.addresses.iter().map(|address| Source { noise_key: self.noise_key, address: on_ledger(*address) })

@@ -2,37 +2,27 @@
 //! each thing in a task of its own whose result comes back as a message.
 
 mod orders;
+mod tasks;
 
-pub(crate) use orders::Order;
+pub(crate) use orders::{Opened, Order, Want};
 
 use crate::{
     context::Context,
     fetch::Failed,
     files,
-    jobs::{self, FetchedAll, Made, NotMade},
+    jobs::{FetchedAll, Made, NotMade},
     journal::{Journal, Ordered},
-    status::{self, Damage, Shown},
+    status::{self, Shown},
     tell,
 };
-use codec::Encode;
 use datdot_api::{
     Event, Key,
-    status::{OfferStatus, ProofOutcome, ProofStatus},
+    status::{OfferStatus, ProofOutcome},
 };
 use datdot_hypercore::FeedKey;
 use datdot_ledger::{AccountId, AccountView, Included, News, SubmitError};
-use datdot_market::{
-    Block, ContractId, RequestId,
-    hoster::Standing,
-    terms::{Feed, Source},
-    view::Challenge,
-};
-use datdot_proof::segment::Segment;
-use datdot_roles::{
-    Call, Checked, Errand, Hoster, IntentId, Outcome, Sponsor,
-    hoster::{self, Covered},
-    sponsor,
-};
+use datdot_market::{Block, ContractId, hoster::Standing, view::Challenge};
+use datdot_roles::{Call, Checked, Errand, Hoster, IntentId, Outcome, Sponsor, hoster, sponsor};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -40,7 +30,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{AbortHandle, JoinSet},
     time::interval,
 };
 
@@ -81,16 +71,22 @@ pub(crate) struct Engine {
     hosting: Vec<Reply<OfferStatus>>,
     stopping: Vec<Reply<Block>>,
     /// Who waits for a request to be opened.
-    opening: BTreeMap<IntentId, Vec<Reply<RequestId>>>,
+    opening: BTreeMap<IntentId, Vec<Reply<Opened>>>,
+    /// Feeds that work of the API needs here, and how much of it.
+    pins: BTreeMap<Key, usize>,
     shown: Shown,
 }
 
 impl Engine {
     /// An engine that goes on where the journal and the store left off.
-    pub fn new(ctx: Arc<Context>, mut journal: Journal, policy: hoster::Policy, me: mpsc::Sender<Msg>) -> Self {
-        if let Ok(unfinished) = journal.drop_unfinished() {
-            for key in unfinished {
-                _ = ctx.store.remove(&FeedKey(key.0));
+    pub fn new(ctx: Arc<Context>, journal: Journal, policy: hoster::Policy, me: mpsc::Sender<Msg>) -> Self {
+        for feed in ctx.store.feeds() {
+            // Files that never got into their feed whole.
+            if feed.info().writable
+                && !journal.published().contains_key(&Key(feed.key().0))
+                && let Err(error) = ctx.store.remove(&feed.key())
+            {
+                ctx.trouble(format!("what is left of an interrupted publishing can't be removed: {error}"));
             }
         }
         let own: BTreeSet<_> = journal.own().into_iter().map(|key| key.0).collect();
@@ -105,6 +101,7 @@ impl Engine {
             hosting: Vec::new(),
             stopping: Vec::new(),
             opening: BTreeMap::new(),
+            pins: BTreeMap::new(),
             shown: Shown::default(),
             ctx,
         }
@@ -124,7 +121,7 @@ impl Engine {
             Ordered::Stop => self.tell_hoster(hoster::Input::Want(hoster::Wanted::Stop)).await,
             Ordered::Offer(order) => match self.offer(&order) {
                 Ok(offer) => self.tell_hoster(hoster::Input::Want(hoster::Wanted::Offer(offer))).await,
-                Err(what) => self.ctx.story.tell(Event::Trouble { what }),
+                Err(what) => self.ctx.trouble(what),
             },
         }
         let mut look = interval(LOOK);
@@ -204,6 +201,10 @@ impl Engine {
             (hoster::Wanted::Offer(offer), Some(hoster)) => hoster.standing == Standing::Open && hoster.offer == *offer,
             _ => false,
         };
+        if let Some((missing, free)) = self.hoster.unaffordable() {
+            let why = status::no_bond(missing, free);
+            self.hosting.drain(..).for_each(|reply| _ = reply.send(Err(why.clone())));
+        }
         if stands && let Some(offer) = status::offer(view, &self.hoster) {
             self.hosting.drain(..).for_each(|reply| _ = reply.send(Ok(offer.clone())));
         }
@@ -212,12 +213,25 @@ impl Engine {
         }
     }
 
+    /// Nobody waits for a ledger that is away: what was ordered is noted and done when it is back.
+    fn answer_without_ledger(&mut self) {
+        let away = self.ctx.ledger_is_away();
+        if let Some(offer) = status::posting(&self.hoster, &self.journal) {
+            let why = Some(format!("{away}; the offer is noted, and posted when it is back"));
+            let offer = OfferStatus { why, ..offer };
+            self.hosting.drain(..).for_each(|reply| _ = reply.send(Ok(offer.clone())));
+        }
+        let noted = format!("{away}; that is noted, and the offer is withdrawn when it is back");
+        self.stopping.drain(..).for_each(|reply| _ = reply.send(Err(noted.clone())));
+    }
+
     async fn look(&mut self) {
         if self.shown.connected && !self.ctx.ledger.is_up() && self.shown.broken.is_none() {
             self.shown.connected = false;
-            let why = format!("the ledger at {} does not answer; trying again", self.ctx.ledger.url());
+            let why = format!("{}; trying again", self.ctx.ledger_is_away());
             tracing::warn!(target: "daemon", "{why}");
             self.ctx.story.tell(Event::LedgerLost { why });
+            self.answer_without_ledger();
         }
         let dir = self.ctx.dir.clone();
         let Ok(Ok(free)) = tokio::task::spawn_blocking(move || files::free_bytes(&dir)).await else { return };
@@ -267,7 +281,7 @@ impl Engine {
                                 self.now(),
                                 sponsor::Input::Ended(errand, Outcome::Lost { why: why.clone() }),
                             );
-                            self.trouble(why);
+                            self.ctx.trouble(why);
                         }
                     }
                 }
@@ -275,12 +289,13 @@ impl Engine {
                     let noted = self.journal.opened(id, request, seen);
                     self.written(noted);
                     let replies = self.opening.remove(&id).unwrap_or_default();
-                    replies.into_iter().for_each(|reply| _ = reply.send(Ok(request)));
+                    let opened = Opened { request, already: false };
+                    replies.into_iter().for_each(|reply| _ = reply.send(Ok(opened)));
                 }
                 sponsor::Action::Failed(id, why) => {
                     let replies = self.opening.remove(&id).unwrap_or_default();
                     if replies.is_empty() {
-                        self.trouble(format!("a request was not opened: {why}"));
+                        self.ctx.trouble(format!("a request was not opened: {why}"));
                     }
                     replies.into_iter().for_each(|reply| _ = reply.send(Err(why.clone())));
                     self.disown(id).await;
@@ -295,21 +310,23 @@ impl Engine {
         match self.journal.over(id) {
             Ok(keys) => {
                 for key in keys {
-                    self.tell_hoster(hoster::Input::Disown(key.0)).await;
+                    self.release(key).await;
                 }
             }
             Err(error) => self.written(Err(error)),
         }
     }
 
-    fn trouble(&self, what: String) {
-        tracing::warn!(target: "daemon", "{what}");
-        self.ctx.story.tell(Event::Trouble { what });
+    /// A feed is needed no longer for one reason; there may be others.
+    async fn release(&mut self, key: Key) {
+        if !self.pins.contains_key(&key) && !self.journal.own().contains(&key) {
+            self.tell_hoster(hoster::Input::Disown(key.0)).await;
+        }
     }
 
     fn written(&self, written: std::io::Result<()>) {
         if let Err(error) = written {
-            self.trouble(format!("the journal in {} can't be written: {error}", self.ctx.dir.display()));
+            self.ctx.trouble(format!("the journal in {} can't be written: {error}", self.ctx.dir.display()));
         }
     }
 
@@ -357,133 +374,6 @@ impl Engine {
             self.sponsor_acts(actions).await;
         } else {
             self.tell_hoster(hoster::Input::Ended(errand, outcome)).await;
-        }
-    }
-
-    fn fetch(&mut self, contract: ContractId, feeds: Vec<Feed>, sources: Vec<Source>) {
-        let (ctx, me) = (self.ctx.clone(), self.me.clone());
-        let task = self.tasks.spawn(async move {
-            let result = jobs::fetch_all(&ctx, &me, contract, &feeds, &sources).await;
-            _ = me.send(Msg::Fetched(contract, result)).await;
-        });
-        self.fetches.insert(contract, task);
-    }
-
-    async fn fetched(&mut self, contract: ContractId, result: Result<FetchedAll, Failed>) {
-        self.fetches.remove(&contract);
-        match result {
-            Ok(FetchedAll { bytes, fetched, millis }) => {
-                self.shown.progress.insert(contract, (bytes, bytes));
-                // A start finds everything here; that is no news.
-                if fetched > 0 {
-                    tracing::info!(target: "hoster", contract, fetched, bytes, millis, "all data is here");
-                    self.ctx.story.tell(Event::Fetched { contract, bytes, fetched, millis });
-                }
-                self.tell_hoster(hoster::Input::Fetched(contract)).await;
-            }
-            Err(Failed { why, fetched }) => {
-                self.tell_hoster(hoster::Input::FetchFailed { contract, why, progressed: fetched > 0 }).await;
-            }
-        }
-    }
-
-    fn check(&mut self, contract: ContractId, segments: Vec<([u8; 32], Segment)>, anew: bool) {
-        let (ctx, me) = (self.ctx.clone(), self.me.clone());
-        self.tasks.spawn(async move {
-            let checking = tokio::task::spawn_blocking(move || jobs::check(&ctx, &segments, anew));
-            let checked = checking.await.unwrap_or_else(|error| Checked::Incomplete(error.to_string()));
-            _ = me.send(Msg::Checked(contract, checked)).await;
-        });
-    }
-
-    fn prove(&mut self, challenge: Challenge, holdings: Vec<Covered>) {
-        let (ctx, me) = (self.ctx.clone(), self.me.clone());
-        self.shown.proofs.retain(|proof| proof.number != challenge.number);
-        self.shown.push_proof(ProofStatus {
-            number: challenge.number,
-            asked: challenge.asked,
-            by: challenge.by,
-            block: None,
-            openings: 0,
-            bytes: 0,
-            millis_to_make: 0.0,
-            millis_to_check: 0.0,
-            outcome: ProofOutcome::Sending,
-            why: None,
-        });
-        self.tasks.spawn(async move {
-            let nobody = holdings.first().map_or(0, |held| held.contract);
-            let proving = tokio::task::spawn_blocking(move || jobs::prove(&ctx, &challenge, &holdings));
-            let failed = |error: JoinError| Err(NotMade { contract: nobody, feed: [0; 32], why: error.to_string() });
-            let result = proving.await.unwrap_or_else(failed);
-            _ = me.send(Msg::Proved(challenge, result)).await;
-        });
-    }
-
-    async fn proved(&mut self, challenge: Challenge, result: Result<Made, NotMade>) {
-        let number = challenge.number;
-        match result {
-            Ok(Made { proof, make, check }) => {
-                let (openings, bytes) = (proof.openings.len() as u32, proof.encoded_size() as u32);
-                if let Some(status) = self.shown.last_proof(Errand::Proof(number)) {
-                    (status.openings, status.bytes) = (openings, bytes);
-                    status.millis_to_make = make.as_secs_f64() * 1e3;
-                    status.millis_to_check = check.as_secs_f64() * 1e3;
-                }
-                let (micros_make, micros_check) = (make.as_micros() as u64, check.as_micros() as u64);
-                tracing::info!(target: "hoster", number, openings, bytes, micros_make, micros_check, "proof made");
-                self.ctx.story.tell(Event::ProofMade { number, openings, bytes, micros_make, micros_check });
-                self.tell_hoster(hoster::Input::Proved(challenge, proof)).await;
-            }
-            Err(NotMade { contract, feed, why }) => {
-                if let Some(status) = self.shown.last_proof(Errand::Proof(number)) {
-                    (status.outcome, status.why) = (ProofOutcome::Withheld, Some(why.clone()));
-                }
-                self.shown.suspects.insert(feed, why.clone());
-                self.tell_hoster(hoster::Input::NotProved { challenge, contract, feed, why }).await;
-            }
-        }
-    }
-
-    fn scrub(&mut self, key: FeedKey) {
-        let (ctx, me) = (self.ctx.clone(), self.me.clone());
-        self.tasks.spawn(async move {
-            let damaged = match ctx.store.feed(&key) {
-                Some(feed) => feed.scrub(0..feed.info().length).await,
-                None => Ok(vec![]),
-            };
-            let damaged = damaged.unwrap_or_else(|error| {
-                tracing::error!(target: "hoster", feed = %key, %error, "stored blocks can't be looked through");
-                vec![]
-            });
-            _ = me.send(Msg::Scrubbed(key, damaged)).await;
-        });
-    }
-
-    async fn scrubbed(&mut self, key: FeedKey, damaged: Vec<u64>) {
-        let mut blocks: BTreeSet<u64> = self.shown.lost.remove(&key.0).unwrap_or_default();
-        blocks.extend(damaged);
-        let why = self.shown.suspects.remove(&key.0);
-        if let Some(view) = self.ctx.view.borrow().clone() {
-            for damage in Damage::of(&self.ctx.store, key, &blocks, why, &view) {
-                damage.log();
-                self.ctx.story.tell(damage.event());
-                self.shown.push_damage(damage);
-            }
-        }
-        self.tell_hoster(hoster::Input::Scrubbed(key.0)).await;
-    }
-
-    async fn drop_feed(&mut self, key: FeedKey) {
-        let store = self.ctx.store.clone();
-        match tokio::task::spawn_blocking(move || store.remove(&key)).await {
-            Ok(Ok(true)) => {
-                tracing::info!(target: "hoster", feed = %key, "dropped: no contract needs it any more");
-                self.ctx.story.tell(Event::Dropped { key: Key(key.0) });
-            }
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => self.trouble(format!("a feed can't be dropped: {error}")),
-            Err(error) => self.trouble(format!("a feed can't be dropped: {error}")),
         }
     }
 }

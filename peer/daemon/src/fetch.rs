@@ -3,19 +3,16 @@
 //! What comes is verified and kept by the feed itself, so a fetch can end at any time; the next one asks only for what
 //! is missing.
 
-use crate::discovery::{Endpoint, is_public};
+use crate::{
+    discovery::{Endpoint, is_public},
+    locks::Locks,
+};
+use datdot_api::Size;
 use datdot_hypercore::{Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
 use datdot_proof::head::SignedHead;
 use datdot_roles::Trouble;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
-use tokio::{
-    sync::Mutex as AsyncMutex,
-    time::{Instant, sleep_until, timeout},
-};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
 const STALL: Duration = Duration::from_secs(15);
@@ -31,7 +28,7 @@ pub struct Fetcher {
     network: Network,
     /// Whether addresses that strangers named may be private ones.
     allow_private: bool,
-    under_way: Mutex<BTreeMap<FeedKey, Weak<AsyncMutex<()>>>>,
+    under_way: Locks<FeedKey>,
 }
 
 /// What is fetched.
@@ -40,7 +37,10 @@ pub enum Wanted {
     /// The blocks of this head.
     Head(SignedHead),
     /// The blocks of the first head that a peer shows.
-    First,
+    First {
+        /// Bytes that may come.
+        room: u64,
+    },
 }
 
 /// Who named a peer.
@@ -78,7 +78,7 @@ pub type Progress<'a> = dyn FnMut(u64, u64, usize) + Send + 'a;
 impl Fetcher {
     /// A fetcher for a network's store.
     pub fn new(network: Network, allow_private: bool) -> Self {
-        Self { network, allow_private, under_way: Mutex::default() }
+        Self { network, allow_private, under_way: Locks::default() }
     }
 
     /// Fetches what is missing of a feed. Endpoints are tried in their order.
@@ -89,7 +89,7 @@ impl Fetcher {
         endpoints: &[(Endpoint, NamedBy)],
         progress: &mut Progress<'_>,
     ) -> Result<Fetched, Failed> {
-        let alone = self.lock_of(key);
+        let alone = self.under_way.of(key);
         let _alone = alone.lock().await;
         let (feed, want) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
         let before = feed.info().bytes_here;
@@ -118,6 +118,11 @@ impl Fetcher {
             let info = feed.info();
             progress(info.bytes_here.min(info.bytes), info.bytes, peers);
         };
+        let before = feed.info().bytes_here;
+        let fits = |feed: &Feed| match wanted {
+            Wanted::First { room } => fits(feed.info().bytes.saturating_sub(before), *room),
+            Wanted::Head(_) => Ok(()),
+        };
         let mut last_gain = Instant::now();
         let mut why = Vec::new();
         while !download.is_done() {
@@ -127,6 +132,7 @@ impl Fetcher {
                 return Err(Trouble::Unreachable(reasons(&why)));
             }
             report(feed, dialled.connected());
+            fits(feed)?;
             let redial = Instant::now() + REDIAL;
             loop {
                 let give_up = last_gain + STALL;
@@ -138,6 +144,7 @@ impl Fetcher {
                     Ok(()) = watch.changed() => {
                         last_gain = Instant::now();
                         watch.borrow_and_update();
+                        fits(feed)?;
                         report(feed, dialled.connected());
                     }
                     () = sleep_until(give_up) => {
@@ -176,15 +183,6 @@ impl Fetcher {
             }
         }
     }
-
-    /// What a fetch of a feed holds while it runs.
-    fn lock_of(&self, key: FeedKey) -> Arc<AsyncMutex<()>> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.retain(|_, lock| lock.strong_count() > 0);
-        let lock = under_way.get(&key).and_then(Weak::upgrade).unwrap_or_default();
-        under_way.insert(key, Arc::downgrade(&lock));
-        lock
-    }
 }
 
 impl Endpoint {
@@ -220,9 +218,17 @@ impl Drop for Dialled<'_> {
     }
 }
 
+/// What a stranger signed may be of any length.
+fn fits(bytes: u64, room: u64) -> Result<(), Trouble> {
+    match bytes <= room {
+        true => Ok(()),
+        false => Err(Trouble::NoRoom(format!("{} are needed, and there is room for {}", Size(bytes), Size(room)))),
+    }
+}
+
 fn open(store: &Store, key: FeedKey, wanted: &Wanted) -> Result<(Feed, Want), Trouble> {
     match wanted {
-        Wanted::First => {
+        Wanted::First { .. } => {
             let feed = store.open_remote(key, None).map_err(store_trouble)?;
             let want = match feed.info().length {
                 0 => Want::blocks(0..u64::MAX),
@@ -277,6 +283,8 @@ mod tests {
     use datdot_hypercore::{Config, Keypair};
     use datdot_wire::noise::Keypair as NoiseKeypair;
 
+    const ANY: Wanted = Wanted::First { room: u64::MAX };
+
     struct Peer {
         network: Network,
         _dir: tempfile::TempDir,
@@ -319,10 +327,25 @@ mod tests {
         let fetcher = Fetcher::new(reader.network.clone(), false);
         let from = [(author.endpoint(), NamedBy::User), (hoster.endpoint(), NamedBy::User)];
         let mut progress = |bytes, total, _| last = (bytes, total);
-        let got = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut progress).await.unwrap();
+        let got = fetcher.fetch(feed.key(), &ANY, &from, &mut progress).await.unwrap();
         assert_eq!(got.reached, [hoster.endpoint()]);
         assert_eq!(last, (40 * (64 << 10), 40 * (64 << 10)));
         assert_eq!(got.feed.get(7).await.unwrap()[0], 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_feed_that_is_longer_than_the_disk_has_room_is_refused_with_both_figures() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(80).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true);
+        let from = [(author.endpoint(), NamedBy::User)];
+        let room = Wanted::First { room: 2 << 20 };
+        let failed = fetcher.fetch(feed.key(), &room, &from, &mut |_, _, _| {}).await.unwrap_err();
+        let says = |why: &str| why.contains("5.0 MiB") && why.contains("2.0 MiB");
+        assert!(matches!(&failed.why, Trouble::NoRoom(why) if says(why)), "{failed:?}");
+        assert!(failed.fetched < 2 << 20, "{failed:?}");
+        let room = Wanted::First { room: 5 << 20 };
+        fetcher.fetch(feed.key(), &room, &from, &mut |_, _, _| {}).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +354,7 @@ mod tests {
         let feed = author.publish(1).await;
         let fetcher = Fetcher::new(hoster.network.clone(), false);
         let from = [(author.endpoint(), NamedBy::Stranger)];
-        let failed = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut |_, _, _| {}).await.unwrap_err();
+        let failed = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap_err();
         assert!(matches!(&failed.why, Trouble::Unreachable(why) if why.contains("private")), "{failed:?}");
     }
 
@@ -342,7 +365,7 @@ mod tests {
         let fetcher = Fetcher::new(hoster.network.clone(), true);
         let wrong = Endpoint { noise_key: Some(peer(3).await.network.public_key()), ..author.endpoint() };
         let from = [(wrong, NamedBy::User)];
-        let failed = fetcher.fetch(feed.key(), &Wanted::First, &from, &mut |_, _, _| {}).await.unwrap_err();
+        let failed = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap_err();
         assert!(matches!(failed.why, Trouble::Unreachable(_)), "{failed:?}");
     }
 }

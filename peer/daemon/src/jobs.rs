@@ -90,7 +90,7 @@ pub(crate) fn check(ctx: &Context, segments: &[([u8; 32], Segment)], anew: bool)
         if !anew && place.has_outboard(segment) {
             continue;
         }
-        match place.hash(segment) {
+        match place.hash(segment, &|| ctx.goes_on()) {
             Ok(Hashed::Whole) => {}
             Ok(Hashed::Mismatch(root)) => {
                 tracing::warn!(

@@ -1,8 +1,8 @@
 //! What a daemon has to remember that neither the ledger nor its store knows: one small file, replaced at once.
 
 use crate::files;
-use codec::{Decode, DecodeAll, Encode};
-use datdot_api::{HostOrder, Key, Wanted};
+use codec::{Decode, Encode};
+use datdot_api::{HostOrder, Key, PublishOrder};
 use datdot_market::{
     Block, RequestId,
     terms::{Feeds, Sources, Terms},
@@ -31,6 +31,9 @@ struct Notes {
     /// What the owner last ordered of the offer.
     #[serde(default)]
     offer: Ordered,
+    /// Orders to publish that are neither done nor an intent: a start begins them again.
+    #[serde(default)]
+    begun: Vec<PublishOrder>,
     /// Files that were published, by the key of their feed.
     #[serde(default)]
     published: BTreeMap<Key, Published>,
@@ -62,27 +65,40 @@ pub enum Ordered {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// The file.
+    #[serde(flatten)]
+    pub file: FileState,
+    /// BLAKE3 hash of its bytes.
+    pub root: Key,
+}
+
+/// A file as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// Where it is.
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
     /// When it was last changed, in milliseconds since 1970.
     pub modified: u64,
-    /// BLAKE3 hash of its bytes; `None` until all of it is in the feed.
-    pub root: Option<Key>,
-    /// How it is to be hosted, until that is noted as an intent.
-    #[serde(default)]
-    pub wish: Option<Wanted>,
 }
 
 /// An intent as it is written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Noted {
-    /// Feeds, terms and sources in SCALE, as the ledger would get them; hex.
-    what: String,
+    #[serde(with = "scale")]
+    what: What,
     since: Block,
     /// The best block when it was last submitted.
     sent: Option<Block>,
     request: Option<(RequestId, Block)>,
+}
+
+/// What an intent asks of the ledger; written as the ledger would get it: SCALE in hex.
+#[derive(Clone, Debug, Encode, Decode)]
+struct What {
+    feeds: Feeds,
+    terms: Terms,
+    sources: Sources,
 }
 
 impl Journal {
@@ -106,6 +122,28 @@ impl Journal {
         self.write()
     }
 
+    /// Orders to publish that a start begins again.
+    pub fn begun(&self) -> &[PublishOrder] {
+        &self.notes.begun
+    }
+
+    /// Notes that an order is begun.
+    pub fn begin(&mut self, order: PublishOrder) -> io::Result<()> {
+        if !self.notes.begun.contains(&order) {
+            self.notes.begun.push(order);
+        }
+        self.write()
+    }
+
+    /// Forgets an order that is done, or can't be done.
+    pub fn ended(&mut self, order: &PublishOrder) -> io::Result<()> {
+        if !self.notes.begun.contains(order) {
+            return Ok(());
+        }
+        self.notes.begun.retain(|begun| begun != order);
+        self.write()
+    }
+
     /// Files that were published, by the key of their feed.
     pub fn published(&self) -> &BTreeMap<Key, Published> {
         &self.notes.published
@@ -115,17 +153,6 @@ impl Journal {
     pub fn publish(&mut self, key: Key, file: Published) -> io::Result<()> {
         self.notes.published.insert(key, file);
         self.write()
-    }
-
-    /// Forgets files that never got into their feed whole, and says which feeds these are.
-    pub fn drop_unfinished(&mut self) -> io::Result<Vec<Key>> {
-        let unfinished: Vec<_> =
-            self.notes.published.iter().filter(|(_, file)| file.root.is_none()).map(|(key, _)| *key).collect();
-        if !unfinished.is_empty() {
-            self.notes.published.retain(|_, file| file.root.is_some());
-            self.write()?;
-        }
-        Ok(unfinished)
     }
 
     /// Feeds of others that are served because we sponsor them.
@@ -138,9 +165,11 @@ impl Journal {
         self.notes.published.keys().chain(&self.notes.sponsored).copied().collect()
     }
 
-    /// Notes a request that is wanted. Returns its name and what to tell the sponsor.
+    /// Notes a request that is wanted; the order that it is for is forgotten with the same write. Returns its name and what
+    /// to tell the sponsor.
     pub fn want(
         &mut self,
+        order: Option<&PublishOrder>,
         feeds: Feeds,
         terms: Terms,
         sources: Sources,
@@ -150,13 +179,12 @@ impl Journal {
         self.notes.next += 1;
         let others = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.notes.published.contains_key(key));
         self.notes.sponsored.extend(others);
-        for feed in &feeds {
-            self.notes.published.get_mut(&Key(feed.key)).into_iter().for_each(|file| file.wish = None);
-        }
-        let what = hex::encode((&feeds, &terms, &sources).encode());
-        self.notes.intents.insert(id, Noted { what, since, sent: None, request: None });
+        self.notes.begun.retain(|begun| Some(begun) != order);
+        let noted = Noted { what: What { feeds, terms, sources }, since, sent: None, request: None };
+        let intent = noted.intent();
+        self.notes.intents.insert(id, noted);
         self.write()?;
-        Ok((id, Intent { feeds, terms, sources, since, until: None, request: None }))
+        Ok((id, intent))
     }
 
     /// Notes that a request is submitted now.
@@ -178,8 +206,8 @@ impl Journal {
     /// Forgets a request that is over or was refused, and says which feeds of others need not be served any more.
     pub fn over(&mut self, id: IntentId) -> io::Result<Vec<Key>> {
         self.notes.intents.remove(&id);
-        let wanted: BTreeSet<Key> =
-            self.intents().iter().flat_map(|(_, intent)| &intent.feeds).map(|feed| Key(feed.key)).collect();
+        let feeds = self.notes.intents.values().flat_map(|noted| &noted.what.feeds);
+        let wanted: BTreeSet<_> = feeds.map(|feed| Key(feed.key)).collect();
         let (kept, gone) = std::mem::take(&mut self.notes.sponsored).into_iter().partition(|key| wanted.contains(key));
         self.notes.sponsored = kept;
         self.write()?;
@@ -188,8 +216,7 @@ impl Journal {
 
     /// What to tell the sponsor after a start.
     pub fn intents(&self) -> Vec<(IntentId, Intent)> {
-        let intent = |(id, noted): (&IntentId, &Noted)| Some((*id, noted.intent()?));
-        self.notes.intents.iter().filter_map(intent).collect()
+        self.notes.intents.iter().map(|(id, noted)| (*id, noted.intent())).collect()
     }
 
     fn write(&self) -> io::Result<()> {
@@ -198,16 +225,26 @@ impl Journal {
 }
 
 impl Noted {
-    fn intent(&self) -> Option<Intent> {
-        let what = hex::decode(&self.what).ok()?;
-        let (feeds, terms, sources) = What::decode_all(&mut &what[..]).ok()?.0;
+    fn intent(&self) -> Intent {
+        let What { feeds, terms, sources } = self.what.clone();
         let until = self.sent.map(|sent| sent.saturating_add(TOO_OLD_AFTER));
-        Some(Intent { feeds, terms, sources, since: self.since, until, request: self.request })
+        Intent { feeds, terms, sources, since: self.since, until, request: self.request }
     }
 }
 
-#[derive(Decode)]
-struct What((Feeds, Terms, Sources));
+mod scale {
+    use codec::{DecodeAll, Encode};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &impl Encode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&hex::encode(value.encode()))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, T: DecodeAll>(from: D) -> Result<T, D::Error> {
+        let bytes = hex::decode(String::deserialize(from)?).map_err(D::Error::custom)?;
+        T::decode_all(&mut &bytes[..]).map_err(D::Error::custom)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -228,8 +265,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.json");
         let mut journal = Journal::open(&path).unwrap();
-        let (first, intent) = journal.want(feeds(1), TERMS, Sources::new(), 10).unwrap();
-        let (second, _) = journal.want(feeds(2), TERMS, Sources::new(), 11).unwrap();
+        let (first, intent) = journal.want(None, feeds(1), TERMS, Sources::new(), 10).unwrap();
+        let (second, _) = journal.want(None, feeds(2), TERMS, Sources::new(), 11).unwrap();
         journal.sent(first, 12).unwrap();
         journal.opened(second, 5, 14).unwrap();
 
@@ -244,13 +281,11 @@ mod tests {
     fn what_was_published_stays_and_what_was_sponsored_goes_with_its_last_request() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&dir.path().join("journal.json")).unwrap();
-        let wish = Some(Wanted { replicas: 1, term: 100, max_price: None });
-        let file = Published { path: "/a".into(), bytes: 5, modified: 0, root: Some(Key([1; 32])), wish };
-        journal.publish(Key([1; 32]), file).unwrap();
-        let (ours, _) = journal.want(feeds(1), TERMS, Sources::new(), 1).unwrap();
-        let (theirs, _) = journal.want(feeds(2), TERMS, Sources::new(), 1).unwrap();
-        let (again, _) = journal.want(feeds(2), TERMS, Sources::new(), 1).unwrap();
-        assert_eq!(journal.published()[&Key([1; 32])].wish, None, "the wish is an intent now");
+        let state = FileState { path: "/a".into(), bytes: 5, modified: 0 };
+        journal.publish(Key([1; 32]), Published { file: state, root: Key([1; 32]) }).unwrap();
+        let (ours, _) = journal.want(None, feeds(1), TERMS, Sources::new(), 1).unwrap();
+        let (theirs, _) = journal.want(None, feeds(2), TERMS, Sources::new(), 1).unwrap();
+        let (again, _) = journal.want(None, feeds(2), TERMS, Sources::new(), 1).unwrap();
         assert_eq!(journal.over(ours).unwrap(), []);
         assert_eq!(journal.over(theirs).unwrap(), []);
         assert_eq!(journal.over(again).unwrap(), [Key([2; 32])]);
@@ -258,10 +293,31 @@ mod tests {
     }
 
     #[test]
+    fn an_order_is_begun_again_until_it_is_an_intent_or_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).unwrap();
+        let order = |name: &str| PublishOrder { path: name.into(), wanted: None };
+        for name in ["/a", "/a", "/b", "/c"] {
+            journal.begin(order(name)).unwrap();
+        }
+        journal.want(Some(&order("/a")), feeds(1), TERMS, Sources::new(), 1).unwrap();
+        journal.ended(&order("/b")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().begun(), [order("/c")]);
+    }
+
+    #[test]
     fn a_damaged_journal_is_an_error_and_not_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.json");
-        std::fs::write(&path, "{").unwrap();
-        assert!(Journal::open(&path).is_err());
+        let mut journal = Journal::open(&path).unwrap();
+        let (_, intent) = journal.want(None, feeds(1), TERMS, Sources::new(), 1).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let what = hex::encode(intent.terms.encode());
+        assert!(whole.contains(&what));
+        for damaged in ["{".to_owned(), whole.replace(&what, &what[2..]), whole.replace(&what, "xy")] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(Journal::open(&path).is_err(), "an intent that can't be read is not forgotten");
+        }
     }
 }

@@ -30,6 +30,7 @@ mod fetch;
 mod files;
 mod jobs;
 mod journal;
+mod locks;
 mod quote;
 pub mod segments;
 mod server;
@@ -50,6 +51,7 @@ use datdot_wire::noise::Keypair;
 use engine::{Engine, Order};
 use fetch::Fetcher;
 use journal::Journal;
+use locks::Locks;
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
@@ -75,7 +77,6 @@ pub struct Daemon {
     found: Found,
     tasks: JoinSet<()>,
     server: JoinHandle<()>,
-    stop: watch::Sender<bool>,
 }
 
 /// Why a daemon can't start.
@@ -170,12 +171,16 @@ impl Daemon {
             max_term_days: config.max_term_days,
             fetches: Arc::new(Semaphore::new(config.max_fetches.max(1))),
             view: watch::Sender::new(None),
+            reading: Locks::default(),
+            allow_private,
+            stop: watch::Sender::new(false),
             dir: config.dir,
             store,
             network,
             ledger,
         });
         let (to_engine, inbox) = mpsc::channel(engine::WAITING);
+        let begun = journal.begun().to_vec();
         let engine = Engine::new(ctx.clone(), journal, config.policy, to_engine.clone());
         let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
@@ -183,15 +188,14 @@ impl Daemon {
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
         tasks.spawn(engine.run(inbox));
         tasks.spawn(jobs::follow(ctx.clone(), to_engine));
-        tasks.spawn(work.clone().resume());
-        let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), stopped));
+        work.resume(begun);
+        let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), ctx.stop.subscribe()));
         found.write(&ctx.dir).map_err(at(ctx.dir.join(datdot_api::discovery::FILE)))?;
         tracing::info!(
             target: "daemon", account = %ctx.submitter.id(), %listen, api = %api_address, chain = ctx.ledger.chain(),
             "started"
         );
-        Ok(Daemon { ctx, work, found, tasks, server, stop })
+        Ok(Daemon { ctx, work, found, tasks, server })
     }
 
     /// Where the API is, and its token.
@@ -239,7 +243,7 @@ impl Daemon {
     }
 
     fn say_so(&self) {
-        self.stop.send_replace(true);
+        self.ctx.stop.send_replace(true);
         if let Err(error) = self.found.remove(&self.ctx.dir) {
             tracing::warn!(target: "daemon", %error, "api.json can't be removed");
         }

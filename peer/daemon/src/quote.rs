@@ -5,7 +5,7 @@ use datdot_api::{Amount, Quote, QuoteOf, QuoteOrder, Wanted};
 use datdot_hypercore::FeedKey;
 use datdot_ledger::{At, Call, Error};
 use datdot_market::{
-    Balance,
+    Balance, Block,
     params::{Dat, Params},
     payout,
     terms::{Address, Feed, Source, Terms},
@@ -32,17 +32,10 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
         }
     };
     let wanted = &order.wanted;
-    let market = ctx.ledger.market().await.map_err(|error| error.to_string())?;
-    let params = market.params;
-    let max_price = highest(wanted, &market)?;
-    let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price };
-    let (call, bytes) = example(bytes, &terms)?;
-    if let Call::Request { feeds, terms, sources } = &call {
-        terms.check(feeds, sources, &params).map_err(|error| error.to_string())?;
-    }
-    let (budget, deposit) = (budget(&terms, bytes, &params)?, params.deposit_for(terms.replicas));
-    let fee = ctx.ledger.fee(&call).await.map_err(|error: Error| error.to_string())?;
-    let free = ctx.ledger.account(&ctx.submitter.id(), At::Best).await.map_err(|error| error.to_string())?.free;
+    let cost = cost(ctx, bytes, wanted).await?;
+    let affordable = cost.is_affordable();
+    let Cost { market, terms, bytes, budget, deposit, fee, .. } = cost;
+    let (params, max_price) = (market.params, terms.max_price);
 
     let fitting = fitting(&market, &terms, bytes);
     let cheapest = fitting.iter().take(wanted.replicas as usize);
@@ -50,17 +43,7 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
     let expected = (fitting.len() >= wanted.replicas as usize)
         .then(|| cheapest.map(|price| payout::due(periods, *price, bytes, &params)).sum::<Option<Balance>>())
         .flatten();
-    let problem = if budget.saturating_add(deposit).saturating_add(fee) > free {
-        Some(format!("the account has {} free, which is less than the budget, the deposit and the fee", Dat(free)))
-    } else if (fitting.len() as u32) < wanted.replicas {
-        Some(format!(
-            "{} of {} offers fit; the request would wait until more do: a higher price or a shorter term may help",
-            fitting.len(),
-            market.offers.len()
-        ))
-    } else {
-        None
-    };
+    let problem = affordable.err().or_else(|| too_few(fitting.len(), market.offers.len(), wanted.replicas));
     let seconds = |blocks: u32| u64::from(blocks) * u64::from(params.block_millis) / 1000;
     Ok(Quote {
         bytes,
@@ -80,6 +63,75 @@ pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, St
         all_lost_found_within: found_within(1.0, &params),
         problem,
     })
+}
+
+/// What a request would take, as the ledger stands now.
+pub(crate) struct Cost {
+    market: MarketView,
+    terms: Terms,
+    bytes: u64,
+    budget: Balance,
+    deposit: Balance,
+    fee: Balance,
+    free: Balance,
+}
+
+/// Works out what a request would take, or says why the ledger would refuse it.
+pub(crate) async fn cost(ctx: &Context, bytes: u64, wanted: &Wanted) -> Result<Cost, String> {
+    if !ctx.ledger.is_up() {
+        return Err(ctx.ledger_is_away());
+    }
+    let market = ctx.ledger.market().await.map_err(|error| error.to_string())?;
+    let params = market.params;
+    long_enough(wanted.term, &params)?;
+    let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price: highest(wanted, &market)? };
+    let (call, bytes) = example(bytes, &terms)?;
+    if let Call::Request { feeds, terms, sources } = &call {
+        terms.check(feeds, sources, &params).map_err(|error| error.to_string())?;
+    }
+    let (budget, deposit) = (budget(&terms, bytes, &params)?, params.deposit_for(terms.replicas));
+    let fee = ctx.ledger.fee(&call).await.map_err(|error: Error| error.to_string())?;
+    let free = ctx.ledger.account(&ctx.submitter.id(), At::Best).await.map_err(|error| error.to_string())?.free;
+    Ok(Cost { market, terms, bytes, budget, deposit, fee, free })
+}
+
+impl Cost {
+    /// Whether the account has as much.
+    pub fn is_affordable(&self) -> Result<(), String> {
+        let Self { budget, deposit, fee, free, .. } = *self;
+        if budget.saturating_add(deposit).saturating_add(fee) <= free {
+            return Ok(());
+        }
+        Err(format!(
+            "the account has {} free, which is less than the budget of {}, the deposit of {} and the fee of {}: fund it, \
+             or ask for less",
+            Dat(free),
+            Dat(budget),
+            Dat(deposit),
+            Dat(fee)
+        ))
+    }
+}
+
+/// Refuses a term that no request can have.
+fn long_enough(term: Block, params: &Params) -> Result<(), String> {
+    let least = params.period.saturating_mul(2);
+    if term >= least {
+        return Ok(());
+    }
+    let seconds = |blocks: Block| u64::from(blocks) * u64::from(params.block_millis) / 1000;
+    let (least, period) = (seconds(least), seconds(params.period));
+    Err(format!("a request lasts at least two periods, {least} s: a hoster is asked for a proof every {period} s"))
+}
+
+/// Why a request would wait for hosters.
+fn too_few(fitting: usize, offers: usize, replicas: u32) -> Option<String> {
+    let advice = match fitting {
+        fitting if fitting >= replicas as usize => return None,
+        fitting if fitting == offers => "all offers fit: ask for fewer replicas, or wait for more hosters",
+        _ => "a higher price, a shorter term or fewer replicas may help",
+    };
+    Some(format!("{fitting} of {offers} offers fit; the request would wait until more do: {advice}"))
 }
 
 /// The highest price of a wish, or a sensible one if it names none.
@@ -163,6 +215,22 @@ mod tests {
         // (1 - 0.1)^16 is 0.185 a period, so three periods make it less than 0.01.
         assert_eq!(found_within(0.1, &params), 35);
         assert_eq!(found_within(1.0, &params), 15);
+    }
+
+    #[test]
+    fn a_term_that_is_too_short_is_refused_in_seconds() {
+        assert_eq!(long_enough(20, &Params::dev()), Ok(()));
+        let why = long_enough(19, &Params::dev()).unwrap_err();
+        assert!(why.contains("two periods, 20 s"), "{why}");
+        let why = long_enough(19, &Params::production()).unwrap_err();
+        assert!(why.contains("172800 s"), "{why}");
+    }
+
+    #[test]
+    fn what_is_advised_can_help() {
+        assert_eq!(too_few(3, 5, 3), None);
+        assert!(too_few(3, 3, 16).unwrap().ends_with("ask for fewer replicas, or wait for more hosters"));
+        assert!(too_few(2, 3, 3).unwrap().contains("a higher price"));
     }
 
     #[test]

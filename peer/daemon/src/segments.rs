@@ -29,6 +29,9 @@ use std::{
 /// Bytes that are read at a time while a segment is hashed.
 const READ_BYTES: usize = 1 << 20;
 
+/// Asked after each piece; an error ends the work.
+pub type GoesOn<'a> = dyn Fn() -> io::Result<()> + 'a;
+
 /// Where a segment of a feed is kept.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -69,9 +72,9 @@ impl Place {
     }
 
     /// Hashes the segment and keeps its outboard if the root is right.
-    pub fn hash(&self, segment: &Segment) -> io::Result<Hashed> {
+    pub fn hash(&self, segment: &Segment, goes_on: &GoesOn) -> io::Result<Hashed> {
         let new = self.outboard.with_extension("new");
-        let root = write_outboard(&self.data, segment.bytes, &new)?;
+        let root = write_outboard(&self.data, segment.bytes, &new, goes_on)?;
         if root != segment.root {
             fs::remove_file(&new)?;
             return Ok(Hashed::Mismatch(root));
@@ -92,10 +95,10 @@ impl Place {
 }
 
 /// Hashes the first `bytes` of a feed and keeps the outboard under the root that comes out.
-pub fn root_of(feed: &Feed, bytes: u64) -> io::Result<Hash> {
+pub fn root_of(feed: &Feed, bytes: u64, goes_on: &GoesOn) -> io::Result<Hash> {
     let data = feed.data_path();
     let new = data.with_file_name("segment.new");
-    let root = write_outboard(&data, bytes, &new)?;
+    let root = write_outboard(&data, bytes, &new, goes_on)?;
     fs::rename(new, Place::of(feed, &root).outboard)?;
     Ok(root)
 }
@@ -116,13 +119,14 @@ pub fn prove(
     })
 }
 
-fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf) -> io::Result<Hash> {
+fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf, goes_on: &GoesOn) -> io::Result<Hash> {
     let (data, to) = (File::open(data)?, File::create(to)?);
     let no_segment = || io::Error::new(io::ErrorKind::InvalidInput, format!("a segment can't have {bytes} bytes"));
     let mut builder = Builder::new(bytes).ok_or_else(no_segment)?;
     let mut buffer = vec![0; READ_BYTES];
     let mut at = 0;
     while at < bytes {
+        goes_on()?;
         let piece = &mut buffer[..READ_BYTES.min((bytes - at) as usize)];
         data.read_exact_at(piece, at)?;
         for hashes in builder.update(piece).map_err(io::Error::other)? {
@@ -172,7 +176,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).unwrap();
             let (feed, content) = feed(&store, bytes).await;
-            let root = root_of(&feed, bytes as u64).unwrap();
+            let root = root_of(&feed, bytes as u64, &|| Ok(())).unwrap();
             let segment = Segment { bytes: bytes as u64, root };
             assert_eq!(root, datdot_proof::outboard::build(&content).unwrap().0);
             let place = Place::of(&feed, &root);
@@ -190,10 +194,10 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let (feed, _) = feed(&store, 3 << 20).await;
         let wrong = Segment { bytes: 3 << 20, root: [1; 32] };
-        assert!(matches!(Place::of(&feed, &wrong.root).hash(&wrong).unwrap(), Hashed::Mismatch(_)));
+        assert!(matches!(Place::of(&feed, &wrong.root).hash(&wrong, &|| Ok(())).unwrap(), Hashed::Mismatch(_)));
         assert!(!Place::of(&feed, &wrong.root).has_outboard(&wrong));
 
-        let segment = Segment { bytes: 3 << 20, root: root_of(&feed, 3 << 20).unwrap() };
+        let segment = Segment { bytes: 3 << 20, root: root_of(&feed, 3 << 20, &|| Ok(())).unwrap() };
         let place = Place::of(&feed, &segment.root);
         let file = fs::OpenOptions::new().write(true).open(feed.data_path()).unwrap();
         for at in (0..3u64 << 20).step_by(16 << 10) {

@@ -19,6 +19,7 @@ use datdot_api::{
     RequestOrder, SendOrder, Status, Told, Wallet, status::OfferStatus,
 };
 use datdot_ledger::{AccountId, At, Call};
+use datdot_market::{Balance, params::Dat};
 use futures::{Stream, StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -129,17 +130,48 @@ async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Ans
 
 async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<Accepted> {
     let to: AccountId = order.to.parse().map_err(|error: datdot_ledger::BadAddress| error.to_string())?;
-    submit(&work, Call::Transfer { to, amount: order.amount.0 }).await
+    let call = Call::Transfer { to, amount: order.amount.0 };
+    if work.ctx.ledger.is_up() {
+        let ledger = &work.ctx.ledger;
+        let fee = ledger.fee(&call).await.map_err(|error| error.to_string())?;
+        let free = ledger.account(&work.ctx.submitter.id(), At::Best).await.map_err(|error| error.to_string())?.free;
+        may_send(order.amount.0, fee, free)?;
+    }
+    submit(&work, call).await
+}
+
+/// Refuses what the ledger would refuse, in words.
+fn may_send(amount: Balance, fee: Balance, free: Balance) -> Result<(), String> {
+    if amount.saturating_add(fee) <= free {
+        return Ok(());
+    }
+    let (amount, fee, free) = (Dat(amount), Dat(fee), Dat(free));
+    Err(format!("the account has {free} free, which is less than {amount} and the fee of {fee}"))
 }
 
 async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
+    if !work.ctx.ledger.is_up() {
+        // A payment that comes hours later would surprise.
+        return Err(format!("{}: nothing was sent", work.ctx.ledger_is_away()).into());
+    }
     let included = work.ctx.submitter.submit(call).await.map_err(|error| error.to_string())?;
-    Ok(Json(Accepted { block: included.block.number }))
+    let block = included.block.number;
+    // What is ordered next is to see it.
+    let mut view = work.ctx.view.subscribe();
+    let seen = view.wait_for(|view| view.as_ref().is_some_and(|view| view.at >= block));
+    _ = timeout(SILENCE, seen).await;
+    Ok(Json(Accepted { block }))
 }
 
 async fn wallet(State(work): State<Work>) -> Answer<Wallet> {
     let id = work.ctx.submitter.id();
-    let view = work.ctx.ledger.account(&id, At::Best).await.map_err(|error| error.to_string())?;
+    let seen = work.ctx.view.borrow().clone();
+    let view = match seen {
+        // Not the newest, but what there is.
+        Some(view) if !work.ctx.ledger.is_up() => view,
+        None if !work.ctx.ledger.is_up() => return Err(work.ctx.ledger_is_away().into()),
+        _ => Arc::new(work.ctx.ledger.account(&id, At::Best).await.map_err(|error| error.to_string())?),
+    };
     Ok(Json(Wallet {
         address: id.to_string(),
         free: Amount(view.free),
@@ -223,6 +255,14 @@ impl IntoResponse for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_much_to_send_is_refused_in_whole_coins() {
+        let coin = datdot_market::params::DAT;
+        assert_eq!(may_send(coin, coin / 2, 2 * coin), Ok(()));
+        let why = may_send(u128::MAX, 1, 2 * coin + coin / 2).unwrap_err();
+        assert!(why.starts_with("the account has 2.5 DAT free"), "{why}");
+    }
 
     #[test]
     fn tokens_are_equal_or_not() {

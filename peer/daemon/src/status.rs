@@ -1,5 +1,9 @@
 //! What the engine remembers to be shown, and how it is shown.
 
+mod damage;
+
+pub(crate) use damage::Damage;
+
 use crate::{
     context::Context,
     journal::{Journal, Ordered},
@@ -9,22 +13,21 @@ use crate::{
 use datdot_api::{
     Amount, Event, Key, Status,
     status::{
-        ContractState, ContractStatus, DamageStatus, FeedRole, FeedStatus, LedgerStatus, Money, OfferStatus,
-        PeerStatus, ProofOutcome, ProofStatus, ReplicaStatus, RequestState, RequestStatus, Standing,
+        ContractState, ContractStatus, FeedRole, FeedStatus, LedgerStatus, Money, OfferStatus, PeerStatus,
+        ProofOutcome, ProofStatus, ReplicaStatus, RequestState, RequestStatus, Standing,
     },
 };
-use datdot_hypercore::{FeedKey, Store};
 use datdot_ledger::{AccountId, AccountView};
 use datdot_market::{
-    Block, ContractId, clock,
+    Balance, Block, ContractId, clock,
     contract::{Reason, State},
     hoster,
+    params::Dat,
     terms::Source,
     view::{ContractView, RequestView, Work},
 };
-use datdot_proof::segment::Segment;
 use datdot_roles::{
-    Errand, Hoster, Note, Sponsor,
+    Errand, Failure, Hoster, Note, Sponsor,
     hoster::{Data, Wanted},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,18 +52,6 @@ pub(crate) struct Shown {
     pub lost: BTreeMap<[u8; 32], BTreeSet<u64>>,
     /// What was wrong when a feed was found to be damaged.
     pub suspects: BTreeMap<[u8; 32], String>,
-}
-
-/// Damage of one segment.
-#[derive(Clone, Debug)]
-pub(crate) struct Damage {
-    feed: Key,
-    segment: Key,
-    runs: Vec<(u64, u64)>,
-    bytes: (u64, u64),
-    found: Block,
-    healed: Option<Block>,
-    why: Option<String>,
 }
 
 impl Shown {
@@ -149,7 +140,7 @@ impl Shown {
             addresses: ctx.addresses.iter().map(ToString::to_string).collect(),
             dir: ctx.dir.display().to_string(),
             ledger: self.ledger(ctx, view),
-            money: view.map(money).unwrap_or_default(),
+            money: view.map(money),
             offer: view.and_then(|view| offer(view, hoster)).or_else(|| posting(hoster, journal)),
             requests: self.requests(view, sponsor, journal),
             contracts: view.map(|view| self.contracts(view, hoster)).unwrap_or_default(),
@@ -163,7 +154,7 @@ impl Shown {
 
     fn ledger(&self, ctx: &Context, view: Option<&AccountView>) -> LedgerStatus {
         let params = ctx.ledger.params();
-        let away = || format!("the ledger at {} does not answer; trying again", ctx.ledger.url());
+        let away = || format!("{}; trying again", ctx.ledger_is_away());
         LedgerStatus {
             url: ctx.ledger.url().into(),
             rpc: ctx.rpc.clone(),
@@ -188,7 +179,7 @@ impl Shown {
             let (held, _) = self.progress.get(&work.id).copied().unwrap_or_default();
             let failure = hoster.failure(Errand::Contract(work.id));
             let mut words = data_in_words(data, (held, contract.bytes));
-            if let Some((why, next)) = failure {
+            if let Some(Failure { why, next, .. }) = failure {
                 words = format!("{words}; the last call failed: {why}; tried again in block {next}");
             }
             ContractStatus {
@@ -212,7 +203,7 @@ impl Shown {
 
     fn requests(&self, view: Option<&AccountView>, sponsor: &Sponsor, journal: &Journal) -> Vec<RequestStatus> {
         let file = |keys: &[Key]| {
-            keys.iter().find_map(|key| journal.published().get(key)).map(|file| file.path.display().to_string())
+            keys.iter().find_map(|key| journal.published().get(key)).map(|found| found.file.path.display().to_string())
         };
         let open = view.iter().flat_map(|view| &view.requests).map(|request| {
             let keys: Vec<_> = request.keys.iter().map(|key| Key(*key)).collect();
@@ -228,14 +219,14 @@ impl Shown {
                 bytes: intent.feeds.iter().filter_map(|feed| feed.head.bytes().ok()).sum(),
                 state: RequestState::Opening,
                 why: Some(match failure {
-                    Some((why, _)) => why.to_owned(),
+                    Some(failure) => failure.why.clone(),
                     None if intent.until.is_some() => {
                         "it may have been sent before the daemon was stopped; it is sent again when that one is too old"
                             .into()
                     }
                     None => "its transaction is on its way into a block".into(),
                 }),
-                next: failure.map(|(_, next)| next).or(intent.until),
+                next: failure.map(|failure| failure.next).or(intent.until),
                 replicas: intent.terms.replicas,
                 hosted: 0,
                 coming: 0,
@@ -334,12 +325,12 @@ pub(crate) fn offer(view: &AccountView, role: &Hoster<AccountId>) -> Option<Offe
         region: hoster.offer.region.and_then(|region| String::from_utf8(region.to_vec()).ok()),
         missed: closed.map_or(0, |number| hoster.missed(&hosting.holdings, number)),
         next_challenge: Some(clock::block_of(hoster.phase, number, params)),
-        why: role.failure(Errand::Offer).map(|(why, next)| format!("{why}; tried again in block {next}")),
+        why: why_not(role),
     })
 }
 
 /// An offer that is ordered and not on the ledger.
-fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
+pub(crate) fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
     let (Ordered::Offer(order), Wanted::Offer(offer)) = (journal.offer(), role.wanted()) else { return None };
     Some(OfferStatus {
         standing: Standing::Posting,
@@ -350,11 +341,25 @@ fn posting(role: &Hoster<AccountId>, journal: &Journal) -> Option<OfferStatus> {
         region: order.region.clone(),
         missed: 0,
         next_challenge: None,
-        why: Some(match role.failure(Errand::Offer) {
-            Some((why, next)) => format!("{why}; tried again in block {next}"),
-            None => "its transaction is on its way into a block".into(),
-        }),
+        why: why_not(role).or_else(|| Some("its transaction is on its way into a block".into())),
     })
+}
+
+/// What stands in the way of the offer that is wanted.
+fn why_not(role: &Hoster<AccountId>) -> Option<String> {
+    if let Some((bond, free)) = role.unaffordable() {
+        return Some(no_bond(bond, free));
+    }
+    let Failure { why, next, refused } = role.failure(Errand::Offer)?;
+    Some(match refused {
+        true => format!("{why}; tried again when there is more money, or by `datdot host`"),
+        false => format!("{why}; tried again in block {next}"),
+    })
+}
+
+/// Why no offer is posted: what is missing of its bond is more than what is free.
+pub(crate) fn no_bond(missing: Balance, free: Balance) -> String {
+    format!("the account has {} free, but {} are to be locked as bond: fund it", Dat(free), Dat(missing))
 }
 
 fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<FeedStatus> {
@@ -422,96 +427,5 @@ fn closing_in_words(closing: datdot_market::request::Closing) -> &'static str {
         Closing::Cancelled => "it was cancelled; what is left returns when the last contract is settled",
         Closing::RootMismatch => "two hosters found that the data doesn't have the root that the request claims",
         Closing::NobodyHosted => "nobody hosted it for as long as its term; what was locked returns",
-    }
-}
-
-impl Damage {
-    /// What damaged blocks of a feed mean for the segments that contracts are about.
-    pub fn of(
-        store: &Store,
-        key: FeedKey,
-        blocks: &BTreeSet<u64>,
-        why: Option<String>,
-        view: &AccountView,
-    ) -> Vec<Damage> {
-        let works = view.hosting.iter().flat_map(|hosting| &hosting.contracts);
-        let feeds = works.flat_map(|work| &work.feeds).filter(|feed| feed.key == key.0);
-        let segments: BTreeSet<_> = feeds
-            .filter_map(|feed| Some((Segment { bytes: feed.head.bytes().ok()?, root: feed.root }, feed.head.length)))
-            .collect();
-        let range = |block: u64| store.feed(&key).and_then(|feed| feed.byte_range(block..block + 1).ok());
-        let damage = |(segment, length): (Segment, u64)| {
-            let inside: Vec<_> = blocks.range(..length).copied().collect();
-            let bytes = match (inside.first(), inside.last()) {
-                (Some(first), Some(last)) => (
-                    range(*first).map_or(0, |range| range.start),
-                    range(*last).map_or(segment.bytes, |range| range.end).min(segment.bytes),
-                ),
-                _ => (0, 0),
-            };
-            let (feed, segment) = (Key(key.0), Key(segment.root));
-            Damage { feed, segment, runs: runs(&inside), bytes, found: view.at, healed: None, why: why.clone() }
-        };
-        segments.into_iter().map(damage).collect()
-    }
-
-    /// Says it where somebody who runs a hoster looks.
-    pub fn log(&self) {
-        let (from, to) = self.bytes;
-        match self.runs.is_empty() {
-            false => tracing::error!(
-                target: "hoster", feed = %self.feed, segment = %self.segment, blocks = ?self.runs,
-                "stored data is damaged in bytes {from} to {to} of the segment; it is fetched again"
-            ),
-            true => tracing::error!(
-                target: "hoster", feed = %self.feed, segment = %self.segment,
-                "every block is whole, but what is kept beside the segment is damaged; it is made again"
-            ),
-        }
-    }
-
-    /// The same for those who listen.
-    pub fn event(&self) -> Event {
-        Event::DamageFound { key: self.feed, segment: self.segment, blocks: self.runs.clone(), bytes: self.bytes }
-    }
-
-    fn status(&self) -> DamageStatus {
-        let state = match (self.healed, self.runs.is_empty()) {
-            (Some(block), _) => format!("whole again since block {block}"),
-            (None, false) => "damaged blocks are being fetched again".into(),
-            (None, true) => "blocks are whole; the hashes beside them are being made again".into(),
-        };
-        DamageStatus {
-            feed: self.feed,
-            segment: self.segment,
-            blocks: self.runs.clone(),
-            bytes: self.bytes,
-            found: self.found,
-            healed: self.healed,
-            state: self.why.as_ref().map_or(state.clone(), |why| format!("{state} ({why})")),
-        }
-    }
-}
-
-/// Runs of neighbours: first and last of each.
-fn runs(sorted: &[u64]) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for block in sorted {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == *block => *last = *block,
-            _ => runs.push((*block, *block)),
-        }
-    }
-    runs
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_are_named_together() {
-        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
-        assert_eq!(runs(&[]), []);
     }
 }

@@ -2,7 +2,9 @@
 
 use datdot_api::{Amount, Event, Key};
 use datdot_ledger::{AccountId, AccountView, Event as OnLedger};
-use datdot_market::{Block, ContractId, RequestId, contract::State, payout, request::Why, view::RequestView};
+use datdot_market::{
+    Block, ContractId, RequestId, contract::State, params::Dat, payout, request::Why, view::RequestView,
+};
 use std::collections::BTreeMap;
 
 /// The events of some blocks, and what the views before and after them show: for an account as hoster and as sponsor.
@@ -84,7 +86,8 @@ fn event_of(block: Block, event: &OnLedger, us: &AccountId, view: &AccountView) 
         }
         OnLedger::PayOwed { contract, hoster, amount, .. } if hoster == us => Event::Trouble {
             what: format!(
-                "{amount} units earned with contract {contract} can't be paid: the account can't take them now"
+                "{} earned with contract {contract} can't be paid: the account can't take it now",
+                Dat(*amount)
             ),
         },
         OnLedger::RequestClosed { request, sponsor, .. } if sponsor == us => Event::RequestClosed { request: *request },

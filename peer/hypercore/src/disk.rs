@@ -6,6 +6,7 @@
 //! have     bit i % 8 of byte i / 8: block i was written and verified
 //! head     who may write, and the newest signed head; replaced as a whole
 //! secret   the author's seed, 32 bytes, only in the author's store and readable by its user alone
+//! conflict two heads that contradict each other, if such were found
 //! ```
 //!
 //! The files are sparse. A block's bit is written only after its bytes and nodes have reached the disk, a head only
@@ -14,7 +15,7 @@
 use crate::{
     authors::Authors,
     blocks::{Blocks, PAGE_BYTES},
-    feed::Signed,
+    feed::{Conflict, Signed},
     key::{FeedKey, Keypair},
 };
 use codec::{Decode, Encode};
@@ -56,6 +57,15 @@ pub(crate) struct Record {
     /// The manifest as peers send it, nothing for a compat feed.
     pub authors: Option<Vec<u8>>,
     pub head: Option<RecordedHead>,
+    /// The head is of another history than what else is here, which has to be cut first.
+    pub fresh: Option<Fresh>,
+}
+
+/// What stays when history is rewritten, and the nodes that lead from there to the new roots.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Fresh {
+    pub keep: u64,
+    pub nodes: Vec<(u64, u64, [u8; 32])>,
 }
 
 /// The newest signed head.
@@ -155,16 +165,7 @@ impl Disk {
     /// are removed, or a later head would find them set.
     pub fn read_have(&self, length: u64) -> io::Result<Blocks> {
         let mut blocks = Blocks::default();
-        let bytes = length.div_ceil(8);
-        if self.have.metadata()?.len() > bytes {
-            self.have.set_len(bytes)?;
-        }
-        if !length.is_multiple_of(8) {
-            let mut last = [0];
-            if self.have.read_at(&mut last, bytes - 1)? == 1 {
-                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
-            }
-        }
+        self.cut_have(length)?;
         let end = self.have.metadata()?.len();
         let mut buffer = vec![0; 1 << 20];
         let mut at = 0;
@@ -183,6 +184,65 @@ impl Disk {
             at += len as u64;
         }
         Ok(blocks)
+    }
+
+    /// Cuts what a rewritten history does not share with the old one. A crash in between finds the record as it is, and does it
+    /// again.
+    pub fn finish(&self, record: &mut Record) -> io::Result<()> {
+        let Some(fresh) = record.fresh.take() else { return Ok(()) };
+        self.cut_tree(fresh.keep)?;
+        let node = |(index, size, hash): (u64, u64, [u8; 32])| Node { index, size, hash };
+        self.write_nodes(&fresh.nodes.into_iter().map(node).collect::<Vec<_>>())?;
+        self.sync()?;
+        self.cut_have(fresh.keep)?;
+        self.sync_have()?;
+        self.write_record(record)
+    }
+
+    /// Forgets all nodes that are not within the first `length` blocks.
+    fn cut_tree(&self, length: u64) -> io::Result<()> {
+        let end = 2 * length * NODE_BYTES as u64;
+        if self.tree.metadata()?.len() > end {
+            self.tree.set_len(end)?;
+        }
+        // Of those that also stand for later blocks some have a lower number: above the last blocks.
+        let mut at = flat::leaf(length.saturating_sub(1));
+        while length > 0 && flat::blocks(at) <= length {
+            at = flat::parent(at);
+            if flat::end_block(at) > length && at < 2 * length {
+                self.forget_node(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all blocks from `length` on.
+    fn cut_have(&self, length: u64) -> io::Result<()> {
+        let bytes = length.div_ceil(8);
+        if self.have.metadata()?.len() > bytes {
+            self.have.set_len(bytes)?;
+        }
+        if !length.is_multiple_of(8) {
+            let mut last = [0];
+            if self.have.read_at(&mut last, bytes - 1)? == 1 {
+                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn write_conflict(&self, conflict: &Conflict) -> io::Result<()> {
+        let bytes = conflict.encode();
+        self.replace("conflict", &[&bytes[..], &checksum(&bytes)].concat())
+    }
+
+    pub fn read_conflict(&self) -> io::Result<Option<Conflict>> {
+        let bytes = match fs::read(self.dir.join("conflict")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let body = bytes.split_last_chunk::<32>().filter(|(body, hash)| **hash == checksum(body));
+        Ok(body.and_then(|(mut body, _)| Conflict::decode(&mut body).ok()))
     }
 
     pub fn read_record(&self) -> io::Result<Record> {
@@ -238,7 +298,7 @@ impl Record {
             roots: roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect(),
             signature: head.signature.to_vec(),
         });
-        Record { key: key.0, authors, head }
+        Record { key: key.0, authors, head, fresh: None }
     }
 
     pub fn key(&self) -> FeedKey {

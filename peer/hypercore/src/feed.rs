@@ -6,10 +6,13 @@
 mod accept;
 mod answer;
 mod clear;
+mod fork;
 mod info;
 mod repair;
 
 pub use accept::Refused;
+pub use fork::{Conflict, Evidence};
+pub(crate) use fork::{Fork, Judged};
 pub use info::{Change, Changed, Info};
 
 use crate::{
@@ -62,6 +65,8 @@ pub(crate) struct Inner {
     shared: Shared,
     /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
     syncing: Mutex<()>,
+    /// Whether forks are followed.
+    forks: AtomicBool,
     /// Held for writing while the bytes of blocks are given back, for reading while blocks are stored.
     clearing: RwLock<()>,
     /// Waits for the store's group commit.
@@ -112,6 +117,7 @@ struct State {
     have_bytes: u64,
     /// Pages of `have` that differ from the disk.
     dirty: BTreeSet<u64>,
+    conflict: Option<Arc<Conflict>>,
     removed: bool,
 }
 
@@ -198,7 +204,8 @@ pub enum FeedError {
 }
 
 impl Feed {
-    pub(crate) fn open(disk: Disk, record: Record, shared: Shared) -> io::Result<Feed> {
+    pub(crate) fn open(disk: Disk, mut record: Record, shared: Shared) -> io::Result<Feed> {
+        disk.finish(&mut record)?;
         let key = record.key();
         let (roots, authors) = (record.roots()?, record.authors()?);
         let have = disk.read_have(roots.length())?;
@@ -211,6 +218,7 @@ impl Feed {
             have,
             have_bytes: 0,
             dirty: BTreeSet::new(),
+            conflict: disk.read_conflict()?.map(Arc::new),
             removed: false,
         };
         state.have_bytes = state.count_bytes(&disk)?;
@@ -228,6 +236,7 @@ impl Feed {
             shared,
             syncing: Mutex::new(()),
             clearing: RwLock::new(()),
+            forks: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
         })))

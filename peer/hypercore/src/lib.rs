@@ -28,7 +28,8 @@
 //! [`network`] drives it with tokio. Nothing here knows of the ledger.
 //!
 //! Feeds of any author are verified and served: compat, v0 to v3, several signers, a prologue. Made are v1 and compat
-//! feeds of one author. No rewriting of history: a fork other than the stored one is not followed.
+//! feeds of one author. History that its author rewrites is followed only where [`Feed::follow_forks`] says so, and authors who
+//! sign two histories at once leave evidence, [`Feed::conflict`].
 
 pub mod authors;
 pub mod blocks;
@@ -45,7 +46,7 @@ pub mod session;
 pub mod store;
 
 pub use authors::Authors;
-pub use feed::{Change, Changed, Feed, FeedError, Info, Refused};
+pub use feed::{Change, Changed, Conflict, Evidence, Feed, FeedError, Info, Refused};
 pub use key::{DiscoveryKey, FeedKey, Keypair, Namespace, PrimaryKey};
 pub use network::{Config, ConnectError, Download, Ended, Network, PeerEvent, PeerInfo};
 pub use peer::{Fault, Stopped};

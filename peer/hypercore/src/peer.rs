@@ -3,7 +3,7 @@
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Located, Refused},
+    feed::{Change, Changed, Feed, FeedError, Fork, Judged, Located, Refused},
     key::{DiscoveryKey, FeedKey},
     messages::{Data, Handshake, Message, Refusal, Request},
     plan::{PeerId, Plan, Want},
@@ -167,6 +167,21 @@ struct Channel {
     feed: Feed,
     /// None until the remote has opened it as well.
     session: Option<Session>,
+    history: History,
+}
+
+/// What becomes of the remote's history, where it is not simply ours.
+#[derive(Default)]
+enum History {
+    /// Nothing is in doubt.
+    #[default]
+    Ours,
+    /// Its head was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the remote lied.
+    Asked(Option<Refused>),
+    /// It is a later fork, and what it shares with us is looked for.
+    Fork(Box<Fork>),
+    /// It could not be shown, for this fork and length.
+    GivenUp(u64, u64),
 }
 
 impl Peer {
@@ -273,7 +288,7 @@ impl Peer {
             let channels: Vec<_> = self.channels.keys().copied().collect();
             // One request of each feed in turn.
             for id in channels {
-                let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { continue };
+                let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
                 if self.mux.output_len() >= limit {
                     return Ok(left || session.has_requests() || self.has_requests());
                 }
@@ -289,6 +304,11 @@ impl Peer {
                 let (messages, valid) = answer(feed, &request);
                 if !valid {
                     session.invalid_request()?;
+                }
+                // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
+                // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`).
+                if feed.info().length > session.told_length() {
+                    self.tell(id);
                 }
                 messages.iter().for_each(|message| self.say(id, message));
             }
@@ -316,7 +336,7 @@ impl Peer {
         let handshake = self.handshake(&feed, self.setup.initiator);
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
-        self.channels.insert(id, Channel { feed, session: None });
+        self.channels.insert(id, Channel { feed, session: None, history: History::Ours });
         Ok(())
     }
 
@@ -355,7 +375,7 @@ impl Peer {
     }
 
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
             Some(Action::Send(message)) => self.say(id, &message),
@@ -366,6 +386,12 @@ impl Peer {
             }
             Some(Action::Refused(asked)) => {
                 let key = feed.key();
+                if matches!(asked, Asked::Whole | Asked::Hash(_))
+                    && let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id)
+                {
+                    let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+                    *history = History::GivenUp(remote.0, remote.1);
+                }
                 self.settle(&key, asked, false);
             }
             Some(Action::Close) => {
@@ -378,11 +404,15 @@ impl Peer {
 
     fn check(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
         let key = feed.key();
+        if matches!(asked, Asked::Whole | Asked::Hash(_)) {
+            return self.look_into(id, feed, data, asked);
+        }
         let fits = match asked {
             Asked::Block(index) => {
                 data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
             }
             Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
+            Asked::Whole | Asked::Hash(_) => false,
             Asked::Seek { index, .. } => {
                 let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
                 hash && data.upgrade.is_none() && data.block.is_none()
@@ -391,6 +421,13 @@ impl Peer {
         let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
         match result {
             Ok(()) => self.settle(&key, asked, true),
+            Err(refused)
+                if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
+            {
+                // Either the remote lies, or the author told it another history.
+                self.settle(&key, asked, false);
+                self.doubt(id, refused)?;
+            }
             Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
@@ -409,12 +446,85 @@ impl Peer {
         Ok(())
     }
 
+    fn doubt(&mut self, id: ChannelId, refused: Refused) -> Result<(), Fault> {
+        let Some(Channel { session: Some(session), history, feed }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match history {
+            History::Ours => {
+                let question = session.ask_whole();
+                *history = History::Asked(Some(refused));
+                question.into_iter().for_each(|question| self.say(id, &question));
+                Ok(())
+            }
+            // It is being looked into.
+            History::Asked(_) | History::Fork(_) => Ok(()),
+            History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
+        }
+    }
+
+    /// Takes an answer about the remote's history.
+    fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
+        let key = feed.key();
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+        let result = match (asked, std::mem::replace(history, History::GivenUp(remote.0, remote.1))) {
+            (Asked::Whole, History::Asked(why)) => match (feed.judge(data), why) {
+                (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
+                (Ok(Judged::Conflict), _) => {
+                    tracing::error!(target: "hypercore", feed = %key, "the authors signed two histories");
+                    Ok(None)
+                }
+                (Ok(Judged::Same), None) => Ok(None),
+                (Ok(Judged::Same), Some(refused)) | (Err(refused), _) => Err(refused),
+            },
+            (Asked::Hash(index), History::Fork(mut fork))
+                if data.hash.as_ref().is_some_and(|hash| hash.index == index) =>
+            {
+                fork.learn(data).map(|()| Some(fork))
+            }
+            _ => Err(Refused::TooShort),
+        };
+        let fork = match result {
+            Ok(Some(fork)) if feed.follows_forks() => fork,
+            Ok(_) => return Ok(()),
+            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) => {
+                tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.follow(id, feed, fork) {
+            tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
+            self.setup.plans.stop(&key, Stopped::Disk(error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Asks for more of a fork, or takes it over.
+    fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
+        let question = feed.next_question(&mut fork)?;
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match question {
+            Some(index) => {
+                let message = session.ask_hash(fork.number(), index);
+                *history = History::Fork(fork);
+                self.say(id, &message);
+            }
+            None => {
+                *history = History::Ours;
+                feed.adopt_fork(*fork)?;
+                self.tell(id);
+            }
+        }
+        Ok(())
+    }
+
     fn settle(&self, feed: &FeedKey, asked: Asked, well: bool) {
         let peer = self.setup.id;
         self.setup.plans.with(feed, |plan| match (asked, well) {
             (Asked::Block(block), true) => _ = plan.arrived(peer, block),
             (Asked::Block(block), false) => plan.failed(peer, block),
             (Asked::Upgrade, _) => plan.head_settled(peer),
+            (Asked::Whole | Asked::Hash(_), _) => {}
             (Asked::Seek { byte, .. }, _) => {
                 plan.seek_settled(byte);
                 self.setup.plans.seeks.send_modify(|count| *count += 1);
@@ -424,14 +534,29 @@ impl Peer {
 
     /// Asks the remote for what is wanted and it has, up to the window.
     fn ask(&mut self, now: Instant, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get_mut(&id) else { return };
+        let Some(Channel { feed, session: Some(session), history }) = self.channels.get_mut(&id) else { return };
         let (peer, window, length) = (self.setup.id, self.setup.window, feed.info().length);
         let mut messages = Vec::new();
+        if let Some(remote) = session.remote().filter(|sync| sync.uploading && sync.fork > feed.info().fork)
+            && length > 0
+            && feed.follows_forks()
+        {
+            let again = match history {
+                History::Ours => true,
+                History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
+                History::Asked(_) | History::Fork(_) => false,
+            };
+            if let Some(question) = Some(()).filter(|()| again).and_then(|()| session.ask_whole()) {
+                *history = History::Asked(None);
+                messages.push(question);
+            }
+        }
         self.setup.plans.with(&feed.key(), |plan| {
             if !session.serves() {
                 return;
             }
-            if session.remote().is_some_and(|remote| remote.length > length) && plan.ask_head(now, peer, length) {
+            let longer = session.remote().is_some_and(|remote| remote.length > length);
+            if longer && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
             }
             while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
@@ -474,7 +599,7 @@ impl Peer {
 
     /// Tells the remote our side if it is news.
     fn tell(&mut self, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session) }) = self.channels.get(&id) else { return };
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
         let (feed, remote) = (feed.clone(), session.remote().map_or(0, |sync| sync.length));
         let local = self.local(&feed, remote);
         let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return };

@@ -67,6 +67,10 @@ pub enum Asked {
     Block(u64),
     /// A newer head.
     Upgrade,
+    /// A head from its first block on, to compare it with ours.
+    Whole,
+    /// A node of another fork's tree, with its sibling.
+    Hash(u64),
     /// The nodes that lead to a byte.
     Seek {
         /// Offset in the feed.
@@ -144,6 +148,11 @@ impl Session {
     /// What the remote said of itself last.
     pub fn remote(&self) -> Option<&Sync> {
         self.remote.as_ref()
+    }
+
+    /// The length that the remote knows us to have.
+    pub fn told_length(&self) -> u64 {
+        self.told.length
     }
 
     /// Requests of ours that are under way.
@@ -335,6 +344,23 @@ impl Session {
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }
 
+    /// Asks for the remote's head from the first block on, its tree shown at no more than our length if it is of our fork.
+    pub fn ask_whole(&mut self) -> Option<Message> {
+        let remote = self.remote.filter(|sync| sync.length > 0)?;
+        let ours = if remote.fork == self.local.fork { self.local.length.max(1) } else { u64::MAX };
+        let upgrade = Some(UpgradeRequest { start: 0, length: remote.length.min(ours) });
+        let id = self.remember(Asked::Whole);
+        let manifest = !self.local.has_manifest && remote.has_manifest;
+        Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
+    }
+
+    /// Asks for a node of the tree of a fork, with its sibling.
+    pub fn ask_hash(&mut self, fork: u64, index: u64) -> Message {
+        let id = self.remember(Asked::Hash(index));
+        let hash = Some(NodeRequest { index, nodes: 1 });
+        Message::Request(Request { id, fork, hash, ..Request::default() })
+    }
+
     /// Asks for the nodes that lead to a byte, and for the node `index` below the one that has the byte; `nodes` as in
     /// [`NodeRequest`].
     pub fn ask_seek(&mut self, byte: u64, index: u64, nodes: u64) -> Message {
@@ -521,6 +547,19 @@ mod tests {
         _ = session.receive(Message::Bitfield { start: 32, words: vec![0b100] });
         assert_eq!(session.next_offer(0..100), Some(0));
         assert_eq!(session.next_offer(2..100), Some(34));
+    }
+
+    #[test]
+    fn a_hundred_thousand_wants_are_as_few_answers_as_are_kept() {
+        let (mut session, _) = Session::new(full(9));
+        let want = |start, length| Message::Want(Wanted { start, length, any: false });
+        for at in 0..100_000 {
+            assert_eq!(session.receive(want(0, MAX_WANT)), Ok(None), "no answer before there is room for it");
+            assert_eq!(session.receive(want(at * 32, MAX_WANT)), Ok(None));
+        }
+        assert_eq!(session.receive(want(7, MAX_WANT + 1)), Ok(None), "too much at a time");
+        let answers = std::iter::from_fn(|| session.next_look()).count();
+        assert_eq!(answers, MAX_WANTS, "an equal one that waits is one");
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::{
 use datdot_proof::head::{Manifest, SignedHead};
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, mpsc},
     time::{Duration, Instant},
@@ -71,7 +72,7 @@ impl Store {
             move |source| StoreError::Io { path, source }
         };
         let (lock_path, feeds_path) = (dir.join("lock"), dir.join("feeds"));
-        fs::create_dir_all(&feeds_path).map_err(at(&feeds_path))?;
+        make_dir(&feeds_path).map_err(at(&feeds_path))?;
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(at(&lock_path))?;
         match lock.try_lock() {
@@ -184,7 +185,7 @@ impl Store {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of this own feed is damaged"));
             }
             let fresh = if path.exists() { path.clone() } else { path.with_extension("new") };
-            fs::create_dir_all(&fresh)?;
+            make_dir(&fresh)?;
             let record = Record::new(&key, None, None);
             Disk::open(&fresh)?.write_record(&record)?;
             if fresh != path {
@@ -197,6 +198,11 @@ impl Store {
         feeds.insert(discovery, feed.clone());
         Ok(feed)
     }
+}
+
+/// Makes a folder, and those above it, that only its owner can enter: what is kept for others is nobody else's business.
+fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Brings blocks to the disk, those of about half a second or [`COMMIT_BYTES`] together. Ends with the last feed.

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -100,6 +101,17 @@ fn a_head_from_the_ledger_is_taken_only_if_it_is_the_authors() {
     drop((copy, hoster));
     let again = opened(two.path());
     assert_eq!(again.feed(&feed.key()).expect("it was stored").info().length, 2);
+}
+
+#[test]
+fn only_its_owner_can_enter_a_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("above/store");
+    opened(&path).create(&keypair(1)).expect("room");
+    for dir in [&path.join(".."), &path, &path.join("feeds"), &folder(&path)] {
+        let mode = fs::metadata(dir).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", dir.display());
+    }
 }
 
 #[test]

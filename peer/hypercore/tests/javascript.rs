@@ -190,3 +190,47 @@ async fn names_lead_to_the_same_feeds_as_in_a_corestore() {
     });
     assert_eq!(derived, ours);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_of_javascript_is_followed_and_javascript_follows_ours() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (size, cut, length) = (100, 61, 90);
+    let args = [js_dir(dir.path()), "--blocks=80".to_owned(), format!("--size={size}")];
+    let mut author = Js::run("seed.js", &args);
+    let key = keys(&author.event("feeds").await)[0];
+    let address = address(&author.event("listening").await);
+    let ours = network(dir.path(), 1).await;
+    let feed = ours.store().open_remote(key, None).expect("room for a feed");
+    feed.follow_forks(true);
+    let mut download = ours.download(&feed, Want::all());
+    ours.connect(address, None).await.expect("it answers");
+    soon(download.done()).await.expect("everything comes");
+
+    // JavaScript reads from us before and after.
+    let args = [
+        format!("--dir={}", dir.path().join("reader").display()),
+        format!("--keys={key}"),
+        format!("--blocks={length}"),
+        format!("--size={size}"),
+        "--fork=1".to_owned(),
+        format!("--cut={cut}"),
+        format!("--connect={}", ours.local_addr().expect("it listens")),
+    ];
+    let mut reader = Js::run("get.js", &args);
+    assert_eq!(reader.event("head").await["length"], 80);
+    author.write(&format!("truncate {cut}")).await;
+    author.event("truncated").await;
+    author.write(&format!("append {}", length - cut)).await;
+    author.event("appended").await;
+    let mut progress = feed.watch();
+    soon(progress.wait_for(|info| info.fork == 1 && info.length == length && info.is_complete()))
+        .await
+        .expect("it follows");
+    for i in 0..length {
+        let expected = block(if i < cut { i } else { i + 1000 }, size);
+        assert_eq!(feed.get(i).await.expect("the block is here"), expected, "block {i}");
+    }
+    let done = reader.event("done").await;
+    assert_eq!((done["bad"].as_u64(), done["invalid"].as_u64()), (Some(0), Some(0)));
+    ours.close().await;
+}

@@ -5,13 +5,16 @@
 //!                       │
 //!                       └──refused, lost──▶ failed: not before some blocks later, twice as many each time
 //! ```
+//!
+//! A call that is lost costs nothing, so its pauses end at [`LONGEST_PAUSE`]. One that is refused in a block has paid its
+//! fee: its pauses go on doubling, so that all refusals of a year cost no more than some twenty fees.
 
 use crate::sponsor::IntentId;
 use datdot_market::{Block, ContractId};
 use std::collections::BTreeMap;
 
-/// Longest pause between two tries, in blocks.
-const LONGEST_PAUSE: Block = 64;
+/// Longest pause after a loss, in blocks.
+pub const LONGEST_PAUSE: Block = 64;
 
 /// What a call is about. There is never more than one call at a time about one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +53,18 @@ pub enum Outcome {
 enum State {
     InFlight { tries: u32 },
     Done { at: Block },
-    Failed { tries: u32, next: Block, why: String },
+    Failed { tries: u32, failure: Failure },
+}
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Why.
+    pub why: String,
+    /// When the next may go.
+    pub next: Block,
+    /// Whether the ledger said no, which it may do again.
+    pub refused: bool,
 }
 
 /// All errands of a role.
@@ -64,7 +78,7 @@ impl Errands {
             None => true,
             Some(State::InFlight { .. }) => false,
             Some(State::Done { at }) => now >= *at,
-            Some(State::Failed { next, .. }) => now >= *next,
+            Some(State::Failed { failure, .. }) => now >= failure.next,
         }
     }
 
@@ -84,8 +98,11 @@ impl Errands {
         let state = match outcome {
             Outcome::Included { block } => State::Done { at: *block },
             Outcome::Refused { why } | Outcome::Lost { why } => {
-                let pause = 1u32.checked_shl(tries - 1).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
-                State::Failed { tries, next: now.saturating_add(pause), why: why.clone() }
+                let refused = matches!(outcome, Outcome::Refused { .. });
+                let pause = 1u32.checked_shl(tries - 1).unwrap_or(Block::MAX);
+                let pause = if refused { pause } else { pause.min(LONGEST_PAUSE) };
+                let failure = Failure { why: why.clone(), next: now.saturating_add(pause), refused };
+                State::Failed { tries, failure }
             }
         };
         self.0.insert(errand, state);
@@ -97,9 +114,9 @@ impl Errands {
     }
 
     /// Why the last call about it failed, and when the next may go, if it failed.
-    pub fn failure(&self, errand: Errand) -> Option<(&str, Block)> {
+    pub fn failure(&self, errand: Errand) -> Option<&Failure> {
         match self.0.get(&errand)? {
-            State::Failed { next, why, .. } => Some((why, *next)),
+            State::Failed { failure, .. } => Some(failure),
             _ => None,
         }
     }
@@ -143,21 +160,26 @@ mod tests {
 
     #[test]
     fn pauses_double_and_end_with_a_success() {
-        let mut errands = Errands::default();
-        let mut now = 0;
-        let mut pauses = vec![];
-        for _ in 0..9 {
-            errands.start(TAKE);
-            errands.end(TAKE, &Outcome::Refused { why: "no".into() }, now);
-            let next = (now..).find(|block| errands.may_start(TAKE, *block)).unwrap();
-            pauses.push(next - now);
-            now = next;
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        let pauses = |outcome: Outcome| {
+            let (mut errands, mut now, mut pauses) = (Errands::default(), 0, vec![]);
+            for _ in 0..9 {
+                errands.start(TAKE);
+                errands.end(TAKE, &outcome, now);
+                let next = (now..).find(|block| errands.may_start(TAKE, *block)).unwrap();
+                pauses.push(next - now);
+                now = next;
+            }
+            (errands, now, pauses)
+        };
+        let (_, _, refused) = pauses(Outcome::Refused { why: "no".into() });
+        assert_eq!(refused, [1, 2, 4, 8, 16, 32, 64, 128, 256], "each cost a fee");
+        let (mut errands, now, lost) = pauses(Outcome::Lost { why: "gone".into() });
+        assert_eq!(lost, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
         errands.start(TAKE);
         errands.end(TAKE, &Outcome::Included { block: now }, now);
         errands.start(TAKE);
         errands.end(TAKE, &Outcome::Lost { why: "gone".into() }, now);
-        assert_eq!(errands.failure(TAKE), Some(("gone", now + 1)));
+        let failure = Failure { why: "gone".into(), next: now + 1, refused: false };
+        assert_eq!(errands.failure(TAKE), Some(&failure));
     }
 }

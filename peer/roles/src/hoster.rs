@@ -17,12 +17,13 @@ mod act;
 
 use crate::{
     Call, FeedKey,
-    errand::{Errand, Errands, Outcome},
+    errand::{Errand, Errands, Failure, Outcome},
     note::Note,
 };
 use datdot_market::{
     Balance, Block, ContractId, clock,
     contract::State,
+    hoster::{Hoster as Standing, Standing::Open},
     params::Params,
     terms::{Feed, Offer, Source},
     view::{AccountView, Challenge, Hosting, Work},
@@ -65,6 +66,14 @@ pub enum Wanted {
     Offer(Offer),
     /// No new contracts.
     Stop,
+}
+
+impl Wanted {
+    /// Whether an offer is wanted that does not stand like this.
+    fn is_to_be_posted(&self, hoster: Option<&Standing>) -> bool {
+        let stands = |offer: &Offer| hoster.is_some_and(|it| it.standing == Open && it.offer == *offer);
+        matches!(self, Self::Offer(offer) if !stands(offer))
+    }
 }
 
 /// What happened.
@@ -122,8 +131,8 @@ pub enum Trouble {
     /// No peer that was tried has it, or answers.
     #[error("no source can be reached that has the data ({0})")]
     Unreachable(String),
-    /// The disk is full.
-    #[error("the disk is full: {0}")]
+    /// The disk is full, or fails.
+    #[error("the disk can't take it: {0}")]
     NoRoom(String),
     /// It can't be kept here: the head is not the author's, or contradicts another one that is kept.
     #[error("{0}")]
@@ -255,6 +264,8 @@ pub struct Hoster<Account> {
     /// Feeds that are on disk for another reason.
     own: BTreeSet<FeedKey>,
     errands: Errands,
+    /// What was free when the offer was last submitted.
+    tried_with: Option<Balance>,
     attempt: Option<Attempt>,
     told_missed: Option<u32>,
     drawn: BTreeSet<ContractId>,
@@ -272,6 +283,7 @@ impl<Account: Clone> Hoster<Account> {
             stored,
             own: BTreeSet::new(),
             errands: Errands::default(),
+            tried_with: None,
             attempt: None,
             told_missed: None,
             drawn: BTreeSet::new(),
@@ -335,8 +347,15 @@ impl<Account: Clone> Hoster<Account> {
     }
 
     /// Why the last call about something failed, and when it is tried again.
-    pub fn failure(&self, errand: Errand) -> Option<(&str, Block)> {
+    pub fn failure(&self, errand: Errand) -> Option<&Failure> {
         self.errands.failure(errand)
+    }
+
+    /// What the offer that is wanted still needs as bond and what is free, if that is less: it is not submitted then.
+    pub fn unaffordable(&self) -> Option<(Balance, Balance)> {
+        let view = self.view.as_ref()?;
+        let hoster = view.hosting.as_ref().map(|hosting| &hosting.hoster);
+        self.wanted.is_to_be_posted(hoster).then(|| act::bond_missing(view)).flatten()
     }
 
     fn seen(&mut self, view: AccountView<Account>, actions: &mut Vec<Action>) {

@@ -15,7 +15,7 @@ pub mod hoster;
 pub mod note;
 pub mod sponsor;
 
-pub use errand::{Errand, Outcome};
+pub use errand::{Errand, Failure, Outcome};
 pub use hoster::{Checked, Hoster, Trouble};
 pub use note::Note;
 pub use sponsor::{IntentId, Sponsor};

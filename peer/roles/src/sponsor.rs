@@ -11,7 +11,7 @@
 
 use crate::{
     Call, FeedKey,
-    errand::{Errand, Errands, Outcome},
+    errand::{Errand, Errands, Failure, Outcome},
 };
 use datdot_market::{
     Block, RequestId,
@@ -71,8 +71,8 @@ pub enum Action {
 pub struct Sponsor {
     intents: BTreeMap<IntentId, Intent>,
     errands: Errands,
-    /// Requests in the best block.
-    best: BTreeSet<RequestId>,
+    /// Requests in the best block, and whether they still take hosters.
+    best: BTreeMap<RequestId, bool>,
 }
 
 impl Sponsor {
@@ -100,13 +100,26 @@ impl Sponsor {
     }
 
     /// Why an intent was not submitted yet, and when it is tried again.
-    pub fn failure(&self, id: IntentId) -> Option<(&str, Block)> {
+    pub fn failure(&self, id: IntentId) -> Option<&Failure> {
         self.errands.failure(Errand::Request(id))
+    }
+
+    /// The intent that wants the same already, with its request once that is known: the same wish again, to follow it after
+    /// an interruption for instance, must not be paid twice. One whose request is closing or gone is over. At `any_price`
+    /// the highest price may be another one.
+    pub fn same(&self, feeds: &Feeds, terms: &Terms, any_price: bool) -> Option<(IntentId, Option<RequestId>)> {
+        self.intents.iter().find_map(|(id, intent)| {
+            let max_price = if any_price { intent.terms.max_price } else { terms.max_price };
+            let same = intent.feeds == *feeds && intent.terms == Terms { max_price, ..*terms };
+            let request = intent.request.map(|(request, _)| request);
+            let lives = request.is_none_or(|request| self.best.get(&request) == Some(&true));
+            (same && lives).then_some((*id, request))
+        })
     }
 
     fn seen<Account>(&mut self, view: &AccountView<Account>) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.best = view.requests.iter().map(|view| view.id).collect();
+        self.best = view.requests.iter().map(|view| (view.id, view.request.closing.is_none())).collect();
         let still = |intent: &Intent| {
             let (id, _) = intent.request?;
             view.requests.iter().find(|view| view.id == id && intent.is(view)).map(|view| view.id)
@@ -140,7 +153,7 @@ impl Sponsor {
     fn final_seen<Account>(&mut self, view: &AccountView<Account>) -> Vec<Action> {
         let is_over = |intent: &Intent| {
             let is_on_ledger =
-                |id| self.best.contains(&id) || view.requests.iter().any(|view| view.id == id && intent.is(view));
+                |id| self.best.contains_key(&id) || view.requests.iter().any(|view| view.id == id && intent.is(view));
             intent.request.is_some_and(|(id, seen)| view.at >= seen && !is_on_ledger(id))
         };
         let over: Vec<_> = self.intents.iter().filter(|(_, intent)| is_over(intent)).map(|(id, _)| *id).collect();

@@ -2,12 +2,16 @@
 
 mod world;
 
-use datdot_market::contract::{End, Reason};
+use datdot_market::{
+    contract::{End, Reason},
+    params::DAT,
+    terms::Offer,
+};
 use datdot_roles::{
     Call, Note,
     hoster::{Action, Data, Input, Wanted},
 };
-use world::{World, feed, key, offer};
+use world::{PARAMS, World, feed, key, offer};
 
 const CONTRACT: u32 = 7;
 
@@ -234,6 +238,23 @@ fn who_stops_takes_nothing_new_and_keeps_what_was_promised() {
     assert_eq!(world.submitted(|call| *call == Call::Leave), 1);
     assert_eq!(world.ended, [(8, End::Passed(Reason::Unwilling))]);
     assert!(world.is_hosting(CONTRACT) && world.proven.len() >= 3);
+}
+
+#[test]
+fn an_offer_that_can_not_be_had_costs_no_fee_again_and_again() {
+    for (free, stays, tries) in [(PARAMS.bond / 2, 0, 0), (PARAMS.bond + DAT, 2 * DAT, 1)] {
+        let mut world = World::seeded(1);
+        (world.hoster.bond, world.free, world.stays) = (0, free, stays);
+        world.want(Wanted::Offer(Offer { space: 5 << 30, ..offer() }));
+        world.run(500);
+        let offers = |world: &World| world.submitted(|call| matches!(call, Call::Offer(_)));
+        assert_eq!(offers(&world), tries, "{}", world.story());
+        assert_eq!(world.role.unaffordable().is_some(), tries == 0);
+        // More money makes another try sensible, once.
+        world.free += 100 * DAT;
+        world.run(5);
+        assert_eq!((offers(&world), world.hoster.bond), (tries + 1, PARAMS.bond), "{}", world.story());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod world;
 use datdot_market::{
     Block,
     params::DAT,
-    request::Request,
+    request::{Closing, Request},
     terms::{Feeds, Sources, Terms},
     view::{AccountView, RequestView},
 };
@@ -72,6 +72,28 @@ fn what_may_still_come_into_a_block_is_waited_for() {
         assert_eq!(submits(&restarted.handle(at, Input::View(view(at, vec![])))), 0, "block {at}");
     }
     assert_eq!(submits(&restarted.handle(51, Input::View(view(51, vec![])))), 1);
+}
+
+#[test]
+fn the_same_wish_is_known_again_until_its_request_closes() {
+    let mut sponsor = sponsor(&[(1, intent(10))]);
+    let Intent { feeds, terms, .. } = intent(10);
+    assert_eq!(sponsor.same(&feeds, &terms, false), Some((1, None)), "on its way");
+    let mut open = request(5, 12);
+    sponsor.handle(12, Input::View(view(12, vec![open.clone()])));
+    assert_eq!(sponsor.same(&feeds, &terms, false), Some((1, Some(5))));
+    let dearer = Terms { max_price: 2 * DAT, ..terms };
+    assert_eq!(sponsor.same(&feeds, &dearer, false), None, "another price is another wish");
+    assert_eq!(sponsor.same(&feeds, &dearer, true), Some((1, Some(5))), "unless no price was named");
+    open.request.closing = Some(Closing::Cancelled);
+    sponsor.handle(13, Input::View(view(13, vec![open.clone()])));
+    assert_eq!(sponsor.same(&feeds, &terms, false), None, "it was cancelled");
+
+    let mut both = vec![open];
+    sponsor.handle::<u32>(13, Input::Want(2, intent(13)));
+    assert_eq!(submits(&sponsor.handle(13, Input::View(view(13, both.clone())))), 1, "wanted anew, opened anew");
+    both.push(request(6, 14));
+    assert_eq!(sponsor.handle(14, Input::View(view(14, both))), [Action::Opened(2, 6, 14)]);
 }
 
 #[test]

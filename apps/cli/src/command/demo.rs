@@ -10,6 +10,7 @@ mod subject;
 use crate::{
     command::dev::offer,
     dev_network::{DevNetwork, HOSTERS, Parts},
+    place::make_dir,
     running,
     show::{bytes, money, price, progress::count, say, short, story},
 };
@@ -30,7 +31,8 @@ use std::{
 #[command(after_help = "\
 Example
   datdot demo
-  datdot demo video.mp4")]
+  datdot demo video.mp4
+It runs in a temporary folder, which is removed at the end; `--dir` says in which one that is.")]
 pub struct Args {
     /// The file to publish; without, the binaries that were just built
     file: Option<PathBuf>,
@@ -47,10 +49,13 @@ const PROOFS: usize = 2;
 /// How long a part of the demo may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs the demo in a folder that is removed at the end.
-pub fn run(args: Args) -> Result<()> {
+/// Runs the demo in a folder that is removed at the end: in the one that was chosen, or among the system's temporary files.
+pub fn run(args: Args, chosen: Option<PathBuf>) -> Result<()> {
     running::log("error,sc_=off");
-    let dir = tempfile::Builder::new().prefix("datdot-demo-").tempdir().context("no room for temporary files")?;
+    let above = chosen.unwrap_or_else(std::env::temp_dir);
+    make_dir(&above)?;
+    let dir = tempfile::Builder::new().prefix("datdot-demo-").tempdir_in(&above);
+    let dir = dir.with_context(|| format!("no room for temporary files in {}", above.display()))?;
     let subject = subject::choose(args.file, dir.path())?;
     // Found before anything begins: what the last part needs.
     reader::find()?;

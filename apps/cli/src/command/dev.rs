@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use datdot_api::{Client, HostOrder};
 use datdot_market::params::DAT;
 
-/// Bytes that each hoster offers.
+/// Bytes that each hoster offers, if the disk has them.
 const SPACE: u64 = 10_000_000_000;
 /// The first hoster's price per GiB and day; each next one asks a fifth more.
 const PRICE: u128 = DAT / 2;
@@ -37,7 +37,7 @@ pub struct Args {
 pub fn run(args: Args, place: &Place) -> Result<()> {
     running::log("error,sc_=off");
     let dir = place.dev();
-    running::runtime()?.block_on(async {
+    running::run(async {
         say("starting the ledger…");
         let parts = Parts { hosters: args.hosters.into(), user: true, settle_from: None };
         let mut network = DevNetwork::start(dir, args.rpc_port, parts).await?;
@@ -45,7 +45,7 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         say(format_args!("ledger    {rpc}, a block every second, one validator"));
         say(format_args!("          look at it: https://polkadot.js.org/apps/?rpc={rpc}#/explorer"));
         say(format_args!("state     {}", dir.display()));
-        say(format_args!("you       //Alice, with money; hosters //{}", HOSTERS.map(capital).join(", //")));
+        say(format_args!("you       //Alice, with money; {}", hosters(args.hosters.into())));
         say("\ntry       datdot publish FILE");
         say("          datdot status");
         say("Ctrl-C stops; the next `datdot dev` goes on from there.\n");
@@ -54,7 +54,12 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
             running::narrate(&dir, name)?;
             let price = PRICE + PRICE / 5 * at as u128;
             // The client blocks until the offer is in a block.
-            tokio::task::spawn_blocking(move || offer(&Client::open(&dir)?, price));
+            tokio::task::spawn_blocking(move || {
+                let offered = Client::open(&dir).map_err(Into::into).and_then(|client| offer(&client, price));
+                if let Err(error) = offered {
+                    say(format_args!("{name} offers no space: {error:#}"));
+                }
+            });
         }
         running::narrate(dir, "you")?;
         tokio::select! {
@@ -68,13 +73,45 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
 
 /// Posts a hoster's offer, unless it has one from before.
 pub fn offer(client: &Client, price: u128) -> Result<()> {
-    if client.status()?.offer.is_none() {
-        client.host(&HostOrder { space: SPACE, price: price.into(), max_term: None, region: None })?;
+    let status = client.status()?;
+    if status.offer.is_none() {
+        let space = space(status.disk_free);
+        client.host(&HostOrder { space, price: price.into(), max_term: None, region: None })?;
     }
     Ok(())
+}
+
+/// What a hoster offers: all of them are on one disk.
+fn space(disk_free: Option<u64>) -> u64 {
+    disk_free.map_or(SPACE, |free| SPACE.min(free / 4))
+}
+
+fn hosters(number: usize) -> String {
+    match number {
+        0 => "no hosters".into(),
+        _ => format!("hosters //{}", HOSTERS.map(capital)[..number.min(HOSTERS.len())].join(", //")),
+    }
 }
 
 fn capital(name: &str) -> String {
     let (first, rest) = name.split_at(1);
     first.to_ascii_uppercase() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hosters_that_run_are_named() {
+        assert_eq!(hosters(0), "no hosters");
+        assert_eq!(hosters(2), "hosters //Bob, //Charlie");
+        assert_eq!(hosters(3), "hosters //Bob, //Charlie, //Dave");
+    }
+
+    #[test]
+    fn a_small_disk_is_offered_in_part() {
+        assert_eq!((space(None), space(Some(u64::MAX))), (SPACE, SPACE));
+        assert_eq!(space(Some(4_000_000_000)), 1_000_000_000);
+    }
 }

@@ -4,7 +4,11 @@ use crate::{
     command::request::addresses,
     parse::{Endpoint, FeedKey},
     place::Place,
-    show::{bytes, progress, say},
+    show::{
+        bytes,
+        progress::{self, Otherwise},
+        say,
+    },
 };
 use anyhow::{Context, Result, bail};
 use datdot_api::{GetOrder, Key};
@@ -35,7 +39,11 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     }
     let from = addresses(&args.from)?;
     let (client, _) = place.daemon()?;
-    let done = progress::follow(client.read(&GetOrder { key: Key(args.key.0), path, from })?)?;
+    let otherwise = Otherwise {
+        interrupted: format!("The daemon goes on, and {} appears when all of it is here.", path.display()),
+        stopped: "start it again and give this command again",
+    };
+    let done = progress::follow(client.read(&GetOrder { key: Key(args.key.0), path, from })?, otherwise)?;
     say(format_args!("{}: {}, every block verified", args.file.display(), bytes(done.bytes)));
     Ok(())
 }

@@ -3,11 +3,15 @@
 use crate::{
     command::{Hosting, say_quote},
     place::Place,
-    show::{bytes, progress, say},
+    show::{
+        bytes,
+        progress::{self, Otherwise},
+        say,
+    },
 };
 use anyhow::{Context, Result, bail};
 use datdot_api::{PublishOrder, QuoteOf, QuoteOrder};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Publish a file: make a feed of it, serve it, and have it hosted
 #[derive(clap::Args)]
@@ -15,7 +19,9 @@ use std::path::PathBuf;
 Example: three copies for a month
   datdot publish video.mp4 --replicas 3 --for 30d --max-price 0.5
 What would it cost?
-  datdot publish video.mp4 --quote")]
+  datdot publish video.mp4 --quote
+Ctrl-C ends this command, not the work: the daemon goes on, also after a restart.
+The same command follows it again, and opens no second request while that one is open.")]
 pub struct Args {
     /// The file
     file: PathBuf,
@@ -42,16 +48,23 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         say_quote(&client.quote(&QuoteOrder { of: QuoteOf::File(path), wanted })?);
         return Ok(());
     }
-    let done = progress::follow(client.publish(&PublishOrder { path, wanted: Some(wanted) })?)?;
-    say(format_args!(
-        "\nHosted by {} of {}: {}. This computer may go offline now.",
-        wanted.replicas,
-        wanted.replicas,
-        bytes(done.bytes)
-    ));
+    let steps = client.publish(&PublishOrder { path, wanted: Some(wanted) })?;
+    let done = progress::follow(steps, otherwise(&args.file))?;
+    let (hosted, of) = done.hosted;
+    say(format_args!("\nHosted by {hosted} of {of}: {}. This computer may go offline now.", bytes(done.bytes)));
     if let Some(request) = done.request {
         say(format_args!("To end it early: datdot cancel {request}"));
     }
     say(format_args!("Everyone reads it with its key:\n\n  {}\n\nfor example: datdot get {} FILE", done.key, done.key));
     Ok(())
+}
+
+fn otherwise(file: &Path) -> Otherwise {
+    let file = file.display();
+    Otherwise {
+        interrupted: format!(
+            "The daemon goes on. `datdot publish {file}` with the same options follows it again, `datdot status` shows it."
+        ),
+        stopped: "start it again, it goes on by itself",
+    }
 }

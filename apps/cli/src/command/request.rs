@@ -4,7 +4,11 @@ use crate::{
     command::{Hosting, say_quote},
     parse::{Endpoint, FeedKey},
     place::Place,
-    show::{bytes, progress, say},
+    show::{
+        bytes,
+        progress::{self, Otherwise},
+        say,
+    },
 };
 use anyhow::Result;
 use datdot_api::{Key, QuoteOf, QuoteOrder, RequestOrder};
@@ -37,14 +41,13 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         say_quote(&client.quote(&QuoteOrder { of: QuoteOf::Feed(key), wanted })?);
         return Ok(());
     }
-    let done = progress::follow(client.request(&RequestOrder { key, from, wanted })?)?;
-    say(format_args!(
-        "\nHosted by {} of {}: {} of feed {}",
-        wanted.replicas,
-        wanted.replicas,
-        bytes(done.bytes),
-        done.key
-    ));
+    let otherwise = Otherwise {
+        interrupted: "The daemon goes on. The same command follows it again, `datdot status` shows it.".into(),
+        stopped: "a request that is open goes on when it is started again; if none is, give the command again",
+    };
+    let done = progress::follow(client.request(&RequestOrder { key, from, wanted })?, otherwise)?;
+    let (hosted, of) = done.hosted;
+    say(format_args!("\nHosted by {hosted} of {of}: {} of feed {}", bytes(done.bytes), done.key));
     Ok(())
 }
 

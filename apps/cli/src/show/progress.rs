@@ -1,6 +1,7 @@
 //! A piece of work followed on the screen: bars on a terminal, plain lines elsewhere.
 
 use super::{bytes, money, say};
+use crate::running;
 use anyhow::{Context, Result, bail};
 use datdot_api::{ClientError, Key, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,12 +12,23 @@ pub struct Done {
     pub key: Key,
     /// Its bytes.
     pub bytes: u64,
-    /// The request, if one was opened.
+    /// The request, if one was wanted.
     pub request: Option<u32>,
+    /// Hosters that have it, and replicas wanted.
+    pub hosted: (u32, u32),
+}
+
+/// What becomes of the work without those who follow it.
+pub struct Otherwise {
+    /// When this command is interrupted.
+    pub interrupted: String,
+    /// When the daemon stops.
+    pub stopped: &'static str,
 }
 
 /// Shows each step until the last one.
-pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>) -> Result<Done> {
+pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>, otherwise: Otherwise) -> Result<Done> {
+    running::say_on_interrupt(otherwise.interrupted);
     let mut screen = Screen { bar: None };
     for step in steps {
         match step.context("the daemon can't be followed any more; `datdot status` shows whether the work goes on")? {
@@ -30,9 +42,12 @@ pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>) -> Res
                 let at = if addresses.is_empty() { "nowhere yet".into() } else { addresses.join(", ") };
                 say(format_args!("serving   {} in {} at {at}", bytes(size), count(blocks, "block", "blocks")));
             }
-            Progress::Opened { request, budget } => {
+            Progress::Opened { request, budget, already } => {
                 screen.clear();
-                say(format_args!("request   {request} is open, {} locked for it", money(budget)));
+                match already {
+                    true => say(format_args!("request   {request} is open already")),
+                    false => say(format_args!("request   {request} is open, {} locked for it", money(budget))),
+                }
             }
             Progress::Waiting { why, next } => {
                 let next = next.map_or(String::new(), |block| format!(" (tried again in block {block})"));
@@ -46,9 +61,9 @@ pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>) -> Res
                 };
                 screen.note(format!("hosted    by {hosted} of {of}{coming}"));
             }
-            Progress::Done { key, bytes, request } => {
+            Progress::Done { key, bytes, request, hosted, of } => {
                 screen.clear();
-                return Ok(Done { key, bytes, request });
+                return Ok(Done { key, bytes, request, hosted: (hosted, of) });
             }
             Progress::Failed { error } => {
                 screen.clear();
@@ -56,7 +71,7 @@ pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>) -> Res
             }
         }
     }
-    bail!("the daemon stopped before the work was done: start it again, it goes on where it was")
+    bail!("the daemon stopped before the work was done: {}", otherwise.stopped)
 }
 
 /// `1 block`, `2 blocks`
@@ -110,15 +125,20 @@ mod tests {
         bar(10, "reading").finish_and_clear();
     }
 
+    fn otherwise() -> Otherwise {
+        Otherwise { interrupted: "the daemon goes on".into(), stopped: "start it again" }
+    }
+
     #[test]
     fn a_failure_is_the_command_s_failure() {
         let steps = [Ok(Progress::Failed { error: "no offers that fit".into() })];
-        assert_eq!(follow(steps.into_iter()).err().unwrap().to_string(), "no offers that fit");
+        assert_eq!(follow(steps.into_iter(), otherwise()).err().unwrap().to_string(), "no offers that fit");
     }
 
     #[test]
     fn a_daemon_that_stops_in_the_middle_is_no_success() {
         let steps = [Ok(Progress::Hosted { hosted: 1, coming: 1, of: 3 })];
-        assert!(follow(steps.into_iter()).is_err());
+        let error = follow(steps.into_iter(), otherwise()).err().unwrap().to_string();
+        assert!(error.ends_with("start it again"), "{error}");
     }
 }

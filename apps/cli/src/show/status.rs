@@ -4,8 +4,8 @@ use super::{blocks, bytes, millis, money, price, progress::count, short, thousan
 use datdot_api::{
     Status,
     status::{
-        ContractState, ContractStatus, DamageStatus, FeedRole, OfferStatus, ProofOutcome, ProofStatus, RequestState,
-        RequestStatus, Standing,
+        ContractState, ContractStatus, DamageStatus, FeedRole, Money, OfferStatus, ProofOutcome, ProofStatus,
+        RequestState, RequestStatus, Standing,
     },
 };
 use std::fmt::{self, Display, Formatter};
@@ -41,19 +41,10 @@ impl Display for Page<'_> {
 fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     let ledger = &status.ledger;
     writeln!(f, "account   {}", status.account)?;
-    write!(f, "money     {} free", money(status.money.free))?;
-    for (amount, what) in [
-        (status.money.budgets, "in budgets of requests"),
-        (status.money.deposits, "in deposits of requests"),
-        (status.money.bond, "as bond"),
-        (status.money.paid, "paid for current contracts"),
-        (status.money.earned_unpaid, "earned and not paid yet"),
-    ] {
-        if amount.0 > 0 {
-            write!(f, ", {} {what}", money(amount))?;
-        }
+    match &status.money {
+        Some(of) => self::account(f, of)?,
+        None => writeln!(f, "money     not known before the ledger answers")?,
     }
-    writeln!(f)?;
     match &ledger.problem {
         Some(problem) if !ledger.connected => writeln!(f, "ledger    not connected: {problem}")?,
         _ if !ledger.connected => writeln!(f, "ledger    not connected: {}", ledger.url)?,
@@ -76,6 +67,22 @@ fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     let peers = status.peers.len() as u64;
     let disk = status.disk_free.map_or(String::new(), |free| format!(", {} free on its disk", bytes(free)));
     writeln!(f, "          connected to {}; state in {}{disk}", count(peers, "peer", "peers"), status.dir)
+}
+
+fn account(f: &mut Formatter<'_>, of: &Money) -> fmt::Result {
+    write!(f, "money     {} free", money(of.free))?;
+    for (amount, what) in [
+        (of.budgets, "in budgets of requests"),
+        (of.deposits, "in deposits of requests"),
+        (of.bond, "as bond"),
+        (of.paid, "paid for current contracts"),
+        (of.earned_unpaid, "earned and not paid yet"),
+    ] {
+        if amount.0 > 0 {
+            write!(f, ", {} {what}", money(amount))?;
+        }
+    }
+    writeln!(f)
 }
 
 impl Page<'_> {

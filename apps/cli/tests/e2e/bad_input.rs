@@ -6,7 +6,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Output, Stdio},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -112,8 +113,44 @@ fn a_wallet_is_made_once_imported_by_its_words_and_never_overwritten() {
     assert_says(said(wallet("c", &["import"], "too few words")), 1, &["12 words"]);
     assert!(!dir.path().join("c/wallet.age").exists());
 
+    let mode = fs::metadata(dir.path().join("a")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "a wallet is nobody else's business");
+
     fs::write(&password, "wrong\n").unwrap();
     assert_says(said(wallet("a", &["show"], "")), 1, &["password"]);
+}
+
+#[test]
+fn the_words_may_come_from_a_file_while_the_password_is_asked_on_the_terminal() {
+    let dir = TempDir::new().unwrap();
+    let words = "bottom drive obey lake curtain smoke basket hold race lonely fit walk\n";
+    fs::write(dir.path().join("words.txt"), words).unwrap();
+    let import = format!("'{}' --dir wallet wallet import < words.txt", env!("CARGO_BIN_EXE_datdot"));
+
+    // Without a terminal: a session of its own has none.
+    let mut alone = Command::new("setsid");
+    alone.args(["--wait", "sh", "-c", &import]).current_dir(dir.path()).env_remove("DATDOT_PASSWORD_FILE");
+    assert_says(said(alone.stdin(Stdio::null()).output().unwrap()), 1, &["--password-file"]);
+
+    // On a terminal, which util-linux's `script` makes.
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &import, "/dev/null"]).current_dir(dir.path());
+    terminal.env_remove("DATDOT_PASSWORD_FILE").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    let mut typed = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let mut shown = String::new();
+    for question in ["Choose a password", "The same again"] {
+        while !shown.contains(question) {
+            let mut piece = [0; 256];
+            let read = screen.read(&mut piece).unwrap();
+            assert!(read > 0, "it ended with: {shown}");
+            shown.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        typed.write_all(b"correct horse\n").unwrap();
+    }
+    screen.read_to_string(&mut shown).unwrap();
+    assert!(child.wait().unwrap().success() && shown.contains("address  5"), "{shown}");
 }
 
 #[test]
@@ -123,20 +160,24 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     fs::write(&file, bytes(1 << 20, 7)).unwrap();
     let file = file.to_str().unwrap();
     let peer = network.peer("alice");
-    let before = peer.status().money;
+    let before = peer.status().money.expect("the ledger is there");
 
     // A GiB for a day at a million coins is more than anybody has.
     let output = peer.run(["publish", file, "--replicas", "16", "--for", "520w", "--max-price", "1000000"]);
     assert_says(said(output), 1, &["fund it, or ask for less"]);
-    assert_says(said(peer.run(["publish", file, "--for", "5s", "--max-price", "10"])), 1, &["two periods"]);
+    assert_says(said(peer.run(["publish", file, "--for", "5s", "--max-price", "10"])), 1, &["two periods, 20 s"]);
     assert_says(said(peer.run(["host", "--space", "900PB", "--price", "1"])), 1, &["free"]);
     assert_says(said(peer.run(["cancel", "77"])), 1, &["77"]);
     assert_says(said(peer.run(["publish", "/nowhere"])), 1, &["/nowhere"]);
-    assert_says(said(peer.run(["request", KEY, "--from", "127.0.0.1:9"])), 1, &["127.0.0.1:9"]);
+    let request = ["request", KEY, "--from", "127.0.0.1:9", "--max-price", "1"];
+    assert_says(said(peer.run(request)), 1, &["127.0.0.1:9"]);
     let to = "5DAAnrj7VHTznn2AWBemMuyBwZWs6FNFjdyVXUeYum3PTXFy";
-    assert_says(said(peer.run(["wallet", "send", to, "99999999"])), 1, &["DAT"]);
+    assert_says(said(peer.run(["wallet", "send", to, "99999999"])), 1, &["99999999 DAT and the fee"]);
+    assert_says(said(peer.run(["host", "--stop"])), 1, &["no offer"]);
+    assert_says(said(peer.run(["get", KEY, "/nowhere/copy"])), 1, &["/nowhere is no folder"]);
+    assert!(peer.status().feeds.iter().all(|feed| feed.held == 0), "nothing was read before it was refused");
 
-    let after = peer.status().money;
+    let after = peer.status().money.expect("the ledger is there");
     assert_eq!(after.budgets.0, 0, "nothing stays locked");
     assert!(before.free.0 - after.free.0 < datdot_coin(), "at most fees were paid: {before:?} {after:?}");
     // Someone else's daemon in the same folder would ruin it.

@@ -1,11 +1,8 @@
 //! What the API asks of the engine.
 
 use super::{Engine, Reply};
-use crate::{
-    files,
-    journal::{Ordered, Published},
-};
-use datdot_api::{HostOrder, Key, Status, Wanted, status::OfferStatus};
+use crate::journal::{Ordered, Published};
+use datdot_api::{HostOrder, Key, PublishOrder, Size, Status, status::OfferStatus};
 use datdot_ledger::AccountId;
 use datdot_market::{
     Block, RequestId,
@@ -22,14 +19,35 @@ pub(crate) enum Order {
     StopHosting(Reply<Block>),
     /// Files that were published.
     Published(oneshot::Sender<BTreeMap<Key, Published>>),
-    /// Note a published file, with its root once it is complete.
+    /// Note an order to publish: a start begins it again until it has ended or is an intent.
+    Begin(PublishOrder, Reply<()>),
+    /// Forget it.
+    End(PublishOrder, Reply<()>),
+    /// Note a file that is in its feed whole.
     Publish(Key, Published, Reply<()>),
-    /// Files that were to be hosted when the daemon was stopped, and have no request yet.
-    Wishes(oneshot::Sender<Vec<(Key, Wanted)>>),
     /// Open a request; answered when it is on the ledger.
-    Want(Feeds, Terms, Sources, Reply<RequestId>),
-    /// Keep a feed, or don't any longer.
+    Want(Box<Want>, Reply<Opened>),
+    /// Keep a feed, or don't any longer: as often as it was asked for.
     Pin(Key, bool, oneshot::Sender<()>),
+}
+
+/// A request that is wanted.
+pub(crate) struct Want {
+    /// The order that it is for, if a start would begin that again.
+    pub order: Option<PublishOrder>,
+    pub feeds: Feeds,
+    pub terms: Terms,
+    pub sources: Sources,
+    /// Nobody named a highest price: an equal wish at another one is the same.
+    pub any_price: bool,
+}
+
+/// A request on the ledger.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened {
+    pub request: RequestId,
+    /// Whether it was there before.
+    pub already: bool,
 }
 
 impl Engine {
@@ -44,69 +62,99 @@ impl Engine {
                 Ok(offer) => {
                     let noted = self.journal.set_offer(Ordered::Offer(order));
                     self.written(noted);
+                    self.replaced();
                     self.hosting.push(reply);
                     self.tell_hoster(hoster::Input::Want(hoster::Wanted::Offer(offer))).await;
                     self.answer_now();
                 }
             },
             Order::StopHosting(reply) => {
+                if !self.offers() {
+                    _ = reply.send(Err("there is no offer that could be withdrawn".into()));
+                    return;
+                }
                 let noted = self.journal.set_offer(Ordered::Stop);
                 self.written(noted);
+                self.replaced();
                 self.stopping.push(reply);
                 self.tell_hoster(hoster::Input::Want(hoster::Wanted::Stop)).await;
                 self.answer_now();
             }
             Order::Published(reply) => _ = reply.send(self.journal.published().clone()),
-            Order::Wishes(reply) => {
-                let wish = |(key, file): (&Key, &Published)| Some((*key, file.wish?));
-                _ = reply.send(self.journal.published().iter().filter_map(wish).collect());
+            Order::Begin(order, reply) => {
+                let noted = self.journal.begin(order);
+                _ = reply.send(self.noted(noted));
+            }
+            Order::End(order, reply) => {
+                let noted = self.journal.ended(&order);
+                _ = reply.send(self.noted(noted));
             }
             Order::Publish(key, file, reply) => {
-                let noted = self
-                    .journal
-                    .publish(key, file)
-                    .map_err(|error| format!("the journal in {} can't be written: {error}", self.ctx.dir.display()));
+                let noted = self.journal.publish(key, file);
+                let noted = self.noted(noted);
                 if noted.is_ok() {
                     self.tell_hoster(hoster::Input::Own(key.0)).await;
                 }
                 _ = reply.send(noted);
             }
-            Order::Want(feeds, terms, sources, reply) => self.want(feeds, terms, sources, reply).await,
+            Order::Want(want, reply) => self.want(*want, reply).await,
             Order::Pin(key, true, reply) => {
+                *self.pins.entry(key).or_default() += 1;
                 self.tell_hoster(hoster::Input::Own(key.0)).await;
                 _ = reply.send(());
             }
             Order::Pin(key, false, reply) => {
-                if !self.journal.own().contains(&key) {
-                    self.tell_hoster(hoster::Input::Disown(key.0)).await;
+                if unpin(&mut self.pins, key) {
+                    self.release(key).await;
                 }
                 _ = reply.send(());
             }
         }
     }
 
+    fn noted<T>(&self, noted: std::io::Result<T>) -> Result<T, String> {
+        noted.map_err(|error| format!("the journal in {} can't be written: {error}", self.ctx.dir.display()))
+    }
+
+    /// Whether there is an offer, on the ledger or on its way.
+    fn offers(&self) -> bool {
+        let view = self.ctx.view.borrow();
+        // Before the first view nobody knows.
+        matches!(self.hoster.wanted(), hoster::Wanted::Offer(_)) || view.as_ref().is_none_or(|at| at.hosting.is_some())
+    }
+
+    /// Answers those whose order of the offer is not the last one any more.
+    fn replaced(&mut self) {
+        let why = || "another order came, so that this one is not waited for".to_owned();
+        self.hosting.drain(..).for_each(|reply| _ = reply.send(Err(why())));
+        self.stopping.drain(..).for_each(|reply| _ = reply.send(Err(why())));
+    }
+
     fn answer_now(&mut self) {
+        if !self.ctx.ledger.is_up() {
+            return self.answer_without_ledger();
+        }
         let view = self.ctx.view.borrow().clone();
         if let Some(view) = view {
             self.answer_hosts(&view);
         }
     }
 
-    async fn want(&mut self, feeds: Feeds, terms: Terms, sources: Sources, reply: Reply<RequestId>) {
-        // The same wish again, after an interruption for instance, is the same request.
-        let same = |intent: &sponsor::Intent| intent.feeds == feeds && intent.terms == terms;
-        if let Some((id, intent)) = self.sponsor.intents().iter().find(|(_, intent)| same(intent)) {
-            match intent.request {
-                Some((request, _)) => _ = reply.send(Ok(request)),
-                None => self.opening.entry(*id).or_default().push(reply),
+    async fn want(&mut self, want: Want, reply: Reply<Opened>) {
+        let Want { order, feeds, terms, sources, any_price } = want;
+        if let Some((id, request)) = self.sponsor.same(&feeds, &terms, any_price) {
+            let noted = order.map_or(Ok(()), |order| self.journal.ended(&order));
+            self.written(noted);
+            match request {
+                Some(request) => _ = reply.send(Ok(Opened { request, already: true })),
+                None => self.opening.entry(id).or_default().push(reply),
             }
             return;
         }
         let keys: Vec<_> = feeds.iter().map(|feed| feed.key).collect();
-        match self.journal.want(feeds, terms, sources, self.now()) {
-            Err(error) => {
-                _ = reply.send(Err(format!("the journal in {} can't be written: {error}", self.ctx.dir.display())));
-            }
+        let noted = self.journal.want(order.as_ref(), feeds, terms, sources, self.now());
+        match self.noted(noted) {
+            Err(why) => _ = reply.send(Err(why)),
             Ok((id, intent)) => {
                 self.opening.entry(id).or_default().push(reply);
                 for key in keys {
@@ -134,14 +182,14 @@ impl Engine {
         }
         let params = self.ctx.ledger.params();
         let held: u64 = self.ctx.store.feeds().iter().map(|feed| feed.info().bytes_here).sum();
-        let free = files::free_bytes(&self.ctx.dir).map_err(|error| format!("the disk can't be read: {error}"))?;
-        let room = free.saturating_sub(self.ctx.spare_bytes).saturating_add(held);
+        let room = self.ctx.room()?.saturating_add(held);
         if order.space > room {
             return Err(format!(
-                "{} bytes are offered, but the disk of {} has room for {room} ({} bytes are left free)",
-                order.space,
+                "{} are offered, but the disk of {} has room for {} ({} are left free)",
+                Size(order.space),
                 self.ctx.dir.display(),
-                self.ctx.spare_bytes
+                Size(room),
+                Size(self.ctx.spare_bytes)
             ));
         }
         let region = match order.region.as_deref().map(str::as_bytes) {
@@ -159,5 +207,31 @@ impl Engine {
         };
         offer.check(&params).map_err(|error| error.to_string())?;
         Ok(offer)
+    }
+}
+
+/// Takes one pin of a feed out; says whether it was the last.
+fn unpin(pins: &mut BTreeMap<Key, usize>, key: Key) -> bool {
+    let left = pins.get_mut(&key).map_or(0, |count| {
+        *count -= 1;
+        *count
+    });
+    if left == 0 {
+        pins.remove(&key);
+    }
+    left == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_that_two_need_is_needed_until_both_are_done() {
+        let key = Key([1; 32]);
+        let mut pins = BTreeMap::from([(key, 2)]);
+        assert!(!unpin(&mut pins, key));
+        assert!(unpin(&mut pins, key));
+        assert!(pins.is_empty());
     }
 }

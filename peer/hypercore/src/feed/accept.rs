@@ -31,6 +31,9 @@ pub enum Refused {
     /// The answer ends before a node that we know.
     #[error("the proof does not reach a node that is known")]
     TooShort,
+    /// The authors signed two histories: nothing newer is taken.
+    #[error("the authors of the feed signed heads that contradict each other")]
+    Conflict,
     /// It was for a head that we had before, or for another fork.
     #[error("the answer is out of date")]
     Outdated,
@@ -46,7 +49,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    fn from_head(error: NotTheirs) -> Refused {
+    pub(super) fn from_head(error: NotTheirs) -> Refused {
         match error {
             NotTheirs::Unknown => Refused::Unsupported(error),
             error => Refused::FalseHead(error),
@@ -125,6 +128,9 @@ impl Feed {
         {
             return Err(Refused::Outdated);
         }
+        if data.upgrade.is_some() && self.conflict().is_some() {
+            return Err(Refused::Conflict);
+        }
         let checked = check(data, &roots)?;
         let (mut roots, mut newer) = (roots, None);
         if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
@@ -159,6 +165,9 @@ impl Feed {
             roots = grown;
         }
         let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
+            return Err(Refused::Outdated);
+        }
         let stored: Result<(), FeedError> = (|| {
             self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
             let Some(block) = &data.block else { return Ok(()) };

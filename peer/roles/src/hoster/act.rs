@@ -3,7 +3,7 @@
 use super::{Action, Attempt, Covered, Data, Hoster, Stage, Trouble, Wanted, find, missed};
 use crate::{Call, errand::Errand, note::Note};
 use datdot_market::{
-    Block, ContractId, clock,
+    Balance, Block, ContractId, clock,
     contract::{Reason, State},
     duty::{Duty, duties},
     hoster::{Standing, covered},
@@ -52,8 +52,12 @@ impl<Account: Clone> Hoster<Account> {
     fn keep_offer(&mut self, view: &AccountView<Account>, actions: &mut Vec<Action>) {
         let hoster = view.hosting.as_ref().map(|hosting| &hosting.hoster);
         let call = match (&self.wanted, hoster) {
-            (Wanted::Offer(offer), Some(hoster)) if hoster.standing == Standing::Open && hoster.offer == *offer => None,
-            (Wanted::Offer(offer), _) => Some(Call::Offer(offer.clone())),
+            (Wanted::Offer(offer), _) if self.wanted.is_to_be_posted(hoster) => {
+                if bond_missing(view).is_some() || self.is_refused_as_it_is(view.free) {
+                    return;
+                }
+                Some(Call::Offer(offer.clone()))
+            }
             (Wanted::Stop, Some(hoster)) if hoster.standing != Standing::Leaving => Some(Call::Leave),
             _ => None,
         };
@@ -61,10 +65,18 @@ impl<Account: Clone> Hoster<Account> {
             matches!((&call, hoster), (Some(Call::Offer(_)), Some(hoster)) if hoster.standing == Standing::Away);
         if let Some(call) = call
             && self.submit(Errand::Offer, call, view.at, actions)
-            && reopens
         {
-            actions.push(Action::Tell(Note::Reopening));
+            self.tried_with = Some(view.free);
+            if reopens {
+                actions.push(Action::Tell(Note::Reopening));
+            }
         }
+    }
+
+    /// Whether the offer that is wanted was refused when there was as much money as now, or more. Each refusal costs a fee.
+    fn is_refused_as_it_is(&self, free: Balance) -> bool {
+        self.errands.failure(Errand::Offer).is_some_and(|failure| failure.refused)
+            && self.tried_with.is_some_and(|then| free <= then)
     }
 
     fn answer(&mut self, work: &Work<Account>, at: Block, actions: &mut Vec<Action>) {
@@ -208,6 +220,12 @@ impl<Account: Clone> Hoster<Account> {
             None | Some(Data::Fetching { tries: 0, healing: false } | Data::Checking { healing: false })
         )
     }
+}
+
+/// What is missing of the bond, and what is free, if that is less.
+pub(super) fn bond_missing<Account>(view: &AccountView<Account>) -> Option<(Balance, Balance)> {
+    let missing = view.params.bond.saturating_sub(view.bond);
+    (missing > view.free).then_some((missing, view.free))
 }
 
 /// Why peers would not accept a contract's heads. They are stricter about signatures than the ledger, whose host function

@@ -27,6 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const PARAMS: Params = Params::dev();
 pub const US: u32 = 1;
+/// What an offer costs, accepted or not.
+pub const FEE: u128 = DAT / 1_000;
 const PHASE: Block = 3;
 
 /// What goes wrong.
@@ -52,6 +54,10 @@ pub struct World {
     pub log: Vec<(Block, Action)>,
     /// How many blocks behind the best one the final one is.
     pub lag: Block,
+    /// What the account can spend; each offer costs [`FEE`].
+    pub free: u128,
+    /// What must stay free besides a bond.
+    pub stays: u128,
     pub hoster: Standing,
     pub holdings: Holdings,
     pub contracts: BTreeMap<ContractId, (Contract<u32>, Request<u32>, Feeds)>,
@@ -116,6 +122,8 @@ impl World {
             damaged: BTreeSet::new(),
             log: vec![],
             lag: 3,
+            free: 1_000 * DAT,
+            stays: 0,
             hoster,
             holdings: Holdings::new(),
             contracts: BTreeMap::new(),
@@ -273,6 +281,13 @@ impl World {
         let done = Outcome::Included { block: now };
         match call {
             Call::Offer(offer) => {
+                self.free -= FEE;
+                let missing = PARAMS.bond - self.hoster.bond;
+                if self.free < missing + self.stays {
+                    return refused(&"the bond can't be locked");
+                }
+                self.free -= missing;
+                self.hoster.bond = PARAMS.bond;
                 self.hoster.offer = offer;
                 self.hoster.standing = Stands::Open;
                 done
@@ -378,10 +393,10 @@ impl World {
         AccountView {
             at: self.now,
             params: PARAMS,
-            free: 0,
+            free: self.free,
             budgets: 0,
             deposits: 0,
-            bond: 0,
+            bond: self.hoster.bond,
             hosting: Some(hosting),
             requests: vec![],
         }

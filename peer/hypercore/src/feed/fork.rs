@@ -1,0 +1,297 @@
+//! When authors rewrite history: cutting one's own feed, following a fork, and evidence against authors who signed two
+//! histories at once.
+//!
+//! A fork is a head with a higher number. What it shares with ours is found from the top: full roots that are the same are
+//! kept, in the first that differs a peer is asked for the children of each node on the way to the first different block.
+//!
+//! ```text
+//!    ours        3             theirs     3'          children of 3': 1 is ours, 5' is not
+//!            1       5                1       5'      children of 5': 4 is ours, 6' is not
+//!          0   2   4   6            0   2   4   6'    blocks 0 to 2 stay
+//! ```
+
+use super::{Changed, Feed, FeedError, Refused, Signed};
+use crate::{
+    authors::Authors,
+    disk::{Fresh, Record},
+    key::FeedKey,
+    messages::Data,
+    prove::check,
+};
+use bytes::Bytes;
+use codec::{Decode, Encode};
+use datdot_proof::{
+    flat,
+    head::Head,
+    tree::{Node, Roots, TreeError},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+/// Two heads of one fork that their authors signed although neither grew from the other. Nobody else can make that.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Conflict {
+    /// The manifest as peers send it, empty for a compat feed.
+    pub manifest: Vec<u8>,
+    /// The fork of both.
+    pub fork: u64,
+    /// The head that was here before.
+    pub ours: Evidence,
+    /// The other one, which is at least as long.
+    pub theirs: Evidence,
+}
+
+/// A signed head: see [`Conflict`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Evidence {
+    /// Index, size and hash of subtrees, left to right: first those that cover our length, then what is added.
+    pub nodes: Vec<(u64, u64, [u8; 32])>,
+    /// As it stands in an upgrade.
+    pub signature: Vec<u8>,
+}
+
+impl Conflict {
+    /// Whether this shows beyond doubt that the authors of the feed `key` signed two histories.
+    pub fn is_proof(&self, key: &FeedKey) -> bool {
+        let authors = match self.manifest.is_empty() {
+            true => Authors::compat(key),
+            false => match Authors::from_wire(self.manifest.clone().into()) {
+                Ok(authors) => authors,
+                Err(_) => return false,
+            },
+        };
+        let signed = |evidence: &Evidence| {
+            let roots = evidence.roots()?;
+            authors.verify(key, self.fork, &roots, &evidence.signature).ok()?;
+            Some(roots)
+        };
+        let (Some(ours), Some(_)) = (signed(&self.ours), signed(&self.theirs)) else { return false };
+        // Our full roots, and theirs of the same length.
+        let (one, other) = (&self.ours.nodes, self.theirs.nodes.iter().take(ours.nodes().len()));
+        one.len() == ours.nodes().len()
+            && other.clone().map(|node| node.0).eq(one.iter().map(|node| node.0))
+            && !other.eq(one.iter())
+    }
+}
+
+impl Evidence {
+    fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>, signature: &[u8]) -> Evidence {
+        let nodes = nodes.into_iter().map(|node| (node.index, node.size, node.hash)).collect();
+        Evidence { nodes, signature: signature.to_vec() }
+    }
+
+    fn roots(&self) -> Option<Roots> {
+        self.nodes.iter().try_fold(Roots::new(), |mut roots, (index, size, hash)| {
+            roots.push(Node { index: *index, size: *size, hash: *hash }).ok()?;
+            Some(roots)
+        })
+    }
+}
+
+/// A whole head of a peer, verified, beside ours.
+pub(crate) enum Judged {
+    /// Both are of one history.
+    Same,
+    /// They contradict each other; noted.
+    Conflict,
+    /// It is of a later fork.
+    Fork(Box<Fork>),
+}
+
+/// A later fork whose common part with ours is being looked for.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    authors: Arc<Authors>,
+    signed: Signed,
+    roots: Roots,
+    /// Blocks before this one are the same.
+    same: u64,
+    /// The first node that is not, while its children may tell more.
+    at: Option<u64>,
+    known: BTreeMap<u64, Node>,
+}
+
+impl Fork {
+    pub fn number(&self) -> u64 {
+        self.signed.fork
+    }
+
+    /// Takes the answer to a question of [`Feed::next_question`].
+    pub fn learn(&mut self, data: &Data) -> Result<(), Refused> {
+        let nodes = data.hash.as_ref().map_or(&[][..], |hash| &hash.nodes);
+        let (Some(at), [left, right]) = (self.at, nodes) else { return Err(Refused::TooShort) };
+        let parent = Node::parent(left, right)?;
+        if self.known.get(&at) != Some(&parent) {
+            return Err(TreeError::Mismatch { index: at }.into());
+        }
+        self.known.extend([(left.index, *left), (right.index, *right)]);
+        Ok(())
+    }
+}
+
+impl Feed {
+    /// Whether forks are followed: what the author cuts off is dropped then. They are not unless this was called since the
+    /// store was opened: whoever promised to keep data keeps it.
+    pub fn follow_forks(&self, follow: bool) {
+        self.0.forks.store(follow, Ordering::Release);
+    }
+
+    pub(crate) fn follows_forks(&self) -> bool {
+        self.0.forks.load(Ordering::Acquire)
+    }
+
+    /// The evidence that the authors signed two histories, if that was found. No newer head is followed from then on.
+    pub fn conflict(&self) -> Option<Arc<Conflict>> {
+        self.lock().conflict.clone()
+    }
+
+    /// Cuts one's own feed to so many blocks, at least one, and begins a fork with them.
+    pub async fn truncate(&self, length: u64) -> Result<(), FeedError> {
+        self.blocking(move |feed| feed.truncate_now(length)).await
+    }
+
+    /// [`Feed::truncate`] on the caller's thread.
+    pub fn truncate_now(&self, length: u64) -> Result<(), FeedError> {
+        let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
+        let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
+        let authors = self.authors().ok_or(FeedError::NotWritable)?;
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let roots = self.lock().roots.clone();
+        if length == 0 || length > roots.length() {
+            return Err(FeedError::OutOfRange { block: length, length: roots.length() });
+        }
+        let node =
+            |index| self.node_under(&roots, index)?.ok_or(FeedError::Damaged { block: flat::first_block(index) });
+        let nodes = flat::full_roots(length).map(node).collect::<Result<Vec<_>, _>>()?;
+        let roots = Roots::from_nodes(&nodes).map_err(|_| FeedError::Damaged { block: length })?;
+        let fork = self.info().fork + 1;
+        let head = Head { fork, length, tree_hash: roots.tree_hash() };
+        let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
+        let signed = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
+        self.replace_history(authors, signed, roots, Fresh { keep: length, nodes: Vec::new() })
+    }
+
+    /// Verifies the whole head in a peer's answer and compares it with ours.
+    pub(crate) fn judge(&self, data: &Data) -> Result<Judged, Refused> {
+        let upgrade = data.upgrade.as_ref().filter(|upgrade| upgrade.start == 0).ok_or(Refused::TooShort)?;
+        let roots = check(data, &Roots::new())?.roots.ok_or(Refused::TooShort)?;
+        let authors = match (self.authors(), &data.manifest) {
+            (Some(known), _) => known,
+            (None, Some(bytes)) => Arc::new(Authors::from_wire(bytes.clone()).map_err(Refused::from_head)?),
+            (None, None) => Arc::new(Authors::compat(&self.0.key)),
+        };
+        authors.verify(&self.0.key, data.fork, &roots, &upgrade.signature).map_err(Refused::from_head)?;
+        let signed = Signed { fork: data.fork, signature: Bytes::copy_from_slice(&upgrade.signature) };
+        let (ours, head) = {
+            let state = self.lock();
+            (state.roots.clone(), state.head.clone())
+        };
+        let Some(head) = head.filter(|head| head.fork >= data.fork) else {
+            return Ok(Judged::Fork(Box::new(self.compare(authors, signed, roots, &ours)?)));
+        };
+        if head.fork > data.fork {
+            return Ok(Judged::Same);
+        }
+        // If it was asked for, this is their tree at our length.
+        if upgrade.length != ours.length() || upgrade.nodes == ours.nodes() {
+            return Ok(Judged::Same);
+        }
+        let conflict = Conflict {
+            manifest: authors.to_wire().map_or_else(Vec::new, |wire| wire.to_vec()),
+            fork: data.fork,
+            ours: Evidence::new(ours.nodes(), &head.signature),
+            theirs: Evidence::new(upgrade.nodes.iter().chain(&upgrade.additional), &signed.signature),
+        };
+        self.0.disk.write_conflict(&conflict).map_err(|source| self.io(source))?;
+        self.lock().conflict = Some(Arc::new(conflict));
+        Ok(Judged::Conflict)
+    }
+
+    fn compare(&self, authors: Arc<Authors>, signed: Signed, roots: Roots, ours: &Roots) -> Result<Fork, FeedError> {
+        let mut fork = Fork { authors, signed, same: 0, at: None, known: BTreeMap::new(), roots };
+        for root in fork.roots.nodes() {
+            if self.node_under(ours, root.index)? != Some(*root) {
+                fork.at = Some(root.index);
+                fork.known.insert(root.index, *root);
+                break;
+            }
+            fork.same = flat::end_block(root.index);
+        }
+        Ok(fork)
+    }
+
+    /// The node whose hash, with its sibling's, shows more of what a fork shares with us; none when all is known.
+    pub(crate) fn next_question(&self, fork: &mut Fork) -> Result<Option<u64>, FeedError> {
+        let ours = self.lock().roots.clone();
+        while let Some(at) = fork.at {
+            let here = self.with_blocks(|have| have.first_present(flat::first_block(at)..flat::end_block(at)));
+            let children = flat::children(at).filter(|_| here.is_some());
+            // Nothing there is ours, or it is one block.
+            let Some((left, right)) = children else {
+                fork.at = None;
+                break;
+            };
+            let Some(theirs) = fork.known.get(&left) else { return Ok(Some(left)) };
+            fork.at = if self.node_under(&ours, left)? == Some(*theirs) {
+                fork.same = flat::end_block(left);
+                Some(right)
+            } else {
+                Some(left)
+            };
+        }
+        Ok(None)
+    }
+
+    /// Takes a fork over: what it shares with us stays.
+    pub(crate) fn adopt_fork(&self, fork: Fork) -> Result<(), FeedError> {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.follows_forks() || fork.signed.fork <= self.info().fork {
+            return Ok(());
+        }
+        let root = |node: &&Node| !fork.roots.nodes().contains(node);
+        // Roots are in the record; what lies between them and the blocks that stay came with the answers.
+        let nodes = fork.known.values().filter(root).map(|node| (node.index, node.size, node.hash)).collect();
+        self.replace_history(fork.authors, fork.signed, fork.roots, Fresh { keep: fork.same, nodes })
+    }
+
+    /// The caller holds `writing`.
+    fn replace_history(
+        &self,
+        authors: Arc<Authors>,
+        head: Signed,
+        roots: Roots,
+        fresh: Fresh,
+    ) -> Result<(), FeedError> {
+        let _clearing = self.0.clearing.write().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().removed {
+            return Err(FeedError::Removed);
+        }
+        // Blocks that stay are durable before the record counts on them.
+        self.sync()?;
+        let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = fresh.keep;
+        let mut record = Record::new(&self.0.key, Some(&authors), Some((&head, &roots)));
+        record.fresh = Some(fresh);
+        self.0
+            .disk
+            .write_record(&record)
+            .and_then(|()| self.0.disk.finish(&mut record))
+            .map_err(|error| self.io(error))?;
+        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
+        let lost = {
+            let mut state = self.lock();
+            let lost = keep..state.roots.length();
+            state.have.remove_range(lost.clone());
+            (state.authors, state.head, state.roots) = (Some(authors), Some(head), roots);
+            state.have_bytes = state.count_bytes(&self.0.disk).map_err(|source| self.io(source))?;
+            lost
+        };
+        if !lost.is_empty() {
+            self.tell(Changed::Lost(lost));
+        }
+        self.tell(Changed::Grown);
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! History that is rewritten: followed where that is wanted, and evidence where it was written twice.
+
+mod support;
+use bytes::Bytes;
+use datdot_hypercore::{Changed, Feed, FeedError, Network, Store, Want};
+use proptest::prelude::*;
+use std::time::Duration;
+use support::*;
+
+const SIZE: usize = 500;
+
+/// Block `i` as it is after a fork.
+fn forked(i: u64) -> Bytes {
+    block(i + 1000, SIZE)
+}
+
+async fn append_forked(feed: &Feed, count: u64) {
+    let start = feed.info().length;
+    feed.append((start..start + count).map(forked).collect()).await.expect("an author appends");
+}
+
+async fn assert_fork(feed: &Feed, cut: u64, length: u64) {
+    for i in 0..length {
+        let expected = if i < cut { block(i, SIZE) } else { forked(i) };
+        assert_eq!(feed.get(i).await.expect("the block is here"), expected, "block {i}");
+    }
+}
+
+async fn copied(author: &Network, hoster: &Network, length: u64) -> (Feed, Feed) {
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, length, SIZE).await;
+    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    connect(hoster, author).await;
+    soon(hoster.download(&copy, Want::blocks(0..length)).done()).await.expect("everything comes");
+    (feed, copy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_keeps_what_is_still_true_and_fetches_the_rest() {
+    for (length, cut, more) in [(100, 61, 50), (64, 63, 0), (100, 1, 99), (37, 36, 100), (128, 100, 5)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+        let (feed, copy) = copied(&author, &hoster, length).await;
+        copy.follow_forks(true);
+        let mut changes = hoster.store().changes();
+        let _download = hoster.download(&copy, Want::all());
+        feed.truncate(cut).await.expect("an author cuts");
+        assert_eq!((feed.info().fork, feed.info().length), (1, cut));
+        append_forked(&feed, more).await;
+        assert_fork(&feed, cut, cut + more).await;
+        let mut progress = copy.watch();
+        let there = |info: &datdot_hypercore::Info| info.fork == 1 && info.length == cut + more && info.is_complete();
+        soon(progress.wait_for(there)).await.expect("it follows");
+        assert_fork(&copy, cut, cut + more).await;
+        assert!(copy.scrub(0..cut + more).await.expect("readable").is_empty());
+        assert_eq!(copy.signed_head(), feed.signed_head());
+        let mut gained = 0;
+        while let Ok(change) = changes.try_recv() {
+            gained += match change.what {
+                Changed::Gained(blocks) if change.key == copy.key() => blocks.end - blocks.start,
+                _ => 0,
+            };
+        }
+        assert_eq!(gained, more, "only what is new is fetched: {length} cut to {cut}");
+        author.close().await;
+        hoster.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_promised_to_keep_data_follows_no_fork() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let (feed, copy) = copied(&author, &hoster, 40).await;
+    let _download = hoster.download(&copy, Want::all());
+    feed.truncate(10).await.expect("an author cuts");
+    append_forked(&feed, 60).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((copy.info().fork, copy.info().length), (0, 40));
+    assert_blocks(&copy, 40, SIZE).await;
+    assert_eq!(hoster.peers().len(), 1, "nobody lied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_histories_of_one_fork_are_kept_as_evidence_and_not_followed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, two_faced, hoster) =
+        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
+    let (feed, copy) = copied(&author, &hoster, 40).await;
+    let other = two_faced.store().create(&keypair(1)).expect("room");
+    append(&other, 30, SIZE).await;
+    append_forked(&other, 30).await;
+    let _download = hoster.download(&copy, Want::all());
+    connect(&hoster, &two_faced).await;
+    let found = async {
+        while copy.conflict().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(found).await;
+    let conflict = copy.conflict().expect("it was found");
+    assert!(conflict.is_proof(&feed.key()) && !conflict.is_proof(&other_key()));
+    let mut forged = (*conflict).clone();
+    forged.theirs = forged.ours.clone();
+    assert!(!forged.is_proof(&feed.key()), "twice the same is no conflict");
+    append(&feed, 5, SIZE).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(copy.info().length, 40, "nothing newer is followed");
+    assert_eq!(hoster.peers().len(), 2, "the peers are not to blame");
+    assert_blocks(&copy, 40, SIZE).await;
+    hoster.close().await;
+    drop((copy, _download, hoster));
+    let store = loop {
+        match Store::open(dir.path().join("store-3")) {
+            Ok(store) => break store,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert_eq!(store.feed(&feed.key()).expect("it is there").conflict(), Some(conflict));
+}
+
+fn other_key() -> datdot_hypercore::FeedKey {
+    keypair(9).feed_key(&keypair(9).manifest())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn an_author_who_cuts_and_appends_finds_the_same_after_any_restart(
+        steps in proptest::collection::vec((any::<bool>(), 1..40u64), 1..8),
+    ) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (mut expected, mut fork): (Vec<Bytes>, u64) = (Vec::new(), 0);
+        for (number, (cut, count)) in (0u64..).zip(steps) {
+            let feed = Store::open(dir.path()).expect("the folder is free").create(&keypair(1)).expect("room");
+            if cut && !expected.is_empty() {
+                expected.truncate((count as usize).min(expected.len()));
+                feed.truncate_now(expected.len() as u64).expect("an author cuts");
+                fork += 1;
+            } else {
+                let blocks: Vec<_> = (0..count).map(|i| block(i + 1000 * number, 77)).collect();
+                feed.write(&blocks).expect("an author appends");
+                expected.extend(blocks);
+            }
+            drop(feed);
+            let feed = Store::open(dir.path()).expect("the folder is free").create(&keypair(1)).expect("room");
+            let info = feed.info();
+            prop_assert_eq!((info.fork, info.length, info.blocks_missing()), (fork, expected.len() as u64, 0));
+            prop_assert_eq!(info.bytes_here, expected.concat().len() as u64);
+            for (i, block) in (0..).zip(&expected) {
+                prop_assert_eq!(&feed.read(i).expect("it is here"), block);
+            }
+            let beyond = matches!(feed.read(expected.len() as u64), Err(FeedError::OutOfRange { .. }));
+            prop_assert!(beyond);
+        }
+    }
+}
