@@ -119,7 +119,9 @@ impl Store {
         self.create_with(keypair, Manifest::Compat)
     }
 
-    fn create_with(&self, keypair: &Keypair, manifest: Manifest) -> Result<Feed, StoreError> {
+    /// The feed that `keypair` writes under a manifest of its own, for a namespace of an application for example; made if it
+    /// isn't there. It can be appended to if the manifest names the key pair.
+    pub fn create_with(&self, keypair: &Keypair, manifest: Manifest) -> Result<Feed, StoreError> {
         let feed = self.add(keypair.feed_key(&manifest))?;
         match feed.take_secret(keypair, manifest) {
             Ok(()) => Ok(feed),

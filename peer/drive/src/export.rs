@@ -1,0 +1,427 @@
+//! From a drive to a folder, without trusting the drive.
+//!
+//! Every name is created in a folder that was opened part by part without following links, so nothing is written outside the
+//! target, whatever the drive and whatever lies in the folder already. A file appears under its name when it is whole. Links
+//! come last, and only those that stay within the folder. What the folder has besides is left alone.
+
+use crate::{
+    blobs::{BlobError, Layout},
+    drive::{DriveError, Version},
+    entry::{Blob, Content},
+    path::DrivePath,
+    progress::{Counter, Listener, Skipped, Stopped, Why},
+};
+use datdot_hypercore::FeedError;
+use rustix::{
+    fd::OwnedFd,
+    fs::{self, AtFlags, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// What a file is called until it is whole.
+const PART: &str = ".datdot-part";
+
+/// What an export did.
+#[derive(Debug, Default)]
+pub struct Exported {
+    /// Files and links that were written.
+    pub written: u64,
+    /// Files and links that were there already.
+    pub unchanged: u64,
+    /// Bytes of files that were written.
+    pub bytes: u64,
+    /// What could not be taken over.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why an export ended early. The same export can go on later.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The target can't be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another export writes to the same folder.
+    #[error("{} is being written by somebody else", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The files are larger than the caller allows.
+    #[error("the files have {bytes} bytes in all, more than the {max} that are allowed")]
+    TooLarge {
+        /// Bytes of all files.
+        bytes: u64,
+        /// The caller's bound.
+        max: u64,
+    },
+    /// The drive can't be read.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// The listener ended it.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<Stopped> for ExportError {
+    fn from(Stopped: Stopped) -> Self {
+        ExportError::Stopped
+    }
+}
+
+/// What to export.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder of the drive whose content is written; the whole drive if not set.
+    pub folder: Option<DrivePath>,
+    /// Bytes that all files together may have. A small drive can describe very large ones: several files, or several places
+    /// in a file, may share a block.
+    pub max_bytes: u64,
+}
+
+/// Brings a folder up to a drive; makes it if it isn't there. Waits for the disk: not for a thread that has other things to do.
+pub fn export<'a>(
+    version: &Version,
+    target: &Path,
+    options: &Options,
+    listener: &'a mut Listener<'a>,
+) -> Result<Exported, ExportError> {
+    let mut exported = Exported::default();
+    let plan = Plan::of(version, options, &mut exported.skipped)?;
+    let root = Root::open(target)?;
+    let counter = Counter::new((plan.files.len() + plan.links.len()) as u64, plan.bytes, listener);
+    let mut work = Work { version, root, exported, counter };
+    for file in &plan.files {
+        let result = work.write_file(file);
+        work.settle(&file.path, result)?;
+        work.counter.done(file.layout.bytes())?;
+    }
+    for (path, link) in &plan.links {
+        let result = work.root.write_link(path, link);
+        work.settle(path, result)?;
+        work.counter.done(0)?;
+    }
+    Ok(work.exported)
+}
+
+/// What has to be written, with paths from the top of the target.
+#[derive(Default)]
+struct Plan {
+    files: Vec<PlannedFile>,
+    links: Vec<(DrivePath, String)>,
+    bytes: u64,
+}
+
+struct PlannedFile {
+    path: DrivePath,
+    blob: Blob,
+    layout: Layout,
+    executable: bool,
+}
+
+impl Plan {
+    fn of(version: &Version, options: &Options, skipped: &mut Vec<Skipped>) -> Result<Plan, ExportError> {
+        let mut plan = Plan::default();
+        let depth = options.folder.as_ref().map_or(0, |folder| folder.parts().count());
+        for entry in version.entries(options.folder.as_ref()) {
+            let (full, entry) = match entry {
+                Ok(entry) => entry,
+                Err(DriveError::Entry(bad)) => {
+                    skipped.push(Skipped { name: bad.name, why: Why::Entry(bad.why.to_string()) });
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let path = DrivePath::from_parts(full.parts().skip(depth)).expect("it is a path below the folder");
+            match entry.content {
+                Content::File { blob, executable } => match version.layout(&full, &blob) {
+                    Ok(layout) => {
+                        plan.bytes = plan.bytes.saturating_add(layout.bytes());
+                        plan.files.push(PlannedFile { path, blob, layout, executable });
+                    }
+                    Err(error) => skipped.push(skip_or_fail(&path, error)?),
+                },
+                Content::Link { target } => match link_within(&full, &target, depth) {
+                    Some(link) => plan.links.push((path, link)),
+                    None => skipped.push(Skipped { name: path.to_string(), why: Why::Outside { target } }),
+                },
+                Content::Bare => {}
+            }
+        }
+        if plan.bytes > options.max_bytes {
+            return Err(ExportError::TooLarge { bytes: plan.bytes, max: options.max_bytes });
+        }
+        Ok(plan)
+    }
+}
+
+/// A content that can't be right is left out; one that can't be read now is an error.
+fn skip_or_fail(path: &DrivePath, error: DriveError) -> Result<Skipped, ExportError> {
+    match error {
+        // Without a head nothing is known of any block.
+        DriveError::Content { why: BlobError::Feed(FeedError::OutOfRange { length: 1.., .. }), .. } => Ok(Skipped {
+            name: path.to_string(),
+            why: Why::Entry("its place is beyond the end of the blobs feed".into()),
+        }),
+        DriveError::Content { why: BlobError::Feed(error), .. } => Err(DriveError::Blobs(error).into()),
+        DriveError::Content { why, .. } => Ok(Skipped { name: path.to_string(), why: Why::Entry(why.to_string()) }),
+        error => Err(error.into()),
+    }
+}
+
+/// What to write into a link at `path` so that it leads where the drive says, if that is below the first `depth` parts of the
+/// path. The result goes up first and then down: a `..` behind a name could lead anywhere if that name is a link itself.
+fn link_within(path: &DrivePath, target: &str, depth: usize) -> Option<String> {
+    let mut folder: Vec<_> = path.parts().collect();
+    folder.pop();
+    let mut leads_to = if target.starts_with('/') { Vec::new() } else { folder.clone() };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => _ = leads_to.pop()?,
+            part if part.contains(['\0', '\\']) => return None,
+            part => leads_to.push(part),
+        }
+    }
+    if leads_to.len() < depth || leads_to[..depth] != folder[..depth] {
+        return None;
+    }
+    let common = folder.iter().zip(&leads_to).take_while(|(one, other)| one == other).count();
+    let up = std::iter::repeat_n("..", folder.len() - common);
+    let link: Vec<_> = up.chain(leads_to[common..].iter().copied()).collect();
+    Some(if link.is_empty() { ".".into() } else { link.join("/") })
+}
+
+struct Work<'a, 'b> {
+    version: &'a Version,
+    root: Root,
+    exported: Exported,
+    counter: Counter<'b>,
+}
+
+/// How the writing of one file ended.
+enum Failed {
+    System(Errno),
+    Io(io::Error),
+    Export(ExportError),
+}
+
+impl From<Errno> for Failed {
+    fn from(error: Errno) -> Self {
+        Failed::System(error)
+    }
+}
+
+impl From<Stopped> for Failed {
+    fn from(Stopped: Stopped) -> Self {
+        Failed::Export(ExportError::Stopped)
+    }
+}
+
+impl Work<'_, '_> {
+    /// Counts a file, or notes why it was left out.
+    fn settle(&mut self, path: &DrivePath, result: Result<bool, Failed>) -> Result<(), ExportError> {
+        let source = match result {
+            Ok(true) => {
+                self.exported.written += 1;
+                return Ok(());
+            }
+            Ok(false) => {
+                self.exported.unchanged += 1;
+                return Ok(());
+            }
+            Err(Failed::Export(ExportError::Drive(error))) => {
+                self.exported.skipped.push(skip_or_fail(path, error)?);
+                return Ok(());
+            }
+            Err(Failed::Export(error)) => return Err(error),
+            Err(Failed::Io(source)) => source,
+            Err(Failed::System(errno)) => {
+                let names = [
+                    Errno::NOTDIR,
+                    Errno::ISDIR,
+                    Errno::LOOP,
+                    Errno::EXIST,
+                    Errno::NAMETOOLONG,
+                    Errno::NOTEMPTY,
+                    Errno::ILSEQ,
+                    Errno::INVAL,
+                ];
+                if names.contains(&errno) {
+                    let why = Why::InTheWay(errno.into());
+                    self.exported.skipped.push(Skipped { name: path.to_string(), why });
+                    return Ok(());
+                }
+                errno.into()
+            }
+        };
+        Err(ExportError::Write { path: self.root.path.join(&path.as_str()[1..]), source })
+    }
+
+    /// Says whether it was necessary.
+    fn write_file(&mut self, planned: &PlannedFile) -> Result<bool, Failed> {
+        let PlannedFile { path, blob, layout, executable } = planned;
+        let (folder, name) = self.root.folder_of(path)?;
+        if self.is_there(&folder, name, layout, *executable)? {
+            return Ok(false);
+        }
+        remove(&folder, PART)?;
+        let mode = Mode::from_raw_mode(if *executable { 0o777 } else { 0o666 });
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(fs::openat(&folder, PART, flags, mode)?);
+        let mut written = 0;
+        let mut fill = || {
+            for block in self.version.read(path, blob).map_err(|error| Failed::Export(error.into()))? {
+                let block = block.map_err(|error| Failed::Export(error.into()))?;
+                file.write_all(&block).map_err(Failed::Io)?;
+                written += block.len() as u64;
+                self.counter.tell(written)?;
+            }
+            Ok(fs::renameat(&folder, PART, &folder, name)?)
+        };
+        if let Err(error) = fill() {
+            _ = remove(&folder, PART);
+            return Err(error);
+        }
+        self.exported.bytes += written;
+        Ok(true)
+    }
+
+    fn is_there(&self, folder: &OwnedFd, name: &str, layout: &Layout, executable: bool) -> Result<bool, Failed> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
+        let mut file = File::from(file);
+        let metadata = file.metadata().map_err(Failed::Io)?;
+        let is_executable = metadata.permissions().mode() & 0o100 != 0;
+        if !metadata.is_file() || metadata.len() != layout.bytes() || is_executable != executable {
+            return Ok(false);
+        }
+        let blobs = self.version.drive().blobs().map_err(|error| Failed::Export(error.into()))?;
+        // What can't be read is written anew.
+        Ok(layout.is_same(blobs, &mut file).unwrap_or(false))
+    }
+}
+
+/// The target folder.
+struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Root {
+    fn open(path: &Path) -> Result<Root, ExportError> {
+        let failed = |source| ExportError::Write { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let fd = fs::open(path, FOLDER, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Root { path: path.to_owned(), fd }),
+            Err(Errno::WOULDBLOCK) => Err(ExportError::InUse { path: path.to_owned() }),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
+    /// The folder in which a path is, made if necessary, and the name in it.
+    fn folder_of<'p>(&self, path: &'p DrivePath) -> Result<(OwnedFd, &'p str), Errno> {
+        let mut parts: Vec<_> = path.parts().collect();
+        let name = parts.pop().expect("a path has a part");
+        let mut folder = fs::openat(&self.fd, ".", FOLDER, Mode::empty())?;
+        for part in parts {
+            let flags = FOLDER | OFlags::NOFOLLOW;
+            let next = match fs::openat(&folder, part, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    fs::mkdirat(&folder, part, Mode::from_raw_mode(0o777))?;
+                    fs::openat(&folder, part, flags, Mode::empty())?
+                }
+                next => next?,
+            };
+            folder = next;
+        }
+        Ok((folder, name))
+    }
+
+    /// Says whether it was necessary.
+    fn write_link(&self, path: &DrivePath, target: &str) -> Result<bool, Failed> {
+        let (folder, name) = self.folder_of(path)?;
+        if fs::readlinkat(&folder, name, Vec::new()).is_ok_and(|there| there.as_bytes() == target.as_bytes()) {
+            return Ok(false);
+        }
+        remove(&folder, PART)?;
+        fs::symlinkat(target, &folder, PART)?;
+        if let Err(errno) = fs::renameat(&folder, PART, &folder, name) {
+            _ = remove(&folder, PART);
+            return Err(errno.into());
+        }
+        Ok(true)
+    }
+}
+
+fn remove(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match fs::unlinkat(folder, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn link(path: &str, target: &str) -> Option<String> {
+        link_within(&path.parse().unwrap(), target, 0)
+    }
+
+    #[test]
+    fn links_lead_where_the_drive_says_or_nowhere() {
+        assert_eq!(link("/a/link", "b").as_deref(), Some("b"));
+        assert_eq!(link("/a/link", "../c/d").as_deref(), Some("../c/d"));
+        // From the top of the drive.
+        assert_eq!(link("/a/b/link", "/c").as_deref(), Some("../../c"));
+        assert_eq!(link("/link", "/").as_deref(), Some("."));
+        // Through a name that may be a link itself.
+        assert_eq!(link("/a/link", "b/../../c").as_deref(), Some("../c"));
+        for outside in ["../..", "../../a", "x/../../../y", "/..", "..\\..\\x", "a\0b"] {
+            assert_eq!(link("/a/link", outside), None, "{outside}");
+        }
+        // Out of the folder that is exported.
+        assert_eq!(link_within(&"/a/link".parse().unwrap(), "../c", 1), None);
+        assert_eq!(link_within(&"/a/b/link".parse().unwrap(), "/a/c", 1).as_deref(), Some("../c"));
+    }
+
+    proptest! {
+        /// The system itself is asked where a tree of such links leads.
+        #[test]
+        fn no_chain_of_links_leaves_the_folder(
+            links in proptest::collection::vec(("[abc](/[abc]){0,2}", "(/)?(\\.\\.|[abc])(/(\\.\\.|[abc])){0,4}"), 1..8),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let root = Root::open(&dir.path().join("x/y/target")).unwrap();
+            let mut made = Vec::new();
+            for (path, target) in links {
+                let path: DrivePath = path.parse().unwrap();
+                let Some(target) = link_within(&path, &target, 0) else { continue };
+                if root.write_link(&path, &target).is_ok() {
+                    made.push(path);
+                }
+            }
+            let top = root.path.canonicalize().unwrap();
+            for path in made {
+                if let Ok(leads_to) = root.path.join(&path.as_str()[1..]).canonicalize() {
+                    prop_assert!(leads_to.starts_with(&top), "{path} leads to {}", leads_to.display());
+                }
+            }
+        }
+    }
+}

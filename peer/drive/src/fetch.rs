@@ -1,0 +1,184 @@
+//! Bringing the blocks of a drive here, through a [`Network`].
+
+use crate::{
+    blobs::BlobError,
+    drive::{Drive, DriveError, Part},
+    entry::Content,
+    path::DrivePath,
+};
+use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
+use std::{ops::Range, time::Duration};
+use tokio::time::timeout;
+
+/// Why a drive is not here.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// What came can't be read.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// A block can't be fetched.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A feed can't be fetched.
+    #[error("{part:?} feed: {why}")]
+    Stopped {
+        /// Which feed of the drive.
+        part: Part,
+        /// Why.
+        why: Stopped,
+    },
+}
+
+/// A peer tells of its newest head as soon as it is asked: after so long none will come.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The contents follow the metadata that names them. A place beyond the newest head after so long is nobody's.
+const LATE: Duration = Duration::from_secs(10);
+/// Runs of blocks that are fetched at a time.
+const RUNS: usize = 256;
+
+/// Fetches the newest metadata that peers have, and the contents of the files in `folder`, or of all. Waits as long as no peer has
+/// them: the caller says how long that may be.
+pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<(), FetchError> {
+    fetch_metadata(network, drive).await?;
+    // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
+    fetch_blobs(network, drive, &wanted(drive, folder, Round::Maps)?).await?;
+    fetch_blobs(network, drive, &wanted(drive, folder, Round::Contents)?).await
+}
+
+/// Fetches the newest metadata that peers have.
+pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), FetchError> {
+    let feed = drive.metadata();
+    let fresh = feed.info().length == 0;
+    let failed = |why| FetchError::Stopped { part: Part::Metadata, why };
+    let mut download = network.download(feed, Want::all());
+    download.done().await.map_err(failed)?;
+    if !fresh {
+        let length = feed.info().length;
+        let mut watch = feed.watch();
+        if timeout(SETTLED, watch.wait_for(|info| info.length > length)).await.is_ok() {
+            download.done().await.map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fetches runs of blocks of the contents, in ascending order. What no head reaches, soon, is left out.
+pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: &[Range<u64>]) -> Result<(), FetchError> {
+    for runs in runs.chunks(RUNS) {
+        let feed = drive.blobs()?;
+        let want = |run: &Range<u64>| network.download(feed, Want { blocks: run.clone(), follow: true });
+        let downloads: Vec<_> = runs.iter().map(want).collect();
+        for (run, mut download) in runs.iter().zip(downloads) {
+            let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
+            // The first head can take as long as the first peer.
+            download.done().await.map_err(failed)?;
+            let mut watch = feed.watch();
+            if feed.info().length < run.end {
+                _ = timeout(LATE, watch.wait_for(|info| info.length >= run.end)).await;
+                download.done().await.map_err(failed)?;
+            }
+            if feed.info().length < run.end {
+                // What follows lies even further away.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls `look` until all that it needs of the drive is here: each block that it lacks is fetched. Waits at most so long for one.
+/// A single path takes a few blocks of the metadata, not all of it.
+pub async fn with_missing<T>(
+    network: &Network,
+    drive: &Drive,
+    wait: Duration,
+    mut look: impl FnMut() -> Result<T, DriveError>,
+) -> Result<T, FetchError> {
+    // The header brings the head.
+    network.get(drive.metadata(), 0, wait).await?;
+    loop {
+        let error = match look() {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let (part, block) = error.missing().ok_or(error)?;
+        let feed = match part {
+            Part::Metadata => drive.metadata(),
+            Part::Blobs => drive.blobs()?,
+        };
+        network.get(feed, block, wait).await?;
+    }
+}
+
+/// What [`wanted`] looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// The lists of blocks of deduplicated files: they have to come first.
+    Maps,
+    /// The blocks of all contents.
+    Contents,
+}
+
+/// The blocks of the blobs feed that the files in `folder`, or all, take: runs in ascending order, without overlap. The metadata
+/// has to be here. Files whose place makes no sense are left out.
+pub fn wanted(drive: &Drive, folder: Option<&DrivePath>, round: Round) -> Result<Vec<Range<u64>>, DriveError> {
+    let version = drive.latest();
+    let mut runs = Vec::new();
+    let single = folder.map(|path| version.entry(path).map(|entry| entry.map(|entry| Ok((path.clone(), entry)))));
+    for entry in single.transpose()?.flatten().into_iter().chain(version.entries(folder)) {
+        let (path, entry) = match entry {
+            Err(DriveError::Entry(_)) => continue,
+            entry => entry?,
+        };
+        let Content::File { blob, .. } = entry.content else { continue };
+        if round == Round::Maps {
+            let end = blob.block_offset.saturating_add(blob.block_length);
+            runs.extend(blob.block_map.then_some(blob.block_offset..end));
+            continue;
+        }
+        match version.layout(&path, &blob) {
+            Ok(layout) => runs.extend(layout.runs()),
+            Err(DriveError::Content { why: BlobError::Feed(error), .. }) if !is_beyond(&error) => {
+                return Err(DriveError::Blobs(error));
+            }
+            Err(DriveError::Content { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(merge(runs))
+}
+
+fn is_beyond(error: &FeedError) -> bool {
+    matches!(error, FeedError::OutOfRange { .. })
+}
+
+fn merge(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    runs.sort_by_key(|run| run.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for run in runs.into_iter().filter(|run| run.start < run.end) {
+        match merged.last_mut() {
+            Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
+            _ => merged.push(run),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_merged_without_loss(runs in proptest::collection::vec((0..50u64, 0..9u64), 0..20)) {
+            let runs: Vec<_> = runs.into_iter().map(|(start, len)| start..start + len).collect();
+            let merged = merge(runs.clone());
+            prop_assert!(merged.windows(2).all(|pair| pair[0].end < pair[1].start));
+            for block in 0..60 {
+                let is_in = |runs: &[Range<u64>]| runs.iter().any(|run| run.contains(&block));
+                prop_assert_eq!(is_in(&runs), is_in(&merged));
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! From a folder to a drive: what changed is added, what is gone is deleted.
+//!
+//! Nothing is remembered between two imports. A file is the one in the drive if its blocks have the hashes that are in the tree
+//! of the blobs feed, so the folder is read, but not the feed; one that was moved is found again by its size and those hashes.
+
+use crate::{
+    blobs::{Layout, StreamError, Writing},
+    drive::{Drive, DriveError},
+    entry::{Blob, Content, Entry},
+    path::DrivePath,
+    progress::{Counter, Listener, Skipped, Stopped, Why},
+};
+use datdot_hypercore::FeedError;
+use ignore::WalkBuilder;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, Metadata},
+    io::{self, Read, Seek},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::PoisonError,
+};
+
+/// Files that are left out: patterns as in `.gitignore`, for the folder with the file and those below.
+pub const IGNORE_FILE: &str = ".datdotignore";
+/// After so much new content the metadata is written too: that much is read again at most if the import is cut off.
+const COMMIT_BYTES: u64 = 1 << 30;
+/// Contents of the same size that a new file is compared with.
+const MAX_COMPARED: usize = 8;
+
+/// What an import did.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Paths that are new.
+    pub added: u64,
+    /// Paths that have another content, target or executable bit now.
+    pub changed: u64,
+    /// Paths that are gone.
+    pub deleted: u64,
+    /// Paths that are as they were.
+    pub unchanged: u64,
+    /// Bytes of content that the drive did not have.
+    pub new_bytes: u64,
+    /// What a drive can't have.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why an import ended early. What it had written by then is a drive, and the next import goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A file or folder can't be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder can't be walked through, or a line of an [`IGNORE_FILE`] is no pattern.
+    #[error(transparent)]
+    Walk(#[from] ignore::Error),
+    /// The drive can't be written.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// The listener ended it.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<Stopped> for ImportError {
+    fn from(Stopped: Stopped) -> Self {
+        ImportError::Stopped
+    }
+}
+
+/// Brings a drive up to a folder. Links are not followed, empty folders are not kept. Waits for the disk: not for a thread
+/// that has other things to do.
+pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) -> Result<Imported, ImportError> {
+    let _alone = drive.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    if !drive.metadata().info().writable {
+        return Err(DriveError::from(FeedError::NotWritable).into());
+    }
+    let mut imported = Imported::default();
+    let found = walk(folder, &mut imported.skipped)?;
+    let mut work = Work {
+        known: Known::of(drive)?,
+        writing: Writing::new(drive.blobs()?.clone()),
+        changes: Vec::new(),
+        uncommitted: 0,
+        counter: Counter::new(found.len() as u64, found.iter().map(|found| found.bytes).sum(), listener),
+        drive,
+        imported,
+    };
+    for found in &found {
+        work.add(found)?;
+    }
+    work.delete_others();
+    work.commit()?;
+    Ok(work.imported)
+}
+
+/// Files and links of a folder that are not ignored, and the bytes of the files: what a first import would bring.
+pub fn measure(folder: &Path) -> Result<(u64, u64), ImportError> {
+    let found = walk(folder, &mut Vec::new())?;
+    Ok((found.len() as u64, found.iter().map(|found| found.bytes).sum()))
+}
+
+struct Found {
+    path: DrivePath,
+    from: PathBuf,
+    is_link: bool,
+    bytes: u64,
+}
+
+/// All files and links of a folder that are not ignored.
+fn walk(folder: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<Found>, ImportError> {
+    let mut builder = WalkBuilder::new(folder);
+    builder.standard_filters(false).add_custom_ignore_filename(IGNORE_FILE).sort_by_file_name(Ord::cmp);
+    let mut all = Vec::new();
+    for entry in builder.build() {
+        let entry = match entry {
+            Err(error) if is_gone(error.io_error()) && error.depth() != Some(0) => continue,
+            entry => entry?,
+        };
+        // A pattern that can't be read would publish what it was to hide.
+        if let Some(error) = entry.error() {
+            return Err(error.clone().into());
+        }
+        let kind = entry.file_type();
+        if entry.depth() == 0 || kind.is_some_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let from = entry.into_path();
+        let Some(metadata) = unless_gone(fs::symlink_metadata(&from), &from)? else { continue };
+        let name = from.strip_prefix(folder).unwrap_or(&from);
+        let mut skip = |why| skipped.push(Skipped { name: name.display().to_string(), why });
+        if !metadata.is_file() && !metadata.is_symlink() {
+            skip(Why::Special);
+            continue;
+        }
+        match path_of(name) {
+            Ok(path) => all.push(Found {
+                path,
+                is_link: metadata.is_symlink(),
+                bytes: if metadata.is_file() { metadata.len() } else { 0 },
+                from,
+            }),
+            Err(why) => skip(why.into()),
+        }
+    }
+    Ok(all)
+}
+
+fn path_of(name: &Path) -> Result<DrivePath, crate::path::PathError> {
+    let parts: Option<Vec<_>> = name.iter().map(|part| part.to_str()).collect();
+    DrivePath::from_parts(parts.ok_or(crate::path::PathError::NotText)?)
+}
+
+fn is_gone(error: Option<&io::Error>) -> bool {
+    error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn unless_gone<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, ImportError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_gone(Some(&error)) => Ok(None),
+        Err(source) => Err(ImportError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// What the drive had before.
+struct Known {
+    entries: BTreeMap<DrivePath, Entry>,
+    by_size: HashMap<u64, Vec<Blob>>,
+}
+
+impl Known {
+    fn of(drive: &Drive) -> Result<Known, DriveError> {
+        let (mut entries, mut by_size) = (BTreeMap::new(), HashMap::<_, Vec<_>>::new());
+        for entry in drive.latest().entries(None) {
+            let (path, entry) = match entry {
+                // Somebody else's doing: it is left alone.
+                Err(DriveError::Entry(_)) => continue,
+                entry => entry?,
+            };
+            if let Content::File { blob, .. } = &entry.content {
+                let same_size = by_size.entry(blob.byte_length).or_default();
+                if !blob.block_map && !same_size.contains(blob) && same_size.len() < MAX_COMPARED {
+                    same_size.push(*blob);
+                }
+            }
+            entries.insert(path, entry);
+        }
+        Ok(Known { entries, by_size })
+    }
+}
+
+struct Work<'a> {
+    drive: &'a Drive,
+    known: Known,
+    writing: Writing,
+    changes: Vec<(DrivePath, Option<Entry>)>,
+    /// Bytes of content that no metadata on the disk knows.
+    uncommitted: u64,
+    counter: Counter<'a>,
+    imported: Imported,
+}
+
+impl Work<'_> {
+    fn add(&mut self, found: &Found) -> Result<(), ImportError> {
+        // What vanished since is deleted with the rest.
+        let Some(content) = (if found.is_link { read_link(found)? } else { self.read_file(found)? }) else {
+            return Ok(self.counter.done(found.bytes)?);
+        };
+        match self.known.entries.remove(&found.path) {
+            Some(old) if old.content == content => self.imported.unchanged += 1,
+            Some(old) => {
+                self.imported.changed += 1;
+                self.changes.push((found.path.clone(), Some(Entry { content, ..old })));
+            }
+            None => {
+                self.imported.added += 1;
+                self.changes.push((found.path.clone(), Some(Entry { content, metadata: None })));
+            }
+        }
+        if self.uncommitted >= COMMIT_BYTES {
+            self.commit()?;
+        }
+        Ok(self.counter.done(found.bytes)?)
+    }
+
+    fn read_file(&mut self, found: &Found) -> Result<Option<Content>, ImportError> {
+        let Some(file) = unless_gone(File::open(&found.from), &found.from)? else { return Ok(None) };
+        let failed = |error| match error {
+            StreamError::Feed(error) => DriveError::Blobs(error).into(),
+            StreamError::Read(error) if error.get_ref().is_some_and(|error| error.is::<Stopped>()) => {
+                ImportError::Stopped
+            }
+            StreamError::Read(source) => ImportError::Read { path: found.from.clone(), source },
+        };
+        let metadata = file.metadata().map_err(|error| failed(StreamError::Read(error)))?;
+        let executable = is_executable(&metadata);
+        let mut source = Source { file, at: 0, counter: &mut self.counter };
+
+        let before = self.known.entries.get(&found.path).and_then(|entry| match &entry.content {
+            Content::File { blob, .. } => Some(*blob),
+            _ => None,
+        });
+        let same_size = self.known.by_size.get(&metadata.len()).into_iter().flatten().copied();
+        let blobs = self.drive.blobs()?;
+        for blob in before.into_iter().chain(same_size.filter(|blob| Some(*blob) != before)) {
+            // A block map that can't be read is one that nothing is equal to.
+            let Ok(layout) = Layout::of(blobs, &blob) else { continue };
+            if layout.bytes() == metadata.len() {
+                let same = source.rewind().map_err(StreamError::Read).and_then(|()| layout.is_same(blobs, &mut source));
+                if same.map_err(failed)? {
+                    return Ok(Some(Content::File { blob, executable }));
+                }
+            }
+        }
+        let added = source.rewind().map_err(StreamError::Read).and_then(|()| self.writing.add(&mut source));
+        let blob = added.map_err(failed)?;
+        self.imported.new_bytes += blob.byte_length;
+        self.uncommitted += blob.byte_length;
+        Ok(Some(Content::File { blob, executable }))
+    }
+
+    fn delete_others(&mut self) {
+        let gone = std::mem::take(&mut self.known.entries);
+        self.imported.deleted = gone.len() as u64;
+        self.changes.extend(gone.into_keys().map(|path| (path, None)));
+    }
+
+    /// Writes contents, then what points to them.
+    fn commit(&mut self) -> Result<(), ImportError> {
+        self.writing.flush().map_err(DriveError::Blobs)?;
+        let version = self.drive.latest();
+        let mut batch = version.bee().batch();
+        for (path, entry) in self.changes.drain(..) {
+            match entry {
+                Some(entry) => batch.put(path.to_key(), entry.to_json().into()).map_err(DriveError::from)?,
+                None => _ = batch.del(&path.to_key()).map_err(DriveError::from)?,
+            }
+        }
+        self.drive.metadata().write(&batch.into_blocks()).map_err(DriveError::from)?;
+        self.uncommitted = 0;
+        Ok(())
+    }
+}
+
+fn read_link(found: &Found) -> Result<Option<Content>, ImportError> {
+    let Some(target) = unless_gone(fs::read_link(&found.from), &found.from)? else { return Ok(None) };
+    // A target that is not text is lost in part; what it leads to could not be named in a drive anyway.
+    Ok(Some(Content::Link { target: target.to_string_lossy().into_owned() }))
+}
+
+fn is_executable(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o100 != 0
+}
+
+/// A file that tells how far it was read.
+struct Source<'a, 'b> {
+    file: File,
+    at: u64,
+    counter: &'a mut Counter<'b>,
+}
+
+impl Source<'_, '_> {
+    fn rewind(&mut self) -> io::Result<()> {
+        if self.at > 0 {
+            self.file.rewind()?;
+            self.at = 0;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Source<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.file.read(buffer)?;
+        self.at += len as u64;
+        self.counter.tell(self.at).map_err(io::Error::other)?;
+        Ok(len)
+    }
+}

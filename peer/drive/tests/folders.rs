@@ -1,0 +1,313 @@
+//! Folders go into a drive and come out again, as they are and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod folder;
+use datdot_drive::{
+    Content, Drive, DrivePath,
+    export::{ExportError, Exported, Options, export},
+    fetch::{fetch, with_missing},
+    import::{IGNORE_FILE, ImportError, Imported, import},
+    progress::{Progress, Why},
+};
+use datdot_hypercore::{Config, Keypair, Network, Store};
+use datdot_wire::noise;
+use folder::*;
+use proptest::prelude::*;
+use std::{
+    fs,
+    ops::ControlFlow,
+    os::unix::{ffi::OsStrExt, net::UnixListener},
+    path::Path,
+};
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn drive(dir: &Path) -> Drive {
+    Drive::create(&Store::open(dir.join("store")).unwrap(), &Keypair::from_seed([1; 32])).unwrap()
+}
+
+fn bring(drive: &Drive, folder: &Path) -> Imported {
+    import(drive, folder, &mut go_on).unwrap()
+}
+
+fn everything() -> Options {
+    Options { folder: None, max_bytes: u64::MAX }
+}
+
+fn write_out(drive: &Drive, target: &Path) -> Exported {
+    export(&drive.latest(), target, &everything(), &mut go_on).unwrap()
+}
+
+fn names(drive: &Drive) -> Vec<String> {
+    drive.latest().entries(None).map(|entry| entry.unwrap().0.to_string()).collect()
+}
+
+fn write(path: impl AsRef<Path>, content: &str) {
+    fs::create_dir_all(path.as_ref().parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+#[test]
+fn a_tree_comes_out_as_it_went_in_also_after_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    make_tree(&source, 100);
+    bring(&drive, &source);
+    write_out(&drive, &target);
+    assert_same(&source, &target);
+
+    let blobs = drive.blobs().unwrap().info().bytes;
+    change_tree(&source);
+    let imported = bring(&drive, &source);
+    assert_eq!(drive.blobs().unwrap().info().bytes, blobs + imported.new_bytes);
+    let target = dir.path().join("second target");
+    write_out(&drive, &target);
+    assert_same(&source, &target);
+    assert_eq!(write_out(&drive, &target).written, 0);
+
+    // A folder of it.
+    let options = Options { folder: Some("/numbers".parse().unwrap()), ..everything() };
+    let part = dir.path().join("part");
+    export(&drive.latest(), &part, &options, &mut go_on).unwrap();
+    // A link out of the folder is not taken along, though it stays within the drive.
+    fs::remove_file(source.join("numbers/link up")).unwrap();
+    assert_same(&source.join("numbers"), &part);
+}
+
+#[test]
+fn a_store_that_is_opened_again_goes_on_with_the_drive() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    make_tree(&source, 20);
+    let key = {
+        let drive = drive(dir.path());
+        bring(&drive, &source);
+        drive.key()
+    };
+    let store = Store::open(dir.path().join("store")).unwrap();
+    let drive = Drive::open(&store, key).unwrap();
+    let version = drive.version();
+    assert_eq!(bring(&drive, &source).added, 0);
+    assert_eq!(drive.version(), version);
+    write(source.join("more"), "more");
+    assert_eq!(bring(&drive, &source).added, 1);
+}
+
+#[test]
+fn what_is_ignored_is_not_published_and_a_bad_pattern_publishes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    for name in
+        ["keep.txt", "secret.key", "build/a/out", "docs/secret.key", "docs/public.key", "docs/draft.md", ".git/config"]
+    {
+        write(source.join(name), name);
+    }
+    write(source.join(IGNORE_FILE), "# comment\n*.key\nbuild/\n/.datdotignore\n");
+    write(source.join("docs").join(IGNORE_FILE), "draft*\n!public.key\n.datdotignore\n");
+    // Files of other tools mean nothing.
+    write(source.join(".gitignore"), "keep.txt\n");
+    bring(&drive, &source);
+    assert_eq!(names(&drive), ["/.git/config", "/.gitignore", "/docs/public.key", "/keep.txt"]);
+    // What is ignored from now on is gone from the next version.
+    write(source.join(IGNORE_FILE), "*.key\n*.txt\nbuild/\n/.datdotignore\n");
+    assert_eq!(bring(&drive, &source).deleted, 1);
+
+    let version = drive.version();
+    write(source.join(IGNORE_FILE), "*.key\nbuild{\n");
+    let error = import(&drive, &source, &mut go_on).unwrap_err();
+    assert!(matches!(error, ImportError::Walk(_)), "{error}");
+    assert_eq!(drive.version(), version);
+    let error = import(&drive, &source.join("nothing"), &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("nothing"), "{error}");
+    assert_eq!(drive.version(), version, "a folder that is not there empties no drive");
+}
+
+#[test]
+fn what_a_drive_cannot_have_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    write(source.join("fine"), "fine");
+    write(source.join("back\\slash"), "other systems take it for a folder");
+    fs::write(source.join(std::ffi::OsStr::from_bytes(b"\xff")), "no text").unwrap();
+    let _socket = UnixListener::bind(source.join("socket")).unwrap();
+    let skipped = bring(&drive, &source).skipped;
+    assert_eq!(skipped.len(), 3, "{skipped:?}");
+    assert!(skipped.iter().any(|skipped| skipped.name == "socket" && matches!(skipped.why, Why::Special)));
+    assert_eq!(names(&drive), ["/fine"]);
+}
+
+#[test]
+fn who_stops_an_import_or_export_goes_on_with_it_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    make_tree(&source, 30);
+    let until = |bytes: u64| {
+        move |progress: Progress| if progress.bytes < bytes { go_on(progress) } else { ControlFlow::Break(()) }
+    };
+    assert!(matches!(import(&drive, &source, &mut until(500_000)), Err(ImportError::Stopped)));
+    assert_eq!(names(&drive).len(), 0);
+    let mut last = Progress::default();
+    let mut listener = |progress| {
+        last = progress;
+        ControlFlow::Continue(())
+    };
+    import(&drive, &source, &mut listener).unwrap();
+    assert_eq!((last.files, last.bytes), (last.of_files, last.of_bytes));
+
+    let stopped = export(&drive.latest(), &target, &everything(), &mut until(500_000));
+    assert!(matches!(stopped, Err(ExportError::Stopped)));
+    assert!(!names_in(&target).iter().any(|name| name.contains(".datdot-part")), "half a file was left");
+    write_out(&drive, &target);
+    assert_same(&source, &target);
+}
+
+#[test]
+fn two_exports_do_not_write_to_one_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    make_tree(&source, 3);
+    bring(&drive, &source);
+    let mut second = None;
+    let mut listener = |_| {
+        second.get_or_insert_with(|| export(&drive.latest(), &target, &everything(), &mut go_on));
+        ControlFlow::Continue(())
+    };
+    export(&drive.latest(), &target, &everything(), &mut listener).unwrap();
+    assert!(matches!(second, Some(Err(ExportError::InUse { .. }))));
+}
+
+#[test]
+fn what_lies_in_the_target_is_kept_unless_the_drive_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    write(source.join("a/file"), "new");
+    write(source.join("b"), "file");
+    write(source.join("c"), "file");
+    bring(&drive, &source);
+    write(target.join("own"), "own");
+    write(target.join("a/file"), "old");
+    // A folder where the drive has a file, and a link where it has one.
+    write(target.join("b/inside"), "inside");
+    std::os::unix::fs::symlink("own", target.join("c")).unwrap();
+    let exported = write_out(&drive, &target);
+    assert_eq!(exported.skipped.iter().map(|skipped| &skipped.name[..]).collect::<Vec<_>>(), ["/b"]);
+    assert_eq!(names_in(&target), ["a/file", "b/inside", "c", "own"]);
+    for (name, content) in [("own", "own"), ("a/file", "new"), ("b/inside", "inside"), ("c", "file")] {
+        assert_eq!(fs::read_to_string(target.join(name)).unwrap(), content, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_goes_from_peer_to_peer_whole_or_in_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    make_tree(&source, 200);
+    let network = |name: u8| {
+        let config =
+            Config { listen: Some(([127, 0, 0, 1], 0).into()), ..Config::new(noise::Keypair::from_seed(&[name; 32])) };
+        Network::start(Store::open(dir.path().join(format!("store {name}"))).unwrap(), config)
+    };
+    let (one, other) = (network(1).await.unwrap(), network(2).await.unwrap());
+    let ours = Drive::create(one.store(), &Keypair::from_seed([1; 32])).unwrap();
+    bring(&ours, &source);
+    other.connect(one.local_addr().unwrap(), None).await.unwrap();
+    let theirs = Drive::open(other.store(), ours.key()).unwrap();
+    let path: DrivePath = "/folder 3/file 3.txt".parse().unwrap();
+    let look = || {
+        let version = theirs.latest();
+        let entry = version.entry(&path)?.unwrap();
+        let Content::File { blob, .. } = entry.content else { panic!("{entry:?}") };
+        version.read(&path, &blob)?.collect::<Result<Vec<_>, _>>()
+    };
+    let content = with_missing(&other, &theirs, std::time::Duration::from_secs(20), look).await.unwrap();
+    assert_eq!(content.concat(), b"content 3 of the tree");
+    let here = theirs.metadata().info();
+    assert!(here.blocks_here < 20 && here.length > 200, "a path takes few blocks: {here:?}");
+
+    let folder: DrivePath = "/numbers".parse().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), fetch(&other, &theirs, Some(&folder)))
+        .await
+        .unwrap()
+        .unwrap();
+    let here = theirs.blobs().unwrap().info();
+    assert!(here.blocks_here > 0 && here.blocks_here < here.length, "{here:?}");
+    let error = export(&theirs.latest(), &dir.path().join("all"), &everything(), &mut go_on).unwrap_err();
+    assert!(matches!(&error, ExportError::Drive(error) if error.missing().is_some()), "{error}");
+
+    tokio::time::timeout(std::time::Duration::from_secs(60), fetch(&other, &theirs, None)).await.unwrap().unwrap();
+    write_out(&theirs, &dir.path().join("all"));
+    assert_same(&source, &dir.path().join("all"));
+    let error = import(&theirs, &source, &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("no secret key"), "only the author writes: {error}");
+    one.close().await;
+    other.close().await;
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write(u8, u8, usize),
+    Remove(u8),
+    Move(u8, u8),
+    Import,
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        6 => (0..30u8, any::<u8>(), prop_oneof![0..20usize, Just(70_000)]).prop_map(|(name, fill, len)| Change::Write(name, fill, len)),
+        3 => (0..30u8).prop_map(Change::Remove),
+        1 => (0..30u8, 0..30u8).prop_map(|(from, to)| Change::Move(from, to)),
+        2 => Just(Change::Import),
+    ];
+    proptest::collection::vec(change, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn a_drive_follows_its_folder(changes in changes()) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let drive = drive(dir.path());
+        let at = |name: u8| source.join(format!("{}/{name}", name % 4));
+        for change in changes.into_iter().chain([Change::Import]) {
+            match change {
+                Change::Write(name, fill, len) => {
+                    fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+                    fs::write(at(name), vec![fill; len]).unwrap();
+                }
+                Change::Remove(name) => _ = fs::remove_file(at(name)),
+                Change::Move(from, to) => {
+                    fs::create_dir_all(at(to).parent().unwrap()).unwrap();
+                    _ = fs::rename(at(from), at(to));
+                }
+                Change::Import => {
+                    bring(&drive, &source);
+                    let version = drive.latest();
+                    let mut there = vec![];
+                    for entry in version.entries(None) {
+                        let (path, entry) = entry.unwrap();
+                        let Content::File { blob, .. } = entry.content else { panic!("{path} is no file") };
+                        let content: Vec<u8> = version.read(&path, &blob).unwrap().flat_map(|block| block.unwrap()).collect();
+                        prop_assert!(content == fs::read(source.join(&path.as_str()[1..])).unwrap());
+                        there.push(path.as_str()[1..].to_owned());
+                    }
+                    prop_assert_eq!(there, names_in(&source));
+                }
+            }
+        }
+        let target = dir.path().join("target");
+        write_out(&drive, &target);
+        assert_same(&source, &target);
+    }
+}
