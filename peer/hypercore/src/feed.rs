@@ -6,17 +6,21 @@
 mod accept;
 mod answer;
 mod clear;
+mod error;
 mod fork;
 mod info;
+mod place;
 mod repair;
 
 pub use accept::Refused;
+pub use error::FeedError;
 pub use fork::{Conflict, Evidence};
 pub(crate) use fork::{Fork, Judged};
 pub use info::{Change, Changed, Info};
+pub(crate) use place::Located;
 
 use crate::{
-    authors::{Authors, NotTheirs},
+    authors::Authors,
     blocks::{Blocks, PAGE},
     disk::{Disk, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
@@ -25,7 +29,6 @@ use crate::{
 };
 use bytes::Bytes;
 use datdot_proof::{
-    flat,
     head::{Head, HeadError, Manifest, Root, SignedHead},
     tree::{Node, Roots},
 };
@@ -75,15 +78,6 @@ pub(crate) struct Inner {
     unsynced: AtomicU64,
 }
 
-/// How far down the tree the place of a byte is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Located {
-    /// It is in a block, after so many bytes.
-    Block { index: u64, offset: u64 },
-    /// It is below a node whose children are not here.
-    Under(u64),
-}
-
 /// What the authors of a feed signed, beside its roots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signed {
@@ -119,88 +113,6 @@ struct State {
     dirty: BTreeSet<u64>,
     conflict: Option<Arc<Conflict>>,
     removed: bool,
-}
-
-/// Why a feed does not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum FeedError {
-    /// Disk full, no permission and the like. What was there before is still readable.
-    #[error("feed {key}: {source}")]
-    Io {
-        /// The feed.
-        key: FeedKey,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The author has not written that many blocks.
-    #[error("block {block} is outside the feed, which has {length} blocks")]
-    OutOfRange {
-        /// The block.
-        block: u64,
-        /// Blocks of the newest head.
-        length: u64,
-    },
-    /// The block is not on this disk (yet).
-    #[error("block {block} is not here")]
-    NotHere {
-        /// The block.
-        block: u64,
-    },
-    /// The block's bytes on disk are not what its author wrote; it has been withdrawn and can be fetched again.
-    #[error("block {block} was damaged on disk")]
-    Damaged {
-        /// The block.
-        block: u64,
-    },
-    /// Nobody has told which tree the feed has.
-    #[error("no head of the feed is known")]
-    NoHead,
-    /// The store does not hold the secret key.
-    #[error("this store can't append to the feed: it has no secret key for it")]
-    NotWritable,
-    /// The feed has fewer bytes.
-    #[error("byte {byte} is outside the feed, which has {bytes} bytes")]
-    NoSuchByte {
-        /// Offset in the feed.
-        byte: u64,
-        /// Bytes of the newest head.
-        bytes: u64,
-    },
-    /// The tree is not known well enough to say which block has the byte; a peer can tell.
-    #[error("which block has byte {byte} is not known yet")]
-    UnknownPlace {
-        /// Offset in the feed.
-        byte: u64,
-    },
-    /// More than [`MAX_BLOCK`] bytes.
-    #[error("a block of {bytes} bytes is larger than {MAX_BLOCK}")]
-    TooLarge {
-        /// Bytes of the block.
-        bytes: usize,
-    },
-    /// The head is not by the feed's author, or of a kind that is not understood.
-    #[error(transparent)]
-    Head(#[from] HeadError),
-    /// The same, for a head of any form.
-    #[error(transparent)]
-    NotTheirs(#[from] NotTheirs),
-    /// The head contradicts the one that we have; the author signed both.
-    #[error("the head (fork {fork}, {length} blocks) is not one that the stored head grew from or can grow to")]
-    Conflict {
-        /// Fork of the refused head.
-        fork: u64,
-        /// Length of the refused head.
-        length: u64,
-    },
-    /// The head is longer than the stored one: to connect the two takes nodes, which a peer sends in an upgrade.
-    #[error("the head of {length} blocks is newer than the stored one: a peer has to prove that it grew from it")]
-    NeedsUpgrade {
-        /// Length of the refused head.
-        length: u64,
-    },
-    /// The feed was removed from the store.
-    #[error("the feed was removed")]
-    Removed,
 }
 
 impl Feed {
@@ -296,49 +208,6 @@ impl Feed {
     pub fn missing_in(&self, blocks: Range<u64>) -> u64 {
         let wanted = blocks.end.saturating_sub(blocks.start);
         wanted - self.lock().have.count_in(blocks)
-    }
-
-    /// Where the bytes of a range of blocks are in the feed and in [`Feed::data_path`]. The range has to be within the
-    /// head, and here or next to blocks that are here: only then the tree is known well enough.
-    pub fn byte_range(&self, blocks: Range<u64>) -> Result<Range<u64>, FeedError> {
-        let roots = self.lock().roots.clone();
-        if blocks.end > roots.length() {
-            return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
-        }
-        Ok(self.offset(&roots, blocks.start)?..self.offset(&roots, blocks.end)?)
-    }
-
-    /// The block that has a byte of the feed, and how many bytes of the block come before it.
-    pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
-        match self.locate(byte)? {
-            Located::Block { index, offset } => Ok((index, offset)),
-            Located::Under(_) => Err(FeedError::UnknownPlace { byte }),
-        }
-    }
-
-    /// Goes down the tree to a byte as far as it is known.
-    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
-        let roots = self.lock().roots.clone();
-        let mut offset = byte;
-        let mut place = None;
-        for root in roots.nodes() {
-            match offset.checked_sub(root.size) {
-                None => {
-                    place = Some(root.index);
-                    break;
-                }
-                Some(rest) => offset = rest,
-            }
-        }
-        let mut at = place.ok_or(FeedError::NoSuchByte { byte, bytes: roots.bytes() })?;
-        while let Some((left, right)) = flat::children(at) {
-            match self.node_under(&roots, left)? {
-                None => return Ok(Located::Under(at)),
-                Some(node) if offset < node.size => at = left,
-                Some(node) => (at, offset) = (right, offset - node.size),
-            }
-        }
-        Ok(Located::Block { index: flat::first_block(at), offset })
     }
 
     /// The file with the blocks' bytes, each block at its offset. Where blocks are missing it has holes or ends.
@@ -478,51 +347,6 @@ impl Feed {
         self.tell(Changed::Grown);
         self.tell(Changed::Gained(start..length));
         Ok(length)
-    }
-
-    /// How many steps above a block the first node is that we have: what a request for it has to say.
-    pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
-        let roots = self.lock().roots.clone();
-        let (mut index, mut steps) = (flat::leaf(block), 0);
-        while self.node_under(&roots, index)?.is_none() && roots.above(index).is_some() {
-            index = flat::parent(index);
-            steps += 1;
-        }
-        Ok(steps)
-    }
-
-    /// Whether our head can be proven to somebody who has a head of `length` blocks: all its roots are here.
-    pub fn can_upgrade(&self, length: u64) -> bool {
-        let roots = self.lock().roots.clone();
-        let known = |index| self.node_under(&roots, index).is_ok_and(|node| node.is_some());
-        length == 0 || length < roots.length() && flat::full_roots(length).all(known)
-    }
-
-    /// A node of the tree, if it is here: what proofs are made of.
-    pub fn node(&self, index: u64) -> Result<Option<Node>, FeedError> {
-        let roots = self.lock().roots.clone();
-        self.node_under(&roots, index)
-    }
-
-    fn node_under(&self, roots: &Roots, index: u64) -> Result<Option<Node>, FeedError> {
-        match roots.above(index) {
-            Some(root) if root.index == index => Ok(Some(*root)),
-            Some(_) => self.0.disk.node(index).map_err(|source| self.io(source)),
-            None => Ok(None),
-        }
-    }
-
-    fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
-        let (known, offset) = *self.0.following.lock().unwrap_or_else(PoisonError::into_inner);
-        if known == block {
-            return Ok(offset);
-        }
-        let mut sum = 0u64;
-        for index in nodes_before(roots.length(), block) {
-            let node = self.node_under(roots, index)?.ok_or(FeedError::Damaged { block })?;
-            sum = sum.saturating_add(node.size);
-        }
-        Ok(sum)
     }
 
     pub(crate) fn sync(&self) -> Result<(), FeedError> {

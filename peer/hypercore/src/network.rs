@@ -5,8 +5,10 @@
 
 use crate::{
     feed::{Change, Changed, Feed},
-    peer::{Fault, Peer, Plans, Setup, Stopped},
+    limit::Limit,
+    peer::{Fault, Peer, Setup},
     plan::{PeerId, Want},
+    plans::{Plans, Stopped},
     store::Store,
 };
 use bytes::Bytes;
@@ -55,8 +57,10 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Connections at a time, both ways together. Default: 512.
     pub max_connections: usize,
-    /// Blocks asked of one peer at a time, for each feed. Default: 128.
+    /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known. Default: 128.
     pub window: usize,
+    /// Bytes per second; none by default.
+    pub limits: Limits,
     /// Time limits and memory of connections.
     pub connection: Options,
 }
@@ -64,8 +68,28 @@ pub struct Config {
 impl Config {
     /// The defaults for a key pair; listens nowhere.
     pub fn new(keypair: Keypair) -> Config {
-        Config { keypair, listen: None, max_connections: 512, window: 128, connection: Options::default() }
+        Config {
+            keypair,
+            listen: None,
+            max_connections: 512,
+            window: 128,
+            limits: Limits::default(),
+            connection: Options::default(),
+        }
     }
+}
+
+/// Limits in bytes per second, that can be changed while the network runs: keep a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// What is sent to all peers together.
+    pub upload: Limit,
+    /// What is sent to each peer.
+    pub upload_each: Limit,
+    /// What is received from all peers together.
+    pub download: Limit,
+    /// What is received from each peer.
+    pub download_each: Limit,
 }
 
 /// Serves every feed of a store to those who know its key, and fetches what is wanted. Cheap to clone; call
@@ -180,6 +204,11 @@ impl Network {
     /// Our Noise key.
     pub fn public_key(&self) -> PublicKey {
         self.0.config.keypair.public()
+    }
+
+    /// Its limits, to be changed.
+    pub fn limits(&self) -> &Limits {
+        &self.0.config.limits
     }
 
     /// The feeds that are served.
@@ -376,7 +405,10 @@ impl Inner {
             plans: self.plans.clone(),
             window: self.config.window,
         });
+        let limits = &self.config.limits;
         let drive = Drive {
+            upload: [limits.upload.clone(), limits.upload_each.alone()],
+            download: [limits.download.clone(), limits.download_each.alone()],
             reader: connection.reader,
             writer: connection.writer,
             changes: self.store.changes(),
@@ -422,6 +454,8 @@ struct Drive<R, W> {
     writer: FrameWriter<W>,
     changes: broadcast::Receiver<Change>,
     wake: watch::Receiver<u64>,
+    upload: [Limit; 2],
+    download: [Limit; 2],
 }
 
 /// What happened since the last step.
@@ -447,16 +481,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut taken, mut unsent) = (false, Instant::now(), 0);
         let (mut stepped, mut untold) = (Instant::now(), false);
+        // When the limits allow to serve and to read more.
+        let (mut serve_at, mut read_at) = (Instant::now(), Instant::now());
         loop {
             let queued = self.writer.queued();
             news.missed |= queued < ROUND && std::mem::take(&mut untold);
             // A step is due when something happened, or when there is room for more answers.
             let gathered = !news.changes.is_empty() && stepped.elapsed() >= GATHER;
-            let due = news.is_urgent() || gathered || requests_left && queued < ROUND;
+            let now = Instant::now();
+            let portion = self.upload.iter().fold(ROUND, |most, limit| limit.portion(most));
+            let room = if serve_at <= now { portion.saturating_sub(queued) } else { 0 };
+            let due = news.is_urgent() || gathered || requests_left && room > 0;
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
-                stepped = Instant::now();
-                working = Some(tokio::task::spawn_blocking(move || step(peer, news, ROUND.saturating_sub(queued))));
+                stepped = now;
+                working = Some(tokio::task::spawn_blocking(move || step(peer, news, room)));
             }
             let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             let send = async {
@@ -477,6 +516,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
+                    let bytes = step.output.iter().map(Vec::len).sum();
+                    let now = Instant::now();
+                    serve_at = self.upload.iter().map(|limit| limit.pass(now, bytes)).fold(now, Instant::max);
                     for text in &step.output {
                         if let Err(error) = self.writer.queue(text) {
                             return Ended::Connection(error.into());
@@ -488,8 +530,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     requests_left = step.requests_left;
                     idle = Some(step.peer);
                 }
-                frame = self.reader.next(), if reading => match frame {
+                frame = self.reader.next(), if reading && read_at <= now => match frame {
                     Ok(Some(frame)) => {
+                        let now = Instant::now();
+                        read_at = self.download.iter().map(|limit| limit.pass(now, frame.len())).fold(now, Instant::max);
                         news.bytes += frame.len();
                         news.frames.push(frame);
                     }
@@ -507,6 +551,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     Err(RecvError::Closed) => return Ended::ByUs,
                 },
                 () = sleep_until((stepped + GATHER).into()), if idle.is_some() && !news.changes.is_empty() => {}
+                () = sleep_until(read_at.into()), if reading && read_at > now => {}
+                () = sleep_until(serve_at.into()), if idle.is_some() && requests_left && serve_at > now => {}
                 _ = self.wake.changed() => news.tick = true,
                 _ = tick.tick() => {
                     news.tick = true;

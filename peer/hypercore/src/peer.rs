@@ -2,11 +2,16 @@
 //!
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
+mod history;
+
+use self::history::History;
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Fork, Judged, Located, Refused},
+    feed::{Change, Changed, Feed, FeedError, Info, Located, Refused},
     key::{DiscoveryKey, FeedKey},
     messages::{Data, Handshake, Message, Refusal, Request},
-    plan::{PeerId, Plan, Want},
+    pace::Pace,
+    plan::PeerId,
+    plans::{Plans, Stopped},
     prove::ProveError,
     session::{Action, Asked, Local, Misbehaviour, Session},
     store::Store,
@@ -19,10 +24,9 @@ use datdot_wire::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 
 const PROTOCOL: &str = "hypercore/alpha";
 /// Feeds that one connection may have open.
@@ -58,91 +62,6 @@ pub enum Fault {
     Misbehaviour(#[from] Misbehaviour),
 }
 
-/// What is wanted of which feed, shared by all connections.
-#[derive(Debug, Default)]
-pub(crate) struct Plans {
-    entries: Mutex<BTreeMap<FeedKey, Entry>>,
-    /// Counts up when the question for a byte is settled.
-    seeks: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    plan: Plan,
-    /// Why nothing more is asked.
-    stopped: watch::Sender<Option<Stopped>>,
-}
-
-/// Why a download can't go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stopped {
-    /// The disk is full, for example.
-    #[error("blocks can't be stored: {0}")]
-    Disk(String),
-    /// The feed is of a kind that is not understood.
-    #[error("{0}")]
-    Unsupported(String),
-    /// The feed was removed; another one may have its key now.
-    #[error("the feed was removed")]
-    Replaced,
-}
-
-impl Plans {
-    /// Wants more of a feed, until [`Plans::unwant`].
-    pub fn want(&self, feed: FeedKey, want: Want, who: u64, urgent: bool) -> watch::Receiver<Option<Stopped>> {
-        let mut plans = self.lock();
-        let entry = plans.entry(feed).or_default();
-        if entry.stopped.borrow().is_some() {
-            // What stopped it may be over.
-            *entry = Entry::default();
-        }
-        entry.plan.want(who, want, urgent);
-        entry.stopped.subscribe()
-    }
-
-    /// Wants it no longer.
-    pub fn unwant(&self, feed: &FeedKey, who: u64) {
-        let mut plans = self.lock();
-        if let Some(entry) = plans.get_mut(feed) {
-            entry.plan.unwant(who);
-            if entry.plan.is_idle() {
-                plans.remove(feed);
-            }
-        }
-    }
-
-    /// Looks for the block of a byte of a feed that is wanted. The receiver changes when a question of this kind is settled.
-    /// Whether it is a new one.
-    pub fn seek(&self, feed: &FeedKey, byte: u64) -> (watch::Receiver<u64>, bool) {
-        let settled = self.seeks.subscribe();
-        let new = self.with(feed, |plan| plan.seek(byte));
-        (settled, new.unwrap_or(false))
-    }
-
-    fn wanted(&self) -> Vec<FeedKey> {
-        self.lock().iter().filter(|(_, entry)| entry.stopped.borrow().is_none()).map(|(key, _)| *key).collect()
-    }
-
-    fn is_wanted(&self, feed: &FeedKey) -> bool {
-        self.with(feed, |_| ()).is_some()
-    }
-
-    fn with<T>(&self, feed: &FeedKey, look: impl FnOnce(&mut Plan) -> T) -> Option<T> {
-        self.lock().get_mut(feed).filter(|entry| entry.stopped.borrow().is_none()).map(|entry| look(&mut entry.plan))
-    }
-
-    fn stop(&self, feed: &FeedKey, why: Stopped) {
-        tracing::warn!(target: "hypercore", %feed, %why, "download stopped");
-        if let Some(entry) = self.lock().get(feed) {
-            entry.stopped.send_replace(Some(why));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What a connection is made with.
 pub(crate) struct Setup {
     pub id: PeerId,
@@ -167,21 +86,8 @@ struct Channel {
     feed: Feed,
     /// None until the remote has opened it as well.
     session: Option<Session>,
+    pace: Pace,
     history: History,
-}
-
-/// What becomes of the remote's history, where it is not simply ours.
-#[derive(Default)]
-enum History {
-    /// Nothing is in doubt.
-    #[default]
-    Ours,
-    /// Its head was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the remote lied.
-    Asked(Option<Refused>),
-    /// It is a later fork, and what it shares with us is looked for.
-    Fork(Box<Fork>),
-    /// It could not be shown, for this fork and length.
-    GivenUp(u64, u64),
 }
 
 impl Peer {
@@ -206,7 +112,7 @@ impl Peer {
                 }
                 Event::Message { channel, kind, body } => {
                     if let Some(message) = Message::decode(kind, &body)? {
-                        self.message(channel, message)?;
+                        self.message(now, channel, message)?;
                         touched.push(channel);
                     }
                 }
@@ -336,7 +242,7 @@ impl Peer {
         let handshake = self.handshake(&feed, self.setup.initiator);
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
-        self.channels.insert(id, Channel { feed, session: None, history: History::Ours });
+        self.channels.insert(id, Channel { feed, session: None, pace: Pace::default(), history: History::Ours });
         Ok(())
     }
 
@@ -374,7 +280,7 @@ impl Peer {
         self.open.remove(&channel.feed.discovery()).map(|_| channel.feed.discovery())
     }
 
-    fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
+    fn message(&mut self, now: Instant, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
@@ -382,15 +288,17 @@ impl Peer {
             Some(Action::Synced) => self.tell(id),
             Some(Action::Check(data, asked)) => {
                 let feed = feed.clone();
+                if let (Asked::Block(block), Some(channel)) = (asked, self.channels.get_mut(&id)) {
+                    channel.pace.arrived(now, block);
+                }
                 self.check(id, &feed, &data, asked)?;
             }
             Some(Action::Refused(asked)) => {
                 let key = feed.key();
-                if matches!(asked, Asked::Whole | Asked::Hash(_))
-                    && let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id)
-                {
-                    let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-                    *history = History::GivenUp(remote.0, remote.1);
+                match asked {
+                    Asked::Whole | Asked::Hash(_) => self.give_up(id),
+                    Asked::Block(block) => self.channels.get_mut(&id).into_iter().for_each(|at| at.pace.failed(block)),
+                    Asked::Upgrade | Asked::Seek { .. } => {}
                 }
                 self.settle(&key, asked, false);
             }
@@ -424,7 +332,6 @@ impl Peer {
             Err(refused)
                 if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
             {
-                // Either the remote lies, or the author told it another history.
                 self.settle(&key, asked, false);
                 self.doubt(id, refused)?;
             }
@@ -446,78 +353,6 @@ impl Peer {
         Ok(())
     }
 
-    fn doubt(&mut self, id: ChannelId, refused: Refused) -> Result<(), Fault> {
-        let Some(Channel { session: Some(session), history, feed }) = self.channels.get_mut(&id) else { return Ok(()) };
-        match history {
-            History::Ours => {
-                let question = session.ask_whole();
-                *history = History::Asked(Some(refused));
-                question.into_iter().for_each(|question| self.say(id, &question));
-                Ok(())
-            }
-            // It is being looked into.
-            History::Asked(_) | History::Fork(_) => Ok(()),
-            History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
-        }
-    }
-
-    /// Takes an answer about the remote's history.
-    fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
-        let key = feed.key();
-        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-        let result = match (asked, std::mem::replace(history, History::GivenUp(remote.0, remote.1))) {
-            (Asked::Whole, History::Asked(why)) => match (feed.judge(data), why) {
-                (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
-                (Ok(Judged::Conflict), _) => {
-                    tracing::error!(target: "hypercore", feed = %key, "the authors signed two histories");
-                    Ok(None)
-                }
-                (Ok(Judged::Same), None) => Ok(None),
-                (Ok(Judged::Same), Some(refused)) | (Err(refused), _) => Err(refused),
-            },
-            (Asked::Hash(index), History::Fork(mut fork))
-                if data.hash.as_ref().is_some_and(|hash| hash.index == index) =>
-            {
-                fork.learn(data).map(|()| Some(fork))
-            }
-            _ => Err(Refused::TooShort),
-        };
-        let fork = match result {
-            Ok(Some(fork)) if feed.follows_forks() => fork,
-            Ok(_) => return Ok(()),
-            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
-            Err(refused) => {
-                tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
-                return Ok(());
-            }
-        };
-        if let Err(error) = self.follow(id, feed, fork) {
-            tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
-            self.setup.plans.stop(&key, Stopped::Disk(error.to_string()));
-        }
-        Ok(())
-    }
-
-    /// Asks for more of a fork, or takes it over.
-    fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
-        let question = feed.next_question(&mut fork)?;
-        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        match question {
-            Some(index) => {
-                let message = session.ask_hash(fork.number(), index);
-                *history = History::Fork(fork);
-                self.say(id, &message);
-            }
-            None => {
-                *history = History::Ours;
-                feed.adopt_fork(*fork)?;
-                self.tell(id);
-            }
-        }
-        Ok(())
-    }
-
     fn settle(&self, feed: &FeedKey, asked: Asked, well: bool) {
         let peer = self.setup.id;
         self.setup.plans.with(feed, |plan| match (asked, well) {
@@ -534,23 +369,11 @@ impl Peer {
 
     /// Asks the remote for what is wanted and it has, up to the window.
     fn ask(&mut self, now: Instant, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session), history }) = self.channels.get_mut(&id) else { return };
-        let (peer, window, length) = (self.setup.id, self.setup.window, feed.info().length);
+        let Some(Channel { feed, session: Some(session), pace, history }) = self.channels.get_mut(&id) else { return };
+        let Info { length, bytes, .. } = feed.info();
+        let (peer, window) = (self.setup.id, pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window));
         let mut messages = Vec::new();
-        if let Some(remote) = session.remote().filter(|sync| sync.uploading && sync.fork > feed.info().fork)
-            && length > 0
-            && feed.follows_forks()
-        {
-            let again = match history {
-                History::Ours => true,
-                History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
-                History::Asked(_) | History::Fork(_) => false,
-            };
-            if let Some(question) = Some(()).filter(|()| again).and_then(|()| session.ask_whole()) {
-                *history = History::Asked(None);
-                messages.push(question);
-            }
-        }
+        messages.extend(history.ask(feed, session));
         self.setup.plans.with(&feed.key(), |plan| {
             if !session.serves() {
                 return;
@@ -585,7 +408,10 @@ impl Peer {
             });
             for block in blocks {
                 match feed.steps_to_known(block) {
-                    Ok(nodes) => messages.push(session.ask_block(block, nodes)),
+                    Ok(nodes) => {
+                        pace.asked(now, block);
+                        messages.push(session.ask_block(block, nodes));
+                    }
                     Err(error) => {
                         tracing::warn!(target: "hypercore", %error, "the tree can't be read");
                         plan.failed(peer, block);

@@ -3,8 +3,8 @@
 use crate::{
     feed::{Feed, FeedError},
     network::{Download, Network},
-    peer::Stopped,
     plan::Want,
+    plans::Stopped,
 };
 use bytes::{Buf, Bytes};
 use std::{

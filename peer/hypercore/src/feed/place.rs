@@ -1,0 +1,110 @@
+//! Where things are: nodes of the tree, blocks among bytes.
+
+use super::{Feed, FeedError};
+use crate::prove::nodes_before;
+use datdot_proof::{
+    flat,
+    tree::{Node, Roots},
+};
+use std::{ops::Range, sync::PoisonError};
+
+/// How far down the tree the place of a byte is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// It is in a block, after so many bytes.
+    Block { index: u64, offset: u64 },
+    /// It is below a node whose children are not here.
+    Under(u64),
+}
+
+impl Feed {
+    /// Where the bytes of a range of blocks are in the feed and in [`Feed::data_path`]. The range has to be within the
+    /// head, and here or next to blocks that are here: only then the tree is known well enough.
+    pub fn byte_range(&self, blocks: Range<u64>) -> Result<Range<u64>, FeedError> {
+        let roots = self.lock().roots.clone();
+        if blocks.end > roots.length() {
+            return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
+        }
+        Ok(self.offset(&roots, blocks.start)?..self.offset(&roots, blocks.end)?)
+    }
+
+    /// The block that has a byte of the feed, and how many bytes of the block come before it.
+    pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
+        match self.locate(byte)? {
+            Located::Block { index, offset } => Ok((index, offset)),
+            Located::Under(_) => Err(FeedError::UnknownPlace { byte }),
+        }
+    }
+
+    /// Goes down the tree to a byte as far as it is known.
+    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
+        let roots = self.lock().roots.clone();
+        let mut offset = byte;
+        let mut place = None;
+        for root in roots.nodes() {
+            match offset.checked_sub(root.size) {
+                None => {
+                    place = Some(root.index);
+                    break;
+                }
+                Some(rest) => offset = rest,
+            }
+        }
+        let mut at = place.ok_or(FeedError::NoSuchByte { byte, bytes: roots.bytes() })?;
+        while let Some((left, right)) = flat::children(at) {
+            match self.node_under(&roots, left)? {
+                None => return Ok(Located::Under(at)),
+                Some(node) if offset < node.size => at = left,
+                Some(node) => (at, offset) = (right, offset - node.size),
+            }
+        }
+        Ok(Located::Block { index: flat::first_block(at), offset })
+    }
+
+    /// How many steps above a block the first node is that we have: what a request for it has to say.
+    pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
+        let roots = self.lock().roots.clone();
+        let (mut index, mut steps) = (flat::leaf(block), 0);
+        while self.node_under(&roots, index)?.is_none() && roots.above(index).is_some() {
+            index = flat::parent(index);
+            steps += 1;
+        }
+        Ok(steps)
+    }
+
+    /// Whether our head can be proven to somebody who has a head of `length` blocks: all its roots are here.
+    pub fn can_upgrade(&self, length: u64) -> bool {
+        let roots = self.lock().roots.clone();
+        let known = |index| self.node_under(&roots, index).is_ok_and(|node| node.is_some());
+        length == 0 || length < roots.length() && flat::full_roots(length).all(known)
+    }
+
+    /// A node of the tree, if it is here: what proofs are made of.
+    pub fn node(&self, index: u64) -> Result<Option<Node>, FeedError> {
+        let roots = self.lock().roots.clone();
+        self.node_under(&roots, index)
+    }
+
+    /// A node of a tree with these roots, if it is here.
+    pub(super) fn node_under(&self, roots: &Roots, index: u64) -> Result<Option<Node>, FeedError> {
+        match roots.above(index) {
+            Some(root) if root.index == index => Ok(Some(*root)),
+            Some(_) => self.0.disk.node(index).map_err(|source| self.io(source)),
+            None => Ok(None),
+        }
+    }
+
+    /// Where a block begins.
+    pub(super) fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
+        let (known, offset) = *self.0.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if known == block {
+            return Ok(offset);
+        }
+        let mut sum = 0u64;
+        for index in nodes_before(roots.length(), block) {
+            let node = self.node_under(roots, index)?.ok_or(FeedError::Damaged { block })?;
+            sum = sum.saturating_add(node.size);
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,126 @@
+//! Remotes whose history is not simply ours: a later fork, or another history under the same number.
+
+use super::{Channel, Fault, Peer};
+use crate::{
+    feed::{Feed, FeedError, Fork, Judged, Refused},
+    messages::{Data, Message},
+    plans::Stopped,
+    session::{Asked, Session},
+};
+use datdot_wire::mux::ChannelId;
+
+/// What becomes of the remote's history, where it is not simply ours.
+#[derive(Default)]
+pub(super) enum History {
+    /// Nothing is in doubt.
+    #[default]
+    Ours,
+    /// Its head was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the remote lied.
+    Asked(Option<Refused>),
+    /// It is a later fork, and what it shares with us is looked for.
+    Fork(Box<Fork>),
+    /// It could not be shown, for this fork and length.
+    GivenUp(u64, u64),
+}
+
+impl History {
+    /// Asks for the remote's head if it is of a later fork, and that is to be followed.
+    pub(super) fn ask(&mut self, feed: &Feed, session: &mut Session) -> Option<Message> {
+        let info = feed.info();
+        let remote = session.remote().copied().filter(|sync| sync.uploading && sync.fork > info.fork)?;
+        let ask = match self {
+            History::Ours => true,
+            History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
+            History::Asked(_) | History::Fork(_) => false,
+        };
+        let question = Some(()).filter(|()| ask && info.length > 0 && feed.follows_forks());
+        let question = question.and_then(|()| session.ask_whole())?;
+        *self = History::Asked(None);
+        Some(question)
+    }
+}
+
+impl Peer {
+    /// An upgrade of our fork is not true: either the remote lies, or the author told it another history.
+    pub(super) fn doubt(&mut self, id: ChannelId, refused: Refused) -> Result<(), Fault> {
+        let Some(Channel { session: Some(session), history, feed, .. }) = self.channels.get_mut(&id) else {
+            return Ok(());
+        };
+        match history {
+            History::Ours => {
+                let question = session.ask_whole();
+                *history = History::Asked(Some(refused));
+                question.into_iter().for_each(|question| self.say(id, &question));
+                Ok(())
+            }
+            // It is being looked into.
+            History::Asked(_) | History::Fork(_) => Ok(()),
+            History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
+        }
+    }
+
+    /// Takes an answer about the remote's history.
+    pub(super) fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
+        let key = feed.key();
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+        let result = match (asked, std::mem::replace(history, History::GivenUp(remote.0, remote.1))) {
+            (Asked::Whole, History::Asked(why)) => match (feed.judge(data), why) {
+                (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
+                (Ok(Judged::Conflict), _) => {
+                    tracing::error!(target: "hypercore", feed = %key, "the authors signed two histories");
+                    Ok(None)
+                }
+                (Ok(Judged::Same), None) => Ok(None),
+                (Ok(Judged::Same), Some(refused)) | (Err(refused), _) => Err(refused),
+            },
+            (Asked::Hash(index), History::Fork(mut fork))
+                if data.hash.as_ref().is_some_and(|hash| hash.index == index) =>
+            {
+                fork.learn(data).map(|()| Some(fork))
+            }
+            _ => Err(Refused::TooShort),
+        };
+        let fork = match result {
+            Ok(Some(fork)) if feed.follows_forks() => fork,
+            Ok(_) => return Ok(()),
+            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) => {
+                tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.follow(id, feed, fork) {
+            tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
+            self.setup.plans.stop(&key, Stopped::Disk(error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Asks for more of a fork, or takes it over.
+    fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
+        let question = feed.next_question(&mut fork)?;
+        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        match question {
+            Some(index) => {
+                let message = session.ask_hash(fork.number(), index);
+                *history = History::Fork(fork);
+                self.say(id, &message);
+            }
+            None => {
+                *history = History::Ours;
+                feed.adopt_fork(*fork)?;
+                self.tell(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The remote does not show its history.
+    pub(super) fn give_up(&mut self, id: ChannelId) {
+        if let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) {
+            let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+            *history = History::GivenUp(remote.0, remote.1);
+        }
+    }
+}
