@@ -1,5 +1,5 @@
 'use strict'
-// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--connect=H:P]
+// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--encrypted] [--connect=H:P]
 // Lines on standard input: "append N" appends N blocks to every feed, "truncate N" cuts it to N blocks.
 const readline = require('readline')
 const Corestore = require('corestore')
@@ -12,6 +12,7 @@ main(async () => {
   limit(Number(args.seconds || 120))
   const blocks = Number(args.blocks || 0)
   const size = Number(args.size || 1000)
+  const encryptionKey = args.encrypted ? Buffer.alloc(32, 5) : null
   const append = async (core, count, write = (batch) => core.append(batch)) => {
     for (const end = core.length + count; core.length < end; ) {
       const batch = []
@@ -30,11 +31,11 @@ main(async () => {
     write = (batch) => feed.append(batch)
     replicate = (stream) => cores[0].replicate(stream)
   } else if (args.compat) {
-    cores.push(new Hypercore(args.dir, null, { compat: true }))
+    cores.push(new Hypercore(args.dir, null, { compat: true, encryptionKey }))
     replicate = (stream) => cores[0].replicate(stream)
   } else {
     const store = new Corestore(args.dir)
-    for (let i = 0; i < Number(args.feeds || 1); i++) cores.push(store.get({ name: `feed ${i}` }))
+    for (let i = 0; i < Number(args.feeds || 1); i++) cores.push(store.get({ name: `feed ${i}`, encryptionKey }))
     replicate = (stream) => store.replicate(stream)
   }
   for (const core of cores) {

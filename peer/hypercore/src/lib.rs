@@ -34,6 +34,7 @@
 pub mod authors;
 pub mod blocks;
 mod disk;
+pub mod encryption;
 pub mod feed;
 pub mod key;
 mod limit;
@@ -49,6 +50,7 @@ pub mod session;
 pub mod store;
 
 pub use authors::Authors;
+pub use encryption::Encryption;
 pub use feed::{Change, Changed, Conflict, Evidence, Feed, FeedError, Info, Refused};
 pub use key::{DiscoveryKey, FeedKey, Keypair, Namespace, PrimaryKey};
 pub use limit::Limit;

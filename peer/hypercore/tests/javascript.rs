@@ -1,7 +1,7 @@
 //! Replication with today's JavaScript: hypercore 11 and corestore 7 over TCP and the Noise secret stream.
 
 mod support;
-use datdot_hypercore::{Download, FeedKey, Keypair, Namespace, Network, PrimaryKey, Want};
+use datdot_hypercore::{Download, Encryption, FeedKey, Keypair, Namespace, Network, PrimaryKey, Want};
 use std::{net::SocketAddr, path::Path};
 use support::*;
 
@@ -175,6 +175,33 @@ async fn feeds_with_any_manifest_go_through_us_to_other_readers() {
         through_us(kind, 12).await;
     }
     through_us("prologue", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_feeds_of_javascript_are_copied_as_they_are_and_read_with_the_key() {
+    for compat in [false, true] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut args =
+            vec![js_dir(dir.path()), "--blocks=40".to_owned(), "--size=100".to_owned(), "--encrypted".to_owned()];
+        args.extend(compat.then(|| "--compat".to_owned()));
+        let mut author = Js::run("seed.js", &args);
+        let key = keys(&author.event("feeds").await)[0];
+        let address = address(&author.event("listening").await);
+        let ours = network(dir.path(), 1).await;
+        let feed = ours.store().open_remote(key, None).expect("room for a feed");
+        let mut download = ours.download(&feed, Want::all());
+        ours.connect(address, None).await.expect("it answers");
+        soon(download.done()).await.expect("everything comes");
+        let secret = [5; 32];
+        let encryption = if compat { Encryption::compat(&key, &secret) } else { Encryption::new(&key, &secret) };
+        for i in 0..40 {
+            let stored = feed.get(i).await.expect("the block is here");
+            assert_eq!(stored.len(), 108);
+            assert_eq!(encryption.decrypt(i, &stored), Some(block(i, 100)), "compat {compat}, block {i}");
+            assert_eq!(encryption.encrypt(i, 0, &block(i, 100)), stored, "compat {compat}, block {i}");
+        }
+        ours.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
