@@ -1,5 +1,7 @@
 //! Hyperswarm: peers found by topic and reached by key, compatible with hyperdht 6 and hyperswarm 4 in JavaScript.
 //!
-//! [`udx`] carries reliable streams over one UDP socket.
+//! - [`dht`] finds peers;
+//! - [`udx`] carries reliable streams over one UDP socket.
 
+pub mod dht;
 pub mod udx;
