@@ -122,6 +122,7 @@ pub struct Walk {
     slow: usize,
     replies: usize,
     errors: usize,
+    /// Whether it was given the nodes of the routing table.
     from_table: bool,
 }
 
@@ -138,7 +139,7 @@ impl Walk {
             slow: 0,
             replies: 0,
             errors: 0,
-            from_table: nodes.is_empty(),
+            from_table: false,
         };
         for node in nodes.iter().take(2 * K) {
             walk.add(*node, None);
@@ -148,11 +149,7 @@ impl Walk {
 
     /// Whether it needs nodes of the routing table: it has none yet, or those it began with are gone.
     pub fn wants_table(&self) -> bool {
-        let began = self.replies + self.errors > 0;
-        match self.from_table {
-            true => !began && self.in_flight == 0 && self.candidates.is_empty(),
-            false => self.is_exhausted() && self.replies < K / 4,
-        }
+        !self.from_table && self.is_exhausted() && self.replies < K / 4
     }
 
     /// Adds nodes of the routing table, or bootstrap nodes.
