@@ -89,11 +89,6 @@ impl Rate {
         let rate = known.then(|| (self.delivered - stamp.delivered) as f64 / interval.as_secs_f64());
         Some(Sample { rate, total: self.delivered, prior: stamp.delivered, acked, idle: stamp.idle })
     }
-
-    /// All bytes delivered until now.
-    pub fn delivered(&self) -> u64 {
-        self.delivered
-    }
 }
 
 #[cfg(test)]

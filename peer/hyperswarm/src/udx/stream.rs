@@ -251,6 +251,16 @@ impl Stream {
         self.config.send.saturating_sub(self.outgoing.queued())
     }
 
+    /// Whether half of the room for writing is free: time to go on writing.
+    pub fn has_much_room(&self) -> bool {
+        2 * self.outgoing.queued() <= self.config.send
+    }
+
+    /// Whether an acknowledgement or the like waits to be sent.
+    pub fn has_something_to_say(&self) -> bool {
+        self.ack_due || self.destroy_due || self.heartbeat_due
+    }
+
     /// Ends our half once everything written was sent.
     pub fn finish(&mut self) {
         self.outgoing.finish();
