@@ -14,6 +14,8 @@ const keyPair = (seed) => DHT.keyPair(Buffer.alloc(32, seed))
 const hex = (buffer) => buffer.toString('hex')
 const bytes = (text) => Buffer.from(text, 'hex')
 
+const servers = new Map()
+
 const commands = {
   async announce(dht, { topic, seed, relays = [] }) {
     const query = dht.announce(bytes(topic), keyPair(seed), relays)
@@ -50,6 +52,41 @@ const commands = {
   async immutableGet(dht, { hash }) {
     const found = await dht.immutableGet(bytes(hash))
     return { value: found ? found.value.toString() : null }
+  },
+  // A server that says back what it hears.
+  async listen(dht, { seed }) {
+    const server = dht.createServer((stream) => {
+      stream.on('error', () => {})
+      stream.on('data', (data) => stream.write(data))
+      stream.on('end', () => stream.end())
+    })
+    await server.listen(keyPair(seed))
+    servers.set(seed, server)
+    return { key: hex(server.publicKey), relays: server.relayAddresses }
+  },
+  async unlisten(dht, { seed }) {
+    await servers.get(seed).close()
+  },
+  // Sends bytes, and counts those that come back the same.
+  async connect(dht, { seed, key, bytes: count = 100000 }) {
+    const stream = dht.connect(bytes(key), { keyPair: keyPair(seed) })
+    const sent = Buffer.alloc(count, 'what is sent ')
+    let same = 0
+    await new Promise((resolve, reject) => {
+      stream.on('error', reject)
+      stream.on('open', () => {
+        for (let at = 0; at < count; at += 60000) stream.write(sent.subarray(at, at + 60000))
+      })
+      stream.on('data', (data) => {
+        if (!data.equals(sent.subarray(same, same + data.length))) return reject(new Error('other bytes'))
+        same += data.length
+        if (same === count) resolve()
+      })
+      stream.on('close', () => reject(new Error('closed')))
+    })
+    stream.removeAllListeners('close')
+    stream.end()
+    return { same, remote: hex(stream.remotePublicKey) }
   },
   async findNode(dht, { target }) {
     const query = dht.findNode(bytes(target))

@@ -1,12 +1,14 @@
 //! The HyperDHT: how peers find each other without anybody in the middle.
 //!
-//! - [`id`], [`packet`], [`record`]: what is on the wire;
+//! - [`id`], [`packet`], [`record`], [`handshake`]: what is on the wire;
 //! - [`table`], [`query`], [`requests`], [`token`], [`nat`], [`store`]: the parts of a node, each without I/O;
 //! - [`node`]: the node, which decides: datagrams and time go in, datagrams and events come out;
-//! - [`driver`]: the sockets and the clock around it.
+//! - [`driver`] and [`client`]: the sockets and the clock around it, and what one does with it.
 
+pub mod address;
 pub mod client;
 pub mod driver;
+pub mod handshake;
 pub mod id;
 pub mod nat;
 pub mod node;
@@ -19,7 +21,7 @@ pub mod table;
 pub mod token;
 
 pub use client::{Lookup, Lookups, StoreError};
-pub use driver::{Dht, Ended, Searching, Settings, Status};
+pub use driver::{Dht, Ended, ListenError, Searching, Settings, Status};
 pub use id::Id;
 pub use node::{Action, Config, Event, Node, Outcome, Reach, Role};
 pub use query::{Commit, Reply, Search};

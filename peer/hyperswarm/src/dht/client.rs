@@ -134,7 +134,7 @@ impl Dht {
 
     async fn store(&self, search: Search) -> Result<Outcome, StoreError> {
         let outcome = self.search(search).await?.finished().await?;
-        match outcome.committed {
+        match outcome.committed.len() {
             0 => Err(StoreError::Refused { asked: outcome.closest.len() }),
             _ => Ok(outcome),
         }

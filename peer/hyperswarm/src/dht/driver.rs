@@ -1,17 +1,18 @@
 //! The sockets and the clock around a [`Node`].
 
-use super::node::{Action, Config, Event, Node, Outcome, QuestionId, Reach, SearchId};
+use super::node::{Action, Call, Config, Event, Node, Outcome, QuestionId, Reach, Relay, SearchId};
 use super::packet::{Command, Token};
 use super::query::{Reply, Search};
+use super::record::{Identity, PublicKey};
 use super::{Id, Socket};
+use crate::udx::{self, Datagram, Pending, Udx, UdxSocket};
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Datagrams that are longer are cut off, and then refused.
+/// Longest datagram that is looked at; JavaScript cuts longer ones off.
 const MAX_DATAGRAM: usize = 2_048;
 /// Datagrams that are read in a row before anything else gets its turn.
 const IN_A_ROW: usize = 64;
@@ -43,7 +44,10 @@ impl Default for Settings {
 pub struct Dht {
     wishes: mpsc::Sender<Wish>,
     status: watch::Receiver<Status>,
-    server: SocketAddrV4,
+    udx: Udx,
+    server: UdxSocket,
+    client: UdxSocket,
+    address: SocketAddrV4,
 }
 
 /// How a node is doing.
@@ -55,15 +59,41 @@ pub struct Status {
     pub reach: Reach,
 }
 
+/// Nobody can call us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ListenError {
+    /// There's a server with this key already.
+    #[error("there is a server with this key already")]
+    InUse,
+    /// The node has ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
 /// The node has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the DHT node has ended")]
 pub struct Ended;
 
 enum Wish {
-    Search { search: Box<Search>, steps: mpsc::UnboundedSender<Step>, started: oneshot::Sender<SearchId> },
+    Search {
+        search: Box<Search>,
+        steps: mpsc::UnboundedSender<Step>,
+        started: oneshot::Sender<SearchId>,
+    },
     Cancel(SearchId),
-    Ask { to: SocketAddrV4, question: OwnQuestion, reply: oneshot::Sender<Option<Reply>> },
+    Ask {
+        to: SocketAddrV4,
+        question: OwnQuestion,
+        reply: oneshot::Sender<Option<Reply>>,
+    },
+    Listen {
+        identity: Identity,
+        calls: mpsc::Sender<Call>,
+        begun: oneshot::Sender<Option<watch::Receiver<Vec<Relay>>>>,
+    },
+    Unlisten(PublicKey),
+    AnswerCall(Box<Call>, Vec<u8>),
     Look(Box<dyn FnOnce(&mut Node) + Send>),
 }
 
@@ -85,10 +115,9 @@ enum Step {
 impl Dht {
     /// Binds the sockets and begins.
     pub async fn start(settings: Settings) -> io::Result<Dht> {
-        let server = bind_server(settings.host, settings.port).await?;
-        let client = UdpSocket::bind((settings.host, 0)).await?;
-        // Before its first turn a socket would refuse to send.
-        tokio::try_join!(server.writable(), client.writable())?;
+        let udx = Udx::new();
+        let (server, at_server) = bind_server(&udx, settings.host, settings.port).await?;
+        let (client, at_client) = udx.bind((settings.host, 0).into()).await?;
         let address = local(&server)?;
         let mut seed = [0; 32];
         getrandom::getrandom(&mut seed).map_err(io::Error::other)?;
@@ -96,15 +125,26 @@ impl Dht {
         let node = Node::new(settings.node, address.port(), clock.now(), seed);
         let (wishes, wished) = mpsc::channel(WISHES);
         let (told, status) = watch::channel(Status { bootstrapped: false, reach: node.reach() });
-        let task =
-            Task { node, server, client, clock, wished, told, searches: HashMap::new(), questions: HashMap::new() };
+        let task = Task {
+            node,
+            server: server.clone(),
+            client: client.clone(),
+            at_server,
+            at_client,
+            clock,
+            wished,
+            told,
+            searches: HashMap::new(),
+            questions: HashMap::new(),
+            servers: HashMap::new(),
+        };
         tokio::spawn(task.run());
-        Ok(Dht { wishes, status, server: address })
+        Ok(Dht { wishes, status, udx, server, client, address })
     }
 
     /// The local address of the server socket.
     pub fn local_addr(&self) -> SocketAddrV4 {
-        self.server
+        self.address
     }
 
     /// How the node is doing, now and whenever it changes.
@@ -156,6 +196,55 @@ impl Dht {
         answer.await.map_err(|_| Ended)
     }
 
+    /// One of the two sockets.
+    pub(crate) fn socket(&self, socket: Socket) -> &UdxSocket {
+        match socket {
+            Socket::Server => &self.server,
+            Socket::Client => &self.client,
+        }
+    }
+
+    /// The socket that asks, and begins connections.
+    pub(crate) async fn asking_socket(&self) -> Result<UdxSocket, Ended> {
+        let socket = self.look(|node| node.asking_socket()).await?;
+        Ok(self.socket(socket).clone())
+    }
+
+    /// A stream with a number that nobody can guess.
+    pub(crate) fn udx_stream(&self, config: &udx::Config) -> Pending {
+        loop {
+            // There are never so many streams that many numbers are taken.
+            if let Ok(pending) = self.udx.stream(rand::random(), config.clone()) {
+                return pending;
+            }
+        }
+    }
+
+    /// Lets `identity` be called, and tells which nodes pass calls on.
+    pub(crate) async fn take_calls(
+        &self,
+        identity: &Identity,
+        calls: mpsc::Sender<Call>,
+    ) -> Result<watch::Receiver<Vec<Relay>>, ListenError> {
+        let (begun, relays) = oneshot::channel();
+        self.wish(Wish::Listen { identity: identity.clone(), calls, begun }).await?;
+        relays.await.map_err(|_| Ended)?.ok_or(ListenError::InUse)
+    }
+
+    /// Lets it be called no longer.
+    pub(crate) async fn refuse_calls(&self, key: PublicKey) -> Result<(), Ended> {
+        self.wish(Wish::Unlisten(key)).await
+    }
+
+    /// The same, unless the node is too busy to hear it.
+    pub(crate) fn try_refuse_calls(&self, key: PublicKey) {
+        _ = self.wishes.try_send(Wish::Unlisten(key));
+    }
+
+    pub(crate) async fn answer_call(&self, call: Call, noise: Vec<u8>) -> Result<(), Ended> {
+        self.wish(Wish::AnswerCall(Box::new(call), noise)).await
+    }
+
     async fn wish(&self, wish: Wish) -> Result<(), Ended> {
         self.wishes.send(wish).await.map_err(|_| Ended)
     }
@@ -203,13 +292,22 @@ impl Drop for Searching {
 
 struct Task {
     node: Node,
-    server: UdpSocket,
-    client: UdpSocket,
+    server: UdxSocket,
+    client: UdxSocket,
+    at_server: mpsc::Receiver<Datagram>,
+    at_client: mpsc::Receiver<Datagram>,
     clock: Clock,
     wished: mpsc::Receiver<Wish>,
     told: watch::Sender<Status>,
     searches: HashMap<SearchId, mpsc::UnboundedSender<Step>>,
     questions: HashMap<QuestionId, oneshot::Sender<Option<Reply>>>,
+    servers: HashMap<PublicKey, Listening>,
+}
+
+/// A server of ours.
+struct Listening {
+    calls: mpsc::Sender<Call>,
+    relays: watch::Sender<Vec<Relay>>,
 }
 
 impl Task {
@@ -218,8 +316,8 @@ impl Task {
             self.act();
             let wait = self.node.next_tick().saturating_sub(self.clock.now());
             tokio::select! {
-                Ok(()) = self.server.readable() => self.read(Socket::Server),
-                Ok(()) = self.client.readable() => self.read(Socket::Client),
+                Some(datagram) = self.at_server.recv() => self.read(Socket::Server, datagram),
+                Some(datagram) = self.at_client.recv() => self.read(Socket::Client, datagram),
                 wish = self.wished.recv() => match wish {
                     Some(wish) => self.on_wish(wish),
                     None => return,
@@ -233,16 +331,20 @@ impl Task {
         }
     }
 
-    fn read(&mut self, socket: Socket) {
-        let mut buffer = [0; MAX_DATAGRAM];
+    fn read(&mut self, socket: Socket, first: Datagram) {
+        self.take(socket, first);
         for _ in 0..IN_A_ROW {
-            let from = match socket {
-                Socket::Server => self.server.try_recv_from(&mut buffer),
-                Socket::Client => self.client.try_recv_from(&mut buffer),
-            };
-            // Errors are those of earlier sends, such as a port that nobody listens on.
-            let Ok((len, std::net::SocketAddr::V4(from))) = from else { return };
-            self.node.receive(self.clock.now(), socket, from, &buffer[..len]);
+            let others = if socket == Socket::Server { &mut self.at_server } else { &mut self.at_client };
+            let Ok(datagram) = others.try_recv() else { return };
+            self.take(socket, datagram);
+        }
+    }
+
+    fn take(&mut self, socket: Socket, datagram: Datagram) {
+        if let SocketAddr::V4(from) = datagram.from
+            && datagram.bytes.len() <= MAX_DATAGRAM
+        {
+            self.node.receive(self.clock.now(), socket, from, &datagram.bytes);
             self.act();
         }
     }
@@ -266,6 +368,22 @@ impl Task {
                 let id = self.node.ask(now, to, command, target, token, value.as_deref());
                 self.questions.insert(id, reply);
             }
+            Wish::Listen { identity, calls, begun } => {
+                let key = identity.public();
+                if self.servers.contains_key(&key) {
+                    _ = begun.send(None);
+                    return;
+                }
+                let (relays, watched) = watch::channel(Vec::new());
+                self.servers.insert(key, Listening { calls, relays });
+                self.node.listen(now, &identity);
+                _ = begun.send(Some(watched));
+            }
+            Wish::Unlisten(key) => {
+                self.servers.remove(&key);
+                self.node.unlisten(now, &key);
+            }
+            Wish::AnswerCall(call, noise) => self.node.answer_call(&call, &noise),
             Wish::Look(look) => look(&mut self.node),
         }
     }
@@ -297,6 +415,17 @@ impl Task {
             Event::Finished { search, outcome } => {
                 if let Some(steps) = self.searches.remove(&search) {
                     _ = steps.send(Step::Finished(outcome));
+                }
+            }
+            Event::Listening { key, relays } => {
+                if let Some(server) = self.servers.get(&key) {
+                    server.relays.send_replace(relays);
+                }
+            }
+            Event::Call(call) => {
+                // Calls that come faster than they are answered are lost; their callers call again.
+                if let Some(server) = self.servers.get(&call.server) {
+                    _ = server.calls.try_send(call);
                 }
             }
             Event::Answer { question, reply } => {
@@ -341,20 +470,22 @@ fn wall() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-async fn bind_server(host: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
+type Bound = (UdxSocket, mpsc::Receiver<Datagram>);
+
+async fn bind_server(udx: &Udx, host: Ipv4Addr, port: u16) -> io::Result<Bound> {
     if port != 0 {
         for port in port..port.saturating_add(5) {
-            if let Ok(socket) = UdpSocket::bind((host, port)).await {
-                return Ok(socket);
+            if let Ok(bound) = udx.bind((host, port).into()).await {
+                return Ok(bound);
             }
         }
     }
-    UdpSocket::bind((host, 0)).await
+    udx.bind((host, 0).into()).await
 }
 
-fn local(socket: &UdpSocket) -> io::Result<SocketAddrV4> {
-    match socket.local_addr()? {
-        std::net::SocketAddr::V4(address) => Ok(address),
-        std::net::SocketAddr::V6(_) => Err(io::Error::other("an IPv4 socket has an IPv6 address")),
+fn local(socket: &UdxSocket) -> io::Result<SocketAddrV4> {
+    match socket.local_addr() {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err(io::Error::other("an IPv4 socket has an IPv6 address")),
     }
 }

@@ -378,9 +378,13 @@ mod tests {
     // hyperdht 6.34.0, lib/messages.js
     #[test]
     fn messages_are_as_in_javascript() {
-        assert_eq!(hex(&full().encode()), "017b0302fd2c010201020304e90302020304ea0303020304eb0304020304ec030205020304ed0306020304ee030101feefbeadde0701010008080808080808080808080808080808080808080808080808080808080808080909090909090909090909090909090909090909090909090909090909090909010a020304f203");
+        assert_eq!(
+            hex(&full().encode()),
+            "017b0302fd2c010201020304e90302020304ea0303020304eb0304020304ec030205020304ed0306020304ee030101feefbeadde0701010008080808080808080808080808080808080808080808080808080808080808080909090909090909090909090909090909090909090909090909090909090909010a020304f203"
+        );
         assert_eq!(Payload::decode(&full().encode()), Ok(full()));
-        let handshake = Handshake { mode: Mode::FromSecondRelay, noise: b"noise", peer: Some(at(1)), relay: Some(at(2)) };
+        let handshake =
+            Handshake { mode: Mode::FromSecondRelay, noise: b"noise", peer: Some(at(1)), relay: Some(at(2)) };
         assert_eq!(hex(&handshake.encode()), "0303056e6f69736501020304e90302020304ea03");
         let holepunch = Holepunch { mode: Mode::Reply, id: 300, payload: b"sealed", peer: Some(at(1)) };
         assert_eq!(hex(&holepunch.encode()), "0104fd2c01067365616c656401020304e903");

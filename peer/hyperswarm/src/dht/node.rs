@@ -12,21 +12,28 @@
 
 mod answer;
 mod journey;
+mod listen;
 mod reach;
+mod route;
 mod upkeep;
 
 use super::Socket;
+use super::address::Scope;
 use super::id::Id;
 use super::nat::{Outside, Samples};
 use super::packet::{Command, MAX_CLOSER, Packet, Request, Response, Token};
 use super::query::{Reply, Search};
+use super::record::{Identity, PublicKey};
 use super::requests::{Open, Requests};
 use super::store::{Limits, Store};
 use super::table::{Added, Contact, Table};
 use super::token::Tokens;
 use journey::Journey;
+use listen::Listener;
+pub use listen::Relay;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+pub use route::Call;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -133,6 +140,15 @@ pub enum Event {
         /// The answer.
         reply: Option<Reply>,
     },
+    /// Nodes pass on to us now what is meant for a [server](Node::listen); none if no node was found that does.
+    Listening {
+        /// The server.
+        key: PublicKey,
+        /// These nodes.
+        relays: Vec<Relay>,
+    },
+    /// Somebody calls a server of ours; to be answered by [`Node::answer_call`].
+    Call(Call),
 }
 
 /// How others reach us.
@@ -151,8 +167,8 @@ pub struct Reach {
 pub struct Outcome {
     /// The closest nodes that answered, closest first, at most 20.
     pub closest: Vec<Reply>,
-    /// How many of them did what they were asked in the end.
-    pub committed: usize,
+    /// Those of them that did what they were asked in the end.
+    pub committed: Vec<SocketAddrV4>,
     /// Answers on the way.
     pub replies: usize,
     /// Nodes on the way that gave an error or no answer.
@@ -180,8 +196,12 @@ enum Purpose {
     Probe,
     /// Whether it is, quickly, while the first walk goes on.
     QuickProbe,
-    /// To tell that a node is down.
+    /// To tell that a node is down, or that we go: nobody waits for the answer.
     Hint,
+    /// Whether a relay of a server is still there.
+    Hold(Id),
+    /// For a token to say farewell with.
+    Farewell(Box<Identity>),
     /// Asked from outside.
     Question(QuestionId),
 }
@@ -205,6 +225,7 @@ pub struct Node {
     probe: Option<reach::Probe>,
     upkeep: upkeep::Upkeep,
     sources: answer::Sources,
+    listeners: BTreeMap<Id, Listener>,
     late: BTreeMap<(Duration, u64), (Socket, SocketAddrV4, Vec<u8>)>,
     server_port: u16,
     told: Option<Reach>,
@@ -232,6 +253,7 @@ impl Node {
             probe: None,
             upkeep: upkeep::Upkeep::new(now, &mut rng),
             sources: answer::Sources::new(config.answer_rate, rng.random()),
+            listeners: BTreeMap::new(),
             late: BTreeMap::new(),
             server_port,
             told: None,
@@ -285,13 +307,15 @@ impl Node {
             let (socket, to, datagram) = entry.remove();
             self.send(socket, to, datagram);
         }
+        self.keep_listening();
         self.keep_up();
     }
 
     /// When [`tick`](Self::tick) is to be called next.
     pub fn next_tick(&self) -> Duration {
         let late = self.late.keys().next().map(|(at, _)| *at);
-        self.upkeep.next().min(self.requests.next().unwrap_or(Duration::MAX)).min(late.unwrap_or(Duration::MAX))
+        let sooner = [self.requests.next(), late, self.next_listening()];
+        sooner.into_iter().flatten().fold(self.upkeep.next(), Duration::min)
     }
 
     /// Begins a search; its answers and its end come as events.
@@ -399,9 +423,10 @@ impl Node {
         };
         match open.purpose {
             Purpose::Visit(search) => self.on_visit(search, open.slow, reply, &response.closer),
-            Purpose::Commit(search) => self.on_commit(search, reply.error == 0),
+            Purpose::Commit(search) => self.on_commit(search, Some(reply.from).filter(|_| reply.error == 0)),
             Purpose::Clear(search) => self.on_cleared(search),
-            Purpose::Greet | Purpose::Hint => {}
+            Purpose::Greet | Purpose::Hint | Purpose::Hold(_) => {}
+            Purpose::Farewell(identity) => self.on_farewell(&identity, &reply),
             Purpose::Check(contact) => {
                 // It answers, but no longer as a host.
                 if id.is_none() {
@@ -427,9 +452,10 @@ impl Node {
         let id = Id::of_node(open.to);
         match open.purpose {
             Purpose::Visit(search) => self.on_lost(search, open.slow, open.to),
-            Purpose::Commit(search) => self.on_commit(search, false),
+            Purpose::Commit(search) => self.on_commit(search, None),
             Purpose::Clear(search) => self.on_cleared(search),
-            Purpose::Greet | Purpose::Hint | Purpose::QuickProbe => {}
+            Purpose::Greet | Purpose::Hint | Purpose::QuickProbe | Purpose::Farewell(_) => {}
+            Purpose::Hold(target) => self.on_relay_lost(target, open.to),
             Purpose::Check(_) => self.upkeep.checks -= 1,
             Purpose::Replace(old, new) => {
                 self.upkeep.replacing -= 1;
@@ -465,14 +491,15 @@ impl Node {
 
     /// Whether a node of this address may be one: no liar makes us ask our own network.
     fn is_acceptable(&self, address: &SocketAddrV4) -> bool {
-        let is_private = |address: &SocketAddrV4| {
-            let ip = address.ip();
-            ip.is_loopback() || ip.is_private() || ip.is_link_local()
-        };
-        let ip = address.ip();
-        let is_somebody = address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast();
-        let at_home = || self.config.bootstrap.iter().chain(&self.config.address).any(is_private);
-        is_somebody && (!is_private(address) || at_home())
+        let scope = |address: &SocketAddrV4| Scope::of(*address.ip());
+        let at_home =
+            || self.config.bootstrap.iter().chain(&self.config.address).any(|node| scope(node) == Scope::Private);
+        address.port() != 0
+            && match scope(address) {
+                Scope::Public => true,
+                Scope::Private => at_home(),
+                Scope::Reserved => false,
+            }
     }
 
     fn id_on(&self, socket: Socket) -> Option<Id> {

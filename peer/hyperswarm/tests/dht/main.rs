@@ -1,6 +1,7 @@
 //! Our nodes and those of JavaScript in one DHT on loopback.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod connect;
 mod js;
 
 use datdot_hyperswarm::dht::{Config, Dht, Id, Identity, Role, Settings};
@@ -76,7 +77,7 @@ async fn exchange(js: &mut JsDht, ours: &Dht) {
     let relays = vec!["9.8.7.6:5".parse().unwrap()];
     js.call("announce", json!({ "topic": hex(&topic.0), "seed": 3 })).await;
     let outcome = soon(ours.announce(topic, &identity(4), &relays)).await.unwrap();
-    assert_eq!(outcome.committed, outcome.closest.len());
+    assert_eq!(outcome.committed.len(), outcome.closest.len());
     for key in [identity(3).public(), identity(4).public()] {
         let peers = soon(ours.lookup(topic).await.unwrap().all()).await;
         assert!(peers.iter().any(|peer| peer.key == key), "we find {}", hex(&key));

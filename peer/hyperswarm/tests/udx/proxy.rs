@@ -1,8 +1,8 @@
 //! A link between two real sockets: a UDP proxy that delays, loses, repeats and reorders by a seed.
 
 use super::link::Dice;
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,13 +24,13 @@ const BUMP_DRIFT: Duration = Duration::from_secs(60);
 
 /// What is said to a request, besides what every answer has.
 #[derive(Debug, Default)]
-struct Answer<'a> {
-    error: u64,
-    value: Option<&'a [u8]>,
+pub(super) struct Answer<'a> {
+    pub error: u64,
+    pub value: Option<&'a [u8]>,
     /// With a token, so that something can be stored here next.
-    token: bool,
+    pub token: bool,
     /// With the nodes that are closest to the target.
-    closer: bool,
+    pub closer: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -45,13 +45,13 @@ impl<'a> Answer<'a> {
 
 /// A request and where it came from.
 #[derive(Debug, Clone, Copy)]
-struct Asked<'a> {
-    socket: Socket,
-    from: SocketAddrV4,
-    request: &'a Request<'a>,
-    len: usize,
+pub(super) struct Asked<'a> {
+    pub socket: Socket,
+    pub from: SocketAddrV4,
+    pub request: &'a Request<'a>,
+    pub len: usize,
     /// Whether it came with a token of ours: then its source isn't forged.
-    proven: bool,
+    pub proven: bool,
 }
 
 impl Node {
@@ -73,6 +73,8 @@ impl Node {
             }
             Command::FindNode => {}
             Command::DownHint => self.on_down_hint(asked),
+            Command::PeerHandshake => self.on_handshake(asked),
+            Command::PeerHolepunch => self.on_holepunch(asked),
             _ if !self.host => self.refuse(asked),
             Command::FindPeer | Command::Lookup | Command::MutableGet | Command::ImmutableGet => self.on_find(asked),
             Command::Announce | Command::Unannounce | Command::MutablePut | Command::ImmutablePut => {
@@ -80,7 +82,7 @@ impl Node {
                     self.on_store(asked, target, value);
                 }
             }
-            Command::PeerHandshake | Command::PeerHolepunch | Command::Other { .. } => self.refuse(asked),
+            Command::Other { .. } => self.refuse(asked),
         }
     }
 
@@ -128,11 +130,12 @@ impl Node {
 
     fn on_find(&mut self, asked: Asked) {
         let Some(target) = asked.request.target else { return };
+        let route = || self.own_record(&target).or_else(|| Some(self.store.routes.get(target)?.record.clone()));
         let value = match asked.request.command {
-            Command::FindPeer => self.store.routes.get(target).map(|route| route.record.clone()),
+            Command::FindPeer => route(),
             Command::Lookup => {
-                let route = self.store.routes.get(target).map(|route| &route.record[..]);
-                self.store.lookup(&mut self.rng, &target, K, route)
+                let route = route();
+                self.store.lookup(&mut self.rng, &target, K, route.as_deref())
             }
             Command::ImmutableGet => self.store.immutable(&target).map(<[u8]>::to_vec),
             _ => {
@@ -206,15 +209,20 @@ impl Node {
         }
     }
 
-    fn answer(&mut self, asked: Asked, answer: Answer) {
+    pub(super) fn answer(&mut self, asked: Asked, answer: Answer) {
         let datagram = self.encode(asked, answer);
         let more = datagram.len().saturating_sub(asked.len);
-        if asked.proven || self.sources.allow(self.now, *asked.from.ip(), more) {
+        if self.may_get(asked, more) {
             self.send(asked.socket, asked.from, datagram);
         }
     }
 
-    fn encode(&self, asked: Asked, answer: Answer) -> Vec<u8> {
+    /// Whether whoever asks may get so many bytes out of us; if so, they are counted.
+    pub(super) fn may_get(&mut self, asked: Asked, bytes: usize) -> bool {
+        asked.proven || self.sources.allow(self.now, *asked.from.ip(), bytes)
+    }
+
+    pub(super) fn encode(&self, asked: Asked, answer: Answer) -> Vec<u8> {
         let closer = if answer.closer { self.closer(asked.request.target.as_ref()) } else { Vec::new() };
         let response = Response {
             tid: asked.request.tid,

@@ -22,6 +22,14 @@ pub(super) enum Kind {
     Bootstrap,
     /// To learn about new ones.
     Refresh,
+    /// To announce the server with this hash of its key.
+    Listen(Id),
+}
+
+impl Kind {
+    fn is_background(self) -> bool {
+        matches!(self, Kind::Bootstrap | Kind::Refresh)
+    }
 }
 
 /// A search under way.
@@ -38,14 +46,14 @@ pub(super) struct Journey {
 #[derive(Debug, Default)]
 struct Commits {
     open: usize,
-    done: usize,
+    done: Vec<SocketAddrV4>,
 }
 
 impl Node {
     pub(super) fn set_out(&mut self, search: Search, kind: Kind) -> SearchId {
         let id = SearchId(self.number());
         let mut walk = Walk::new(search.target, &search.nodes);
-        if kind != Kind::Wished {
+        if kind.is_background() {
             walk.concurrency = BACKGROUND;
         }
         if let Some(identity) = &search.clear {
@@ -67,7 +75,7 @@ impl Node {
             journey.walk.on_slow_end();
         }
         journey.walk.on_reply(&reply, &acceptable);
-        if journey.kind != Kind::Wished {
+        if journey.kind.is_background() {
             journey.walk.concurrency = if is_busy { BACKGROUND } else { 10 };
         }
         let kind = journey.kind;
@@ -103,10 +111,10 @@ impl Node {
         self.advance(id);
     }
 
-    pub(super) fn on_commit(&mut self, id: SearchId, is_done: bool) {
+    pub(super) fn on_commit(&mut self, id: SearchId, by: Option<SocketAddrV4>) {
         let Some(commits) = self.journeys.get_mut(&id).and_then(|journey| journey.end.as_mut()) else { return };
         commits.open -= 1;
-        commits.done += usize::from(is_done);
+        commits.done.extend(by);
         if commits.open == 0 {
             self.arrive(id);
         }
@@ -183,19 +191,18 @@ impl Node {
         // Slow nodes that weren't waited for.
         self.requests.cancel(|purpose| matches!(purpose, Purpose::Visit(search) if *search == id));
         let closest: Vec<Reply> = journey.walk.closest().cloned().collect();
+        let outcome = Outcome {
+            committed: journey.end.map_or(Vec::new(), |commits| commits.done),
+            replies: journey.walk.replies(),
+            errors: journey.walk.errors(),
+            hops: closest.first().map_or(0, |reply| journey.walk.hops(&reply.from)),
+            closest,
+        };
         match journey.kind {
-            Kind::Wished => {
-                let outcome = Outcome {
-                    committed: journey.end.map_or(0, |commits| commits.done),
-                    replies: journey.walk.replies(),
-                    errors: journey.walk.errors(),
-                    hops: closest.first().map_or(0, |reply| journey.walk.hops(&reply.from)),
-                    closest,
-                };
-                self.tell(Event::Finished { search: id, outcome });
-            }
+            Kind::Wished => self.tell(Event::Finished { search: id, outcome }),
             Kind::Bootstrap => self.on_first_walk(),
             Kind::Refresh => {}
+            Kind::Listen(target) => self.on_listening(target, &outcome),
         }
     }
 

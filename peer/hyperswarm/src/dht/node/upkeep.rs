@@ -121,6 +121,7 @@ impl Node {
         self.upkeep.next_host_try = self.now + MORE_STABLE;
         self.upkeep.tried = None;
         self.table.age(OLD);
+        self.renew_all();
         if self.config.role == Role::Adaptive && self.host {
             self.host = false;
             self.tell_reach();
