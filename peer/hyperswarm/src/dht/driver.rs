@@ -119,6 +119,8 @@ impl Dht {
         let (server, at_server) = bind_server(&udx, settings.host, settings.port).await?;
         let (client, at_client) = udx.bind((settings.host, 0).into()).await?;
         let address = local(&server)?;
+        // Until the runtime has seen a socket ready once, it would refuse to send: what each sends itself is nothing.
+        tokio::try_join!(server.send_to(&[], to_itself(&server)), client.send_to(&[], to_itself(&client)))?;
         let mut seed = [0; 32];
         getrandom::getrandom(&mut seed).map_err(io::Error::other)?;
         let clock = Clock::start();
@@ -481,6 +483,12 @@ async fn bind_server(udx: &Udx, host: Ipv4Addr, port: u16) -> io::Result<Bound> 
         }
     }
     udx.bind((host, 0).into()).await
+}
+
+fn to_itself(socket: &UdxSocket) -> SocketAddr {
+    let bound = socket.local_addr();
+    let host = if bound.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bound.ip() };
+    SocketAddr::new(host, bound.port())
 }
 
 fn local(socket: &UdxSocket) -> io::Result<SocketAddrV4> {
