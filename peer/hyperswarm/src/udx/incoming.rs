@@ -1,9 +1,10 @@
 //! The receiving half: puts packets in order, and says what has arrived and how much more may come.
 
 use super::header::Flags;
+use super::queue::Queue;
 use super::ranges::Ranges;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Most packets ahead of the next one that are looked at.
@@ -26,7 +27,7 @@ struct Ahead {
 #[derive(Debug)]
 pub struct Incoming {
     next: u64,
-    ready: VecDeque<u8>,
+    ready: Queue,
     ahead: BTreeMap<u64, Ahead>,
     ahead_cost: usize,
     arrived: Ranges,
@@ -41,7 +42,7 @@ impl Incoming {
     pub fn new(next: u64, limit: usize) -> Self {
         Incoming {
             next,
-            ready: VecDeque::new(),
+            ready: Queue::default(),
             ahead: BTreeMap::new(),
             ahead_cost: 0,
             arrived: Ranges::default(),
@@ -61,6 +62,11 @@ impl Incoming {
         self.ready.len()
     }
 
+    /// What is held for the remote's sake, all in all.
+    pub fn held(&self) -> usize {
+        self.ready.len() + self.ahead_cost
+    }
+
     /// Whether the remote has ended the stream and all before that has arrived.
     pub fn is_ended(&self) -> bool {
         self.ended
@@ -68,7 +74,7 @@ impl Incoming {
 
     /// How many bytes may come.
     pub fn window(&self) -> u32 {
-        let room = self.limit.saturating_sub(self.ready.len() + self.ahead_cost);
+        let room = self.limit.saturating_sub(self.held());
         room.try_into().unwrap_or(u32::MAX)
     }
 
@@ -86,7 +92,7 @@ impl Incoming {
         }
         if seq > self.next {
             let cost = payload.len() + OVERHEAD;
-            let full = self.ready.len() + self.ahead_cost + cost > self.limit;
+            let full = self.held() + cost > self.limit;
             if !full && !self.ahead.contains_key(&seq) {
                 self.ahead_cost += cost;
                 self.arrived.insert(seq..seq + 1, |_| ());
@@ -114,25 +120,19 @@ impl Incoming {
         self.next += 1;
         self.ended = end;
         if !self.unread {
-            self.ready.extend(payload);
+            self.ready.push(payload);
         }
     }
 
     /// Takes bytes from the front; returns how many.
     pub fn read(&mut self, buffer: &mut [u8]) -> usize {
-        let (first, second) = self.ready.as_slices();
-        let from_first = first.len().min(buffer.len());
-        buffer[..from_first].copy_from_slice(&first[..from_first]);
-        let from_second = second.len().min(buffer.len() - from_first);
-        buffer[from_first..][..from_second].copy_from_slice(&second[..from_second]);
-        self.ready.drain(..from_first + from_second);
-        from_first + from_second
+        self.ready.read(buffer)
     }
 
     /// Nobody will read any more.
     pub fn stop_reading(&mut self) {
         self.unread = true;
-        self.ready = VecDeque::new();
+        self.ready.clear();
     }
 
     /// Whether anything arrived that an earlier packet is missing for.

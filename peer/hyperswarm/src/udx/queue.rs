@@ -1,6 +1,6 @@
-//! Bytes that wait to be sent, in large pieces from which packets are cut without copying.
+//! Bytes that wait, to be sent or to be read, in large pieces from which packets are cut without copying.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Size of a piece. Packets keep theirs alive until they are acknowledged.
@@ -66,6 +66,25 @@ impl Queue {
         bytes.freeze()
     }
 
+    /// Moves bytes from the front into `buffer`; returns how many.
+    pub fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let mut read = 0;
+        while read < buffer.len()
+            && let Some(first) = self.pieces.front_mut()
+        {
+            let part = first.len().min(buffer.len() - read);
+            buffer[read..read + part].copy_from_slice(&first[..part]);
+            read += part;
+            self.len -= part;
+            if part == first.len() {
+                self.pieces.pop_front();
+            } else {
+                first.advance(part);
+            }
+        }
+        read
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         *self = Queue::default();
@@ -89,9 +108,13 @@ mod tests {
                     queue.push(&bytes);
                     model.extend(bytes);
                 } else {
-                    let bytes = queue.pop(amount % 3000);
+                    let mut bytes = queue.pop(amount % 3000).to_vec();
                     prop_assert_eq!(bytes.len(), model.len().min(amount % 3000));
                     prop_assert!(bytes.iter().copied().eq(model.drain(..bytes.len())));
+                    bytes.resize(amount % 70_000, 0);
+                    let read = queue.read(&mut bytes);
+                    prop_assert_eq!(read, model.len().min(amount % 70_000));
+                    prop_assert!(bytes[..read].iter().copied().eq(model.drain(..read)));
                 }
                 prop_assert_eq!(queue.len(), model.len());
             }

@@ -112,6 +112,10 @@ pub struct Stats {
     pub window: u64,
     /// Bytes a second that may leave.
     pub rate: f64,
+    /// Bytes of a full datagram on this path.
+    pub datagram: usize,
+    /// Bytes that are held until they are read or until an earlier packet arrives.
+    pub held: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -230,7 +234,14 @@ impl Stream {
     /// Counts and estimates.
     pub fn stats(&self) -> Stats {
         let (window, rate) = self.outgoing.model();
-        Stats { sums: self.outgoing.sums(), rtt: self.outgoing.rtt().smooth(), window, rate }
+        Stats {
+            sums: self.outgoing.sums(),
+            rtt: self.outgoing.rtt().smooth(),
+            window,
+            rate,
+            datagram: self.outgoing.datagram(),
+            held: self.incoming.held() + self.messages.iter().map(Bytes::len).sum::<usize>(),
+        }
     }
 
     // ---- the user's side ----
