@@ -6,6 +6,7 @@
 // {"event":"ready","bootstrap":["127.0.0.1:…",…]}, then reads one command per line, each {"do":…,…}, and answers it
 // with {"event":…}. The guest does what is asked; keys are made from "seed", a byte.
 const DHT = require('hyperdht')
+const Hyperswarm = require('hyperswarm')
 const readline = require('readline')
 
 const options = Object.fromEntries(process.argv.slice(2).map((arg) => arg.replace(/^--/, '').split('=')))
@@ -15,6 +16,7 @@ const hex = (buffer) => buffer.toString('hex')
 const bytes = (text) => Buffer.from(text, 'hex')
 
 const servers = new Map()
+const swarms = new Map()
 
 const commands = {
   async announce(dht, { topic, seed, relays = [] }) {
@@ -87,6 +89,34 @@ const commands = {
     stream.removeAllListeners('close')
     stream.end()
     return { same, remote: hex(stream.remotePublicKey) }
+  },
+  // Joins a topic, greets everybody there and notes what they say.
+  async swarm(dht, { seed, topic, client = true, server = true }) {
+    const own = new DHT({ bootstrap: dht.bootstrapNodes, ephemeral: true, host: '127.0.0.1' })
+    const swarm = new Hyperswarm({ keyPair: keyPair(seed), dht: own })
+    swarm.heard = {}
+    swarm.count = 0
+    swarm.on('connection', (stream) => {
+      swarm.count++
+      const key = hex(stream.remotePublicKey)
+      stream.on('error', () => {})
+      stream.on('data', (data) => (swarm.heard[key] = data.toString()))
+      stream.write(Buffer.from('hello from ' + seed))
+    })
+    await swarm.join(bytes(topic), { client, server }).flushed()
+    swarms.set(seed, swarm)
+    return { key: hex(swarm.keyPair.publicKey) }
+  },
+  // Waits until so many have spoken.
+  async heard(dht, { seed, peers }) {
+    const swarm = swarms.get(seed)
+    for (let n = 0; n < 400 && Object.keys(swarm.heard).length < peers; n++) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    return { heard: swarm.heard, connections: swarm.connections.size, count: swarm.count }
+  },
+  async leave(dht, { seed }) {
+    await swarms.get(seed).destroy()
   },
   async findNode(dht, { target }) {
     const query = dht.findNode(bytes(target))

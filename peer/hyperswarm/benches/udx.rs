@@ -26,7 +26,8 @@ fn main() {
     }
     if args.iter().any(|arg| arg == "ours") {
         let len = option("--mb").unwrap_or(1000) * 1_000_000;
-        return (0..option("--runs").unwrap_or(3)).for_each(|_| println!("{:.0} MB/s", runtime.block_on(measure(true, true, len, None))));
+        return (0..option("--runs").unwrap_or(3))
+            .for_each(|_| println!("{:.0} MB/s", runtime.block_on(measure(true, true, len, None))));
     }
     runtime.block_on(compare(option("--runs").unwrap_or(3), option("--mb").unwrap_or(1000)));
 }
@@ -39,11 +40,16 @@ async fn compare(runs: u64, mb: u64) {
         let mut columns = vec![Vec::new(); 4];
         for run in 0..runs {
             let faults = faults.map(|link| Faults { seed: run, ..link });
-            for (column, (from_us, to_us)) in [(true, true), (false, false), (true, false), (false, true)].into_iter().enumerate() {
+            for (column, (from_us, to_us)) in
+                [(true, true), (false, false), (true, false), (false, true)].into_iter().enumerate()
+            {
                 columns[column].push(measure(from_us, to_us, mb * 1_000_000, faults).await);
             }
         }
-        let columns: Vec<_> = columns.iter().map(|runs| runs.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ")).collect();
+        let columns: Vec<_> = columns
+            .iter()
+            .map(|runs| runs.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", "))
+            .collect();
         println!("| {name} | {} |", columns.join(" | "));
     }
 }
@@ -53,7 +59,11 @@ async fn measure(from_us: bool, to_us: bool, len: u64, faults: Option<Faults>) -
     let (udx, near, pending) = local(1).await;
     drop(udx);
     let receiver = if to_us { Remote::ours().await } else { Remote::javascript(&["receive", "--check=no"]).await };
-    let sender = if from_us { None } else { Some(Remote::javascript(&["send", &format!("--bytes={len}"), "--theirs=1", "--ours=2"]).await) };
+    let sender = if from_us {
+        None
+    } else {
+        Some(Remote::javascript(&["send", &format!("--bytes={len}"), "--theirs=1", "--ours=2"]).await)
+    };
     let from = sender.as_ref().map_or(near.local_addr(), |sender| sender.address);
     let (mut to_receiver, mut to_sender) = (receiver.address, from);
     let _proxy = match faults {

@@ -14,6 +14,7 @@ mod client;
 mod server;
 pub mod shake;
 
+pub(crate) use server::Announced;
 pub use server::{Gate, Incoming, ListenOptions, Server};
 
 use crate::dht::handshake::Refusal;

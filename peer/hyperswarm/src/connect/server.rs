@@ -87,9 +87,13 @@ impl Server {
 
     /// Waits until nodes of the DHT know the way to us, and returns them.
     pub async fn announced(&self) -> Result<Vec<SocketAddrV4>, Ended> {
-        let mut relays = self.relays.clone();
-        relays.wait_for(|relays| !relays.is_empty()).await.map_err(|_| Ended)?;
+        self.watch().wait().await?;
         self.relays().await
+    }
+
+    /// The same wait, apart from the server.
+    pub(crate) fn watch(&self) -> Announced {
+        Announced(self.relays.clone())
     }
 
     /// What others are told about how to reach us, at most three addresses.
@@ -101,6 +105,17 @@ impl Server {
     /// Says farewell to the nodes that know the way to us.
     pub async fn close(self) {
         _ = self.dht.refuse_calls(self.key).await;
+    }
+}
+
+/// Tells when a server is announced.
+#[derive(Debug)]
+pub(crate) struct Announced(watch::Receiver<Vec<Relay>>);
+
+impl Announced {
+    /// Waits for it.
+    pub(crate) async fn wait(mut self) -> Result<(), Ended> {
+        self.0.wait_for(|relays| !relays.is_empty()).await.map(|_| ()).map_err(|_| Ended)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod connect;
 mod js;
+mod swarm;
 
 use datdot_hyperswarm::dht::{Config, Dht, Id, Identity, Role, Settings};
 use js::{JsDht, soon};
