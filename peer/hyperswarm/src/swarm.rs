@@ -1,7 +1,7 @@
 //! The swarm: peers with a common topic find and call each other, and stay connected.
 //!
 //! [`crowd`] decides; here are the tasks that search, call and listen for it. A connection belongs to whoever takes it
-//! from [`Swarm::accept`]: when it is dropped, the swarm knows, and may call the peer again.
+//! from [`Swarm::accept`]: when it is dropped, and the peer has ended it as well, the swarm may call that peer again.
 
 pub mod crowd;
 
@@ -54,21 +54,6 @@ pub struct SwarmStream {
     pub initiator: bool,
     /// The topics at which we found the peer; none if it called us.
     pub topics: Vec<Id>,
-    _guard: Guard,
-}
-
-/// Tells the swarm that a connection is gone.
-#[derive(Debug)]
-struct Guard {
-    id: LinkId,
-    key: PublicKey,
-    wishes: mpsc::UnboundedSender<Change>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        _ = self.wishes.send(Change::Closed(self.id, self.key));
-    }
 }
 
 /// A running swarm. It ends, and withdraws its announcements, with [`close`](Swarm::close); dropped it just ends.
@@ -136,7 +121,7 @@ impl Swarm {
             change,
             links: BTreeMap::new(),
             dialing: HashMap::new(),
-            searches: JoinSet::new(),
+            jobs: JoinSet::new(),
             next_link: 0,
         };
         tokio::spawn(task.run());
@@ -260,7 +245,7 @@ struct Keeper {
     change: watch::Sender<()>,
     links: BTreeMap<LinkId, UdxHandle>,
     dialing: HashMap<PublicKey, AbortHandle>,
-    searches: JoinSet<()>,
+    jobs: JoinSet<()>,
     next_link: u64,
 }
 
@@ -286,7 +271,7 @@ impl Keeper {
                     Some(stream) => self.on_stream(stream, false),
                     None => return,
                 },
-                Some(_) = self.searches.join_next() => {}
+                Some(_) = self.jobs.join_next() => {}
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX / 4)), if wait.is_some() => {
                     lock(&self.state).tick(self.began.elapsed());
                 }
@@ -330,9 +315,7 @@ impl Keeper {
                 }
             }
             Change::Closed(id, key) => {
-                if let Some(handle) = self.links.remove(&id) {
-                    handle.abort();
-                }
+                self.links.remove(&id);
                 lock(&self.state).on_close(now, id, &key);
             }
         }
@@ -350,9 +333,14 @@ impl Keeper {
             return stream.handle.abort();
         }
         self.links.insert(id, stream.handle.clone());
-        let guard = Guard { id, key, wishes: self.tell.clone() };
+        let (handle, tell) = (stream.handle.clone(), self.tell.clone());
+        self.jobs.spawn(async move {
+            let end = handle.closed().await;
+            tracing::debug!(target: "swarm", %end, "a connection ended");
+            _ = tell.send(Change::Closed(id, key));
+        });
         // Whoever doesn't take connections loses them.
-        _ = self.accept.try_send(SwarmStream { stream, initiator, topics, _guard: guard });
+        _ = self.accept.try_send(SwarmStream { stream, initiator, topics });
     }
 
     /// Does what the crowd wants done.
@@ -367,7 +355,7 @@ impl Keeper {
                     let (dht, tell) = (self.dht.clone(), self.tell.clone());
                     let identity = announce.then(|| self.identity.clone());
                     let announced = self.server.watch();
-                    self.searches.spawn(async move {
+                    self.jobs.spawn(async move {
                         let change = look(&dht, search, identity, key, announced, &tell).await;
                         _ = tell.send(change);
                     });
@@ -375,7 +363,7 @@ impl Keeper {
                 Task::Dial { key, relays } => {
                     let (dht, tell, identity) = (self.dht.clone(), self.tell.clone(), self.identity.clone());
                     let options = self.settings.connection.clone();
-                    let call = self.searches.spawn(async move {
+                    let call = self.jobs.spawn(async move {
                         let stream = dht.connect(&identity, key, &relays, &options).await;
                         if let Err(error) = &stream {
                             tracing::debug!(target: "swarm", %error, "a peer was called in vain");
@@ -405,7 +393,7 @@ impl Keeper {
             crowd.announced_topics()
         };
         self.act();
-        self.searches.abort_all();
+        self.jobs.abort_all();
         let mut farewells = JoinSet::new();
         for topic in topics {
             let (dht, identity) = (self.dht.clone(), self.identity.clone());

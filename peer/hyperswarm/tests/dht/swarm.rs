@@ -35,7 +35,9 @@ impl Ours {
             while all.len() < peers {
                 tokio::select! {
                     stream = self.swarm.accept() => greet(stream.expect("it runs"), self.tell.clone()),
-                    Some((key, text)) = self.heard.recv() => _ = all.insert(key, text),
+                    Some((key, text)) = self.heard.recv() => {
+                        all.insert(key, text);
+                    }
                 }
             }
         })
