@@ -144,8 +144,10 @@ struct Recent {
 
 impl Recent {
     fn get(&mut self, now: Instant, call: &[u8]) -> Option<&Vec<u8>> {
-        while let Some((_, old)) = self.order.pop_front_if(|(since, _)| now >= *since + SAME) {
-            self.answers.remove(&old);
+        while self.order.front().is_some_and(|(since, _)| now >= *since + SAME) {
+            if let Some((_, old)) = self.order.pop_front() {
+                self.answers.remove(&old);
+            }
         }
         self.answers.get(call)
     }

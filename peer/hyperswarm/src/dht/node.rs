@@ -201,7 +201,7 @@ enum Purpose {
     /// Whether a relay of a server is still there.
     Hold(Id),
     /// For a token to say farewell with.
-    Farewell(Box<Identity>),
+    Farewell(Identity),
     /// Asked from outside.
     Question(QuestionId),
 }

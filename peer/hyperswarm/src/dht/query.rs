@@ -161,7 +161,7 @@ impl Walk {
     }
 
     /// The next node to ask now.
-    pub fn next(&mut self) -> Option<SocketAddrV4> {
+    pub fn next_to_ask(&mut self) -> Option<SocketAddrV4> {
         let reusing = !self.from_table && self.replies + self.errors < CONCURRENCY && self.in_flight > 0;
         let at_once = if reusing { REUSING } else { self.concurrency };
         if self.in_flight >= at_once + self.slow {
@@ -307,7 +307,7 @@ mod tests {
         walk.add_known(all[900..920].iter().map(|n| node(*n)));
         let mut asked = std::collections::HashSet::new();
         while !walk.is_done() {
-            let next = walk.next().expect("a walk that isn't done asks");
+            let next = walk.next_to_ask().expect("a walk that isn't done asks");
             assert!(asked.insert(next));
             // Everybody knows ten nodes, that are halfway to the target.
             let at = all.iter().position(|n| *n == number(next)).unwrap();
@@ -323,12 +323,12 @@ mod tests {
     fn slow_nodes_are_not_waited_for_once_twenty_have_answered() {
         let mut walk = Walk::new(target(), &[]);
         walk.add_known(sorted(30).into_iter().map(node));
-        let dead: Vec<_> = std::iter::from_fn(|| walk.next()).collect();
+        let dead: Vec<_> = std::iter::from_fn(|| walk.next_to_ask()).collect();
         assert_eq!(dead.len(), 10);
         for _ in &dead {
             walk.on_slow();
         }
-        while let Some(next) = walk.next() {
+        while let Some(next) = walk.next_to_ask() {
             assert!(!walk.is_done());
             walk.on_reply(&reply(number(next)), &[]);
         }
@@ -340,9 +340,9 @@ mod tests {
     fn with_few_answers_even_slow_nodes_are_waited_for_and_those_who_named_the_dead_are_told() {
         let mut walk = Walk::new(target(), &[]);
         walk.add_known([node(1)]);
-        assert_eq!(walk.next(), Some(node(1)));
+        assert_eq!(walk.next_to_ask(), Some(node(1)));
         walk.on_reply(&reply(1), &[node(2)]);
-        assert_eq!(walk.next(), Some(node(2)));
+        assert_eq!(walk.next_to_ask(), Some(node(2)));
         walk.on_slow();
         assert!(!walk.is_done());
         assert_eq!(walk.on_failure(node(2)), [node(1)]);
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn old_nodes_that_are_gone_make_room_for_the_table() {
         let mut walk = Walk::new(target(), &[node(1), node(2)]);
-        while let Some(next) = walk.next() {
+        while let Some(next) = walk.next_to_ask() {
             walk.on_failure(next);
         }
         assert!(walk.wants_table() && !walk.is_done());
@@ -366,7 +366,7 @@ mod tests {
         let mut walk = Walk::new(target(), &[]);
         walk.add_known([node(0)]);
         let (mut asked, mut named) = (0, 0);
-        while let Some(next) = walk.next() {
+        while let Some(next) = walk.next_to_ask() {
             asked += 1;
             // It names new nodes in every answer, and none of them is one of the DHT.
             let closer: Vec<_> = (0..20).map(|n| node(1 + named + n)).collect();

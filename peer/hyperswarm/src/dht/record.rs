@@ -16,6 +16,7 @@ use datdot_wire::encoding::{DecodeError, Reader, Writer};
 use datdot_wire::noise;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 pub use datdot_wire::noise::PublicKey;
 
@@ -28,12 +29,12 @@ const READ_PEERS: usize = 64;
 
 /// Who we are: the key pair under which others reach us, and which signs what we announce.
 #[derive(Clone)]
-pub struct Identity(SigningKey);
+pub struct Identity(Arc<SigningKey>);
 
 impl Identity {
     /// The key pair that belongs to an Ed25519 seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Identity(SigningKey::from_bytes(seed))
+        Identity(Arc::new(SigningKey::from_bytes(seed)))
     }
 
     /// The name under which others know us.
@@ -126,7 +127,7 @@ pub struct Announce {
     /// With its preimage the record could be refreshed without a signature. Nobody asks for that any more; it is read
     /// because it is signed.
     pub refresh: Option<[u8; 32]>,
-    /// The peer's, over [`signed_announce`].
+    /// The peer's: over the target, the node, its token, the peer and `refresh`.
     pub signature: Option<[u8; 64]>,
     /// See [`Peers::bump`].
     pub bump: u64,

@@ -80,6 +80,11 @@ impl<P> Requests<P> {
         }
     }
 
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.len()

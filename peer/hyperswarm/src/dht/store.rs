@@ -7,7 +7,6 @@ use super::id::Id;
 use super::record::{Mutable, Peer, Peers, PublicKey};
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -226,8 +225,8 @@ impl<K: Copy + Eq + Hash, V> Shelf<K, V> {
         self.things.len()
     }
 
-    pub(super) fn get(&self, key: impl Borrow<K>) -> Option<&V> {
-        self.things.get(key.borrow()).map(|thing| &thing.value)
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.things.get(key).map(|thing| &thing.value)
     }
 
     fn owner(&self, key: &K) -> Option<Ipv4Addr> {
@@ -324,7 +323,7 @@ mod tests {
     #[test]
     fn an_announcement_lives_twenty_minutes_from_its_last_refresh() {
         let (mut store, target, minute) = (small(), Id([1; 32]), Duration::from_secs(60));
-        assert!(store.announce(0 * minute, target, &peer(1), host(1), 0));
+        assert!(store.announce(Duration::ZERO, target, &peer(1), host(1), 0));
         assert!(store.announce(10 * minute, target, &peer(2), host(2), 0));
         assert!(store.announce(15 * minute, target, &peer(1), host(1), 0));
         store.expire(29 * minute);

@@ -130,7 +130,7 @@ impl Node {
 
     fn on_find(&mut self, asked: Asked) {
         let Some(target) = asked.request.target else { return };
-        let route = || self.own_record(&target).or_else(|| Some(self.store.routes.get(target)?.record.clone()));
+        let route = || self.own_record(&target).or_else(|| Some(self.store.routes.get(&target)?.record.clone()));
         let value = match asked.request.command {
             Command::FindPeer => route(),
             Command::Lookup => {

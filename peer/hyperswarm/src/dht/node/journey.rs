@@ -136,21 +136,18 @@ impl Node {
                 let bootstrap = if closest.len() < K { &self.config.bootstrap[..] } else { &[] };
                 journey.walk.add_known(closest.iter().map(|contact| contact.address).chain(bootstrap.iter().copied()));
             }
-            while let Some(node) = journey.walk.next() {
-                let Search { command, target, value, .. } = &journey.search;
-                let (command, target, value) = (*command, Some(*target), value.clone());
-                let question = Question { command, target, token: None, value: value.as_deref() };
-                let is_sent = self.request(node, question, Purpose::Visit(id), SEARCH_TRIES).is_some();
-                let Some(again) = self.journeys.get_mut(&id) else { return };
-                if !is_sent {
-                    again.walk.on_failure(node);
-                }
-                return self.advance(id);
+            let Some(node) = journey.walk.next_to_ask() else { break };
+            let Search { command, target, value, .. } = &journey.search;
+            let (command, target, value) = (*command, Some(*target), value.clone());
+            let question = Question { command, target, token: None, value: value.as_deref() };
+            if self.request(node, question, Purpose::Visit(id), SEARCH_TRIES).is_none()
+                && let Some(journey) = self.journeys.get_mut(&id)
+            {
+                journey.walk.on_failure(node);
             }
-            if !journey.walk.is_done() || journey.clearing > 0 {
-                return;
-            }
-            return self.commit(id);
+        }
+        if self.journeys.get(&id).is_some_and(|journey| journey.walk.is_done() && journey.clearing == 0) {
+            self.commit(id);
         }
     }
 

@@ -82,7 +82,7 @@ impl Node {
 
     /// Where a peer is that announced itself here.
     pub fn route(&self, target: &Id) -> Option<SocketAddrV4> {
-        self.store.routes.get(*target).map(|route| route.address)
+        self.store.routes.get(target).map(|route| route.address)
     }
 
     /// The server of ours with this hash of its key.
@@ -186,7 +186,7 @@ impl Node {
     fn say_farewell(&mut self, node: SocketAddrV4, identity: &Identity) {
         let target = Some(Id::of(&identity.public()));
         let question = Question { command: Command::FindPeer, target, ..Question::PING };
-        self.request(node, question, Purpose::Farewell(Box::new(identity.clone())), TRIES);
+        self.request(node, question, Purpose::Farewell(identity.clone()), TRIES);
     }
 
     /// A node that was our relay gave us a token to say farewell with.

@@ -41,7 +41,7 @@ impl Node {
         if let Some(server) = self.server_at(&target) {
             return self.on_call(asked, server, &message);
         }
-        let route = self.store.routes.get(target).map(|route| route.address);
+        let route = self.store.routes.get(&target).map(|route| route.address);
         match (message.mode, route, message.peer) {
             (Mode::FromClient, Some(server), _) => {
                 let on = Handshake { mode: Mode::FromRelay, peer: Some(asked.from), relay: None, ..message };
@@ -64,7 +64,7 @@ impl Node {
     pub(super) fn on_holepunch(&mut self, asked: Asked) {
         let Some(target) = asked.request.target else { return };
         let Some(Ok(message)) = asked.request.value.map(Holepunch::decode) else { return };
-        let route = self.store.routes.get(target).map(|route| route.address);
+        let route = self.store.routes.get(&target).map(|route| route.address);
         match (message.mode, message.peer.or(route)) {
             (Mode::FromClient, Some(server)) => {
                 let on = Holepunch { mode: Mode::FromRelay, peer: Some(asked.from), ..message };
