@@ -31,7 +31,12 @@ async fn two_hundred_streams_share_two_ports() {
         });
     }
     assert_eq!(udx.stream(7, Config::default()).unwrap_err(), IdInUse(7));
-    soon(async { while let Some(done) = tasks.join_next().await { done.unwrap() } }).await;
+    soon(async {
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap()
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,8 +87,9 @@ impl Driver {
             let mut slices: [_; BATCH] = std::array::from_fn(|_| slices.next().expect("the buffer has BATCH rooms"));
             let mut meta = [RecvMeta::default(); BATCH];
             let port = &self.port;
-            let received =
-                port.io.try_io(Interest::READABLE, || port.state.recv(UdpSockRef::from(&port.io), &mut slices, &mut meta));
+            let received = port
+                .io
+                .try_io(Interest::READABLE, || port.state.recv(UdpSockRef::from(&port.io), &mut slices, &mut meta));
             match received {
                 Ok(count) => {
                     let now = Instant::now();

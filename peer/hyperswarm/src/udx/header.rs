@@ -96,8 +96,7 @@ impl<'a> Packet<'a> {
             _ => rest.split_at_checked(offset.into())?,
         };
         let ranges = if flags.any(Flags::SACK) { between } else { &[] };
-        let header =
-            Header { flags, offset, stream: word(0), window: word(1), seq: word(2), ack: word(3) };
+        let header = Header { flags, offset, stream: word(0), window: word(1), seq: word(2), ack: word(3) };
         Some(Packet { header, ranges, payload })
     }
 
@@ -179,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_layout_is_that_of_libudx() {
-        let header = Header { flags: Flags::DATA | Flags::END, offset: 0, stream: 1, window: 4 << 20, seq: 258, ack: 7 };
+        let header =
+            Header { flags: Flags::DATA | Flags::END, offset: 0, stream: 1, window: 4 << 20, seq: 258, ack: 7 };
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
         assert_eq!(bytes, [255, 1, 3, 0, 1, 0, 0, 0, 0, 0, 64, 0, 2, 1, 0, 0, 7, 0, 0, 0]);

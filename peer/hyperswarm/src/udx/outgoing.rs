@@ -568,7 +568,8 @@ impl Outgoing {
     }
 
     fn tail_probe(&self) -> Option<Instant> {
-        let wanted = self.tail == Tail::Allowed && self.recovery.is_none() && self.acked.is_empty() && self.timeouts == 0;
+        let wanted =
+            self.tail == Tail::Allowed && self.recovery.is_none() && self.acked.is_empty() && self.timeouts == 0;
         wanted.then(|| {
             let rtt = self.rtt.smooth().unwrap_or(Duration::from_millis(500));
             (self.last_sent + 2 * rtt + ACK_DELAY).min(self.timeout())

@@ -95,6 +95,9 @@ impl End {
     }
 }
 
+/// When a datagram arrives, which one it is, at which end, and its bytes.
+type Flying = (Instant, u64, usize, Vec<u8>);
+
 /// Two ends and the link between them.
 pub struct World {
     pub now: Instant,
@@ -102,7 +105,7 @@ pub struct World {
     link: Link,
     dice: Dice,
     pub ends: [End; 2],
-    flying: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     count: u64,
     still: usize,
     /// Packets that the link had no room for.
@@ -125,11 +128,32 @@ impl World {
         let ends = configs.map(|config| {
             let mut stream = Stream::new(config, now);
             stream.connect(Path { stream: 1 - end, address: address(1 - end as usize) }, first[1 - end as usize], now);
-            let end_now = End { stream, to_write: 0, written: 0, read: 0, reads: f64::INFINITY, read_until: now, busy: now, sent: 0, largest: 0, doors: vec![(address(end as usize), 0)] };
+            let end_now = End {
+                stream,
+                to_write: 0,
+                written: 0,
+                read: 0,
+                reads: f64::INFINITY,
+                read_until: now,
+                busy: now,
+                sent: 0,
+                largest: 0,
+                doors: vec![(address(end as usize), 0)],
+            };
             end += 1;
             end_now
         });
-        World { now, start: now, link, dice: Dice::new(seed), ends, flying: BinaryHeap::new(), count: 0, still: 0, overflows: 0 }
+        World {
+            now,
+            start: now,
+            link,
+            dice: Dice::new(seed),
+            ends,
+            flying: BinaryHeap::new(),
+            count: 0,
+            still: 0,
+            overflows: 0,
+        }
     }
 
     pub fn elapsed(&self) -> Duration {
