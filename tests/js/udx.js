@@ -7,7 +7,6 @@
 //   echo      writes back what it reads, ends when the remote does
 //   messages  sends back unordered messages
 //   abort     destroys the stream once it has read something
-//   still     reads nothing
 //
 // With --check=no the pattern is not checked, for measurements.
 //
@@ -90,8 +89,7 @@ const modes = {
   },
   abort() {
     stream.on('data', () => stream.destroy())
-  },
-  still() {}
+  }
 }
 
 say('listening', { port: socket.address().port })
@@ -102,10 +100,6 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
     modes[mode]()
   } else if (word === 'move') {
     stream.changeRemote(socket, Number(options.ours || 1), Number(port), '127.0.0.1').then(() => say('moved'))
-  } else if (word === 'read') {
-    modes.receive()
-  } else if (word === 'end') {
-    stream.end()
   }
 })
 setTimeout(() => process.exit(2), 120000).unref()

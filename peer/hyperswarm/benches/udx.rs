@@ -1,7 +1,7 @@
 //! How fast UDX is, ours beside udx-native, each end in a process of its own:
-//! `cargo bench -p datdot-hyperswarm --bench udx` (`-- --runs 3 --mb 1000`).
+//! `cargo bench -p datdot-hyperswarm --bench udx` (`-- --runs 3 --mb 1000`, `-- ours` for ours alone).
 //!
-//! Needs Node.js and `npm ci` in `tests/js`. Prints a table for docs/benchmarks.md.
+//! Needs Linux, Node.js and `npm ci` in `tests/js`. Prints the table of docs/hyperswarm.md.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that can't go on fails")]
 
@@ -17,83 +17,81 @@ use tokio::process::{Child, Command};
 use udx::proxy::{Faults, Proxy};
 use udx::{Js, local};
 
+/// Who sends and who receives.
+const PAIRS: [(&str, bool, bool); 4] = [
+    ("ours → ours", true, true),
+    ("udx-native → udx-native", false, false),
+    ("ours → udx-native", true, false),
+    ("udx-native → ours", false, true),
+];
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let option = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)?.parse().ok());
+    let has = |name: &str| args.iter().any(|arg| arg == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if args.iter().any(|arg| arg == "receive") {
-        return runtime.block_on(receive());
+    let (runs, mb) = (option("--runs").unwrap_or(3), option("--mb").unwrap_or(1000));
+    match (has("receive"), has("send"), has("ours")) {
+        (true, ..) => runtime.block_on(receive()),
+        (_, true, _) => runtime.block_on(send(mb * 1_000_000)),
+        (.., true) => runtime.block_on(compare(&PAIRS[..1], runs, mb)),
+        _ => runtime.block_on(compare(&PAIRS, runs, mb)),
     }
-    if args.iter().any(|arg| arg == "ours") {
-        let len = option("--mb").unwrap_or(1000) * 1_000_000;
-        return (0..option("--runs").unwrap_or(3))
-            .for_each(|_| println!("{:.0} MB/s", runtime.block_on(measure(true, true, len, None))));
-    }
-    runtime.block_on(compare(option("--runs").unwrap_or(3), option("--mb").unwrap_or(1000)));
 }
 
-async fn compare(runs: u64, mb: u64) {
+async fn compare(pairs: &[(&str, bool, bool)], runs: u64, mb: u64) {
     let link = Faults { delay: Duration::from_millis(25), loss: 10, ..Faults::default() };
-    println!("| MB/s | ours → ours | udx-native → udx-native | ours → udx-native | udx-native → ours |");
-    println!("|---|---|---|---|---|");
+    let mut rows = Vec::new();
     for (name, faults, mb) in [("loopback", None, mb), ("1 % loss, 50 ms", Some(link), mb / 10)] {
-        let mut columns = vec![Vec::new(); 4];
-        for run in 0..runs {
-            let faults = faults.map(|link| Faults { seed: run, ..link });
-            for (column, (from_us, to_us)) in
-                [(true, true), (false, false), (true, false), (false, true)].into_iter().enumerate()
-            {
-                columns[column].push(measure(from_us, to_us, mb * 1_000_000, faults).await);
+        for (pair, from_us, to_us) in pairs {
+            let (mut rates, mut costs) = (Vec::new(), Vec::new());
+            for run in 0..runs {
+                let faults = faults.map(|link| Faults { seed: run, ..link });
+                let (took, cpu) = measure(*from_us, *to_us, mb, faults).await;
+                let rate = mb as f64 / took.as_secs_f64();
+                let costs_now = cpu.map(|seconds| format!("{:.2}", seconds * 1000.0 / mb as f64)).join(" + ");
+                eprintln!("{name}, {pair}: {rate:.0} MB/s, {costs_now} s of CPU a GB");
+                rates.push(format!("{rate:.0}"));
+                costs.push(costs_now);
             }
+            rows.push(format!("| {name} | {pair} | {} | {} |", rates.join(", "), costs.join(", ")));
         }
-        let columns: Vec<_> = columns
-            .iter()
-            .map(|runs| runs.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", "))
-            .collect();
-        println!("| {name} | {} |", columns.join(" | "));
     }
+    println!(
+        "| path | from → to | MB/s | CPU seconds a GB, sender + receiver |\n|---|---|---|---|\n{}",
+        rows.join("\n")
+    );
 }
 
-/// MB/s from one process to another, from the first write until the sender knows that all has arrived.
-async fn measure(from_us: bool, to_us: bool, len: u64, faults: Option<Faults>) -> f64 {
-    let (udx, near, pending) = local(1).await;
-    drop(udx);
-    let receiver = if to_us { Remote::ours().await } else { Remote::javascript(&["receive", "--check=no"]).await };
-    let sender = if from_us {
-        None
-    } else {
-        Some(Remote::javascript(&["send", &format!("--bytes={len}"), "--theirs=1", "--ours=2"]).await)
+/// Time from the first write until the sender knows that all has arrived, and seconds of CPU at both ends.
+async fn measure(from_us: bool, to_us: bool, mb: u64, faults: Option<Faults>) -> (Duration, [f64; 2]) {
+    let mut receiver = match to_us {
+        true => Remote::ours(&["receive"]).await,
+        false => Remote::javascript(&["receive", "--check=no", "--theirs=2", "--ours=1"]).await,
     };
-    let from = sender.as_ref().map_or(near.local_addr(), |sender| sender.address);
-    let (mut to_receiver, mut to_sender) = (receiver.address, from);
-    let _proxy = match faults {
-        Some(faults) => {
-            let proxy = Proxy::start(from, receiver.address, faults).await;
-            (to_receiver, to_sender) = (proxy.for_near, proxy.for_far);
-            Some(proxy)
-        }
-        None => None,
+    let mut sender = match from_us {
+        true => Remote::ours(&["send", "--mb", &mb.to_string()]).await,
+        false => Remote::javascript(&["send", &format!("--bytes={mb}000000"), "--theirs=1", "--ours=2"]).await,
     };
-    let mut receiver = receiver;
+    let (mut to_receiver, mut to_sender, mut between) = (receiver.address, sender.address, None);
+    if let Some(faults) = faults {
+        let proxy = Proxy::start(sender.address, receiver.address, faults).await;
+        (to_receiver, to_sender) = (proxy.for_near, proxy.for_far);
+        between = Some(proxy);
+    }
+    let before = [&sender, &receiver].map(Remote::cpu);
     receiver.connect(to_sender).await;
-    let start = Instant::now();
-    let took = match sender {
-        Some(mut sender) => {
-            sender.connect(to_receiver).await;
-            sender.sent().await
-        }
-        None => {
-            let mut stream = pending.connect(&near, Path { stream: 2, address: to_receiver }, 0);
-            write(&mut stream, len).await;
-            let took = start.elapsed();
-            eprintln!("{:?}", stream.handle().stats());
-            took
-        }
-    };
-    len as f64 / 1e6 / took.as_secs_f64()
+    sender.connect(to_receiver).await;
+    let took = sender.sent().await;
+    let cpu = [sender.cpu() - before[0], receiver.cpu() - before[1]];
+    drop(between);
+    (took, cpu)
 }
 
-async fn write(stream: &mut UdxStream, len: u64) {
+/// The process that sends, on the stream that is 1 here and 2 there.
+async fn send(len: u64) {
+    let mut stream = here(1, 2).await;
+    let start = Instant::now();
     let piece = vec![7; 64 << 10];
     let mut left = len as usize;
     while left > 0 {
@@ -102,18 +100,27 @@ async fn write(stream: &mut UdxStream, len: u64) {
         left -= size;
     }
     stream.shutdown().await.unwrap();
+    println!("{}", start.elapsed().as_micros());
+    eprintln!("{:?}", stream.handle().stats());
+    tokio::time::sleep(Duration::from_secs(5)).await; // so that our CPU time can be read
 }
 
-/// The process that receives: the stream is 2 here, and 1 there.
+/// The process that receives.
 async fn receive() {
-    let (_udx, socket, pending) = local(2).await;
-    println!("{}", socket.local_addr());
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    let mut stream = pending.connect(&socket, Path { stream: 1, address: line.trim().parse().unwrap() }, 0);
+    let mut stream = here(2, 1).await;
     let mut buffer = vec![0; 256 << 10];
     while stream.read(&mut buffer).await.unwrap() > 0 {}
     stream.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+/// Says where we are, and connects to the address that comes in.
+async fn here(id: u32, remote: u32) -> UdxStream {
+    let (_udx, socket, pending) = local(id).await;
+    println!("{}", socket.local_addr());
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    pending.connect(&socket, Path { stream: remote, address: line.trim().parse().unwrap() }, 0)
 }
 
 /// An end in another process.
@@ -123,22 +130,23 @@ struct Remote {
 }
 
 enum Kind {
-    Ours(Child),
+    Ours(Box<Child>, BufReader<tokio::process::ChildStdout>),
     Javascript(Box<Js>),
 }
 
 impl Remote {
-    async fn ours() -> Remote {
+    async fn ours(args: &[&str]) -> Remote {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .arg("receive")
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-        Remote { kind: Kind::Ours(child), address: line.trim().parse().unwrap() }
+        output.read_line(&mut line).await.unwrap();
+        Remote { address: line.trim().parse().unwrap(), kind: Kind::Ours(Box::new(child), output) }
     }
 
     async fn javascript(args: &[&str]) -> Remote {
@@ -148,13 +156,33 @@ impl Remote {
 
     async fn connect(&mut self, to: SocketAddr) {
         match &mut self.kind {
-            Kind::Ours(child) => child.stdin.as_mut().unwrap().write_all(format!("{to}\n").as_bytes()).await.unwrap(),
+            Kind::Ours(child, _) => {
+                child.stdin.as_mut().unwrap().write_all(format!("{to}\n").as_bytes()).await.unwrap()
+            }
             Kind::Javascript(js) => js.write(format!("connect {}", to.port())).await,
         }
     }
 
     async fn sent(&mut self) -> Duration {
-        let Kind::Javascript(js) = &mut self.kind else { unreachable!("we send ourselves") };
-        Duration::from_millis(js.event("sent").await["ms"].as_u64().unwrap())
+        match &mut self.kind {
+            Kind::Ours(_, output) => {
+                let mut line = String::new();
+                output.read_line(&mut line).await.unwrap();
+                Duration::from_micros(line.trim().parse().unwrap())
+            }
+            Kind::Javascript(js) => Duration::from_millis(js.event_at_last("sent").await["ms"].as_u64().unwrap()),
+        }
+    }
+
+    /// Seconds of CPU, of a process that still runs.
+    fn cpu(&self) -> f64 {
+        let id = match &self.kind {
+            Kind::Ours(child, _) => child.id().unwrap(),
+            Kind::Javascript(js) => js.process(),
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // After the name in parentheses: utime and stime are the 12th and 13th, in hundredths.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields.iter().skip(11).take(2).map(|field| field.parse::<f64>().unwrap_or(0.0)).sum::<f64>() / 100.0
     }
 }

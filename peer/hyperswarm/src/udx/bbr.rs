@@ -2,7 +2,8 @@
 //! without queues? What is in flight is kept near the product of the two, and packets leave at that rate.
 //!
 //! A lost packet says little about a path with radio links, so it changes nothing by itself: at 1 % loss and 50 ms,
-//! control by loss would be left with 0.4 MB/s. (draft-cardwell-iccrg-bbr-congestion-control-00)
+//! control by loss would be left with 0.4 MB/s. Only where a tenth of a round is lost, what is in flight is lowered below
+//! the model, and raised again as it gets better. (draft-cardwell-iccrg-bbr-congestion-control-00, and -02 for losses)
 //!
 //! ```text
 //!   Startup ──── no more growth ────▶ Drain ──── queue is empty ────▶ Probing ◀────────┐
@@ -35,6 +36,10 @@ const LEAST_WINDOW: u64 = 4;
 /// Acknowledgements come in bunches; how many rounds the largest bunch is remembered, and how long a bunch may be.
 const BUNCH_ROUNDS: u64 = 10;
 const LONGEST_BUNCH: f64 = 0.1;
+/// A round that loses a larger part than this has too much in flight.
+const TOO_LOSSY: f64 = 0.1;
+const LOWER: f64 = 0.85;
+const RAISE: f64 = 1.25;
 /// The most that one system call can send.
 const LARGEST_BURST: f64 = 65536.0;
 
@@ -76,6 +81,11 @@ pub struct Bbr {
     round: u64,
     /// The round ends when a packet is acknowledged that was sent after so much was delivered.
     round_end: u64,
+    /// Bytes delivered before this round, and bytes lost in it.
+    round_begin: u64,
+    round_lost: u64,
+    /// What losses allow to be in flight.
+    ceiling: f64,
     best: f64,
     flat_rounds: u8,
     full: bool,
@@ -99,6 +109,9 @@ impl Bbr {
             least_rtt: None,
             round: 0,
             round_end: 0,
+            round_begin: 0,
+            round_lost: 0,
+            ceiling: f64::INFINITY,
             best: 0.0,
             flat_rounds: 0,
             full: false,
@@ -146,9 +159,11 @@ impl Bbr {
     /// An acknowledgement came. `rtt` is the newest round trip, `in_flight` and `lost` are as it left them.
     pub fn on_ack(&mut self, now: Instant, sample: &Sample, rtt: Option<Duration>, in_flight: u64, lost: u64) {
         let new_round = sample.prior >= self.round_end;
+        self.round_lost += lost;
         if new_round {
             self.round_end = sample.total;
             self.round += 1;
+            self.weigh_losses(sample.total);
         }
         if let Some(rate) = sample.rate
             && (!sample.idle || rate >= self.rates.get())
@@ -194,7 +209,8 @@ impl Bbr {
 
     /// The path is another one.
     pub fn on_new_path(&mut self, now: Instant) {
-        *self = Bbr { round_end: self.round_end, ..Bbr::new(now, self.packet as usize) };
+        let (round_end, round_begin) = (self.round_end, self.round_begin);
+        *self = Bbr { round_end, round_begin, ..Bbr::new(now, self.packet as usize) };
     }
 
     /// What `gain` of the path holds, plus what the computers at its ends need to work in bursts.
@@ -220,7 +236,8 @@ impl Bbr {
         } else if self.window < target || sample.total < FIRST_WINDOW * self.packet {
             self.window += sample.acked;
         }
-        self.window = self.window.max(LEAST_WINDOW * self.packet);
+        self.ceiling = self.ceiling.max((LEAST_WINDOW * self.packet) as f64);
+        self.window = self.window.min(self.ceiling as u64).max(LEAST_WINDOW * self.packet);
         if let Mode::Resting { .. } = self.mode {
             self.window = LEAST_WINDOW * self.packet;
         }
@@ -237,6 +254,17 @@ impl Bbr {
         self.bunch.0 += acked;
         let extra = self.bunch.0 as f64 - expected;
         self.bunches.add(self.round, extra.min(self.window as f64), BUNCH_ROUNDS);
+    }
+
+    fn weigh_losses(&mut self, delivered: u64) {
+        let lost = std::mem::take(&mut self.round_lost) as f64;
+        let arrived = (delivered - std::mem::replace(&mut self.round_begin, delivered)) as f64;
+        if lost > TOO_LOSSY * (lost + arrived) {
+            self.ceiling = LOWER * self.ceiling.min(self.window as f64);
+            self.full = true;
+        } else {
+            self.ceiling *= RAISE;
+        }
     }
 
     fn look_for_plateau(&mut self) {

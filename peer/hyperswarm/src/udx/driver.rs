@@ -175,7 +175,7 @@ impl Driver {
                     self.alarms.insert((to, stream.id), stream);
                 }
                 Alarm::Over => self.port.streams.remove(stream.id),
-                Alarm::Keep | Alarm::NotOurs => {}
+                Alarm::Keep => {}
             }
         }
         listed.append(&mut later);
@@ -188,7 +188,7 @@ impl Driver {
         for _ in 0..SEND_ROUNDS {
             self.out.clear();
             let most = self.port.state.max_gso_segments();
-            let Some(transmit) = stream.transmit(now, most, &mut self.out) else { return true };
+            let Some(transmit) = stream.transmit(&self.port, now, most, &mut self.out) else { return true };
             self.stuck = Some((transmit.to, transmit.segment));
             if !self.resend_stuck() {
                 return false;

@@ -38,7 +38,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Expects packet number `next`, and holds about `limit` bytes.
+    /// Expects packet number `next`. Up to `limit` bytes may wait to be read, and as many for an earlier packet.
     pub fn new(next: u64, limit: usize) -> Self {
         Incoming {
             next,
@@ -72,9 +72,10 @@ impl Incoming {
         self.ended
     }
 
-    /// How many bytes may come.
+    /// How many bytes may come. What waits for an earlier packet is not counted: the sender counts it as in flight until
+    /// it knows better, and would stall behind every hole if it were counted twice.
     pub fn window(&self) -> u32 {
-        let room = self.limit.saturating_sub(self.held());
+        let room = self.limit.saturating_sub(self.ready.len());
         room.try_into().unwrap_or(u32::MAX)
     }
 
@@ -92,7 +93,7 @@ impl Incoming {
         }
         if seq > self.next {
             let cost = payload.len() + OVERHEAD;
-            let full = self.held() + cost > self.limit;
+            let full = self.held() + cost > 2 * self.limit;
             if !full && !self.ahead.contains_key(&seq) {
                 self.ahead_cost += cost;
                 self.arrived.insert(seq..seq + 1, |_| ());
@@ -100,7 +101,8 @@ impl Incoming {
             }
             return;
         }
-        if self.ready.len() + payload.len() > self.limit + SLACK {
+        // As long as there is room to read, the packet that fills the hole is welcome, whatever waits behind it.
+        if self.ready.len() > self.limit && self.held() + payload.len() > 2 * self.limit + SLACK {
             return;
         }
         self.deliver(payload, end);

@@ -404,6 +404,10 @@ impl Outgoing {
         }
         if !next.fresh {
             packet.again = true;
+            // Whatever became of the first one: this one is to arrive, and so has no padding.
+            if std::mem::take(&mut packet.padding) > 0 {
+                self.mtu.on_lost_probe();
+            }
         }
         (packet.state, packet.order, packet.at, packet.stamp) = (State::Flying, order, now, stamp);
         Leaving { seq: next.seq, payload: &packet.payload, end: packet.end, padding: packet.padding }

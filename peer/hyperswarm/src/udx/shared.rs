@@ -54,16 +54,21 @@ impl Drop for Awake {
 }
 
 impl State {
+    fn is_at(&self, port: &Arc<Port>) -> bool {
+        self.port.as_ref().is_some_and(|own| Arc::ptr_eq(own, port))
+    }
+
     /// Takes the wakers of those who have something to do now.
     fn awake(&mut self) -> Awake {
         let (stream, waiting) = (&self.stream, &mut self.waiting);
         let closed = stream.closed().is_some();
+        let knows_where = stream.heard().is_some() || stream.path().is_some();
         let take = |waker: &mut Option<Waker>, now: bool| waker.take_if(|_| now || closed);
         Awake([
             take(&mut waiting.reader, stream.readable() > 0 || stream.is_ended()),
             take(&mut waiting.writer, stream.is_finished() || stream.has_much_room()),
             take(&mut waiting.messages, stream.has_message()),
-            take(&mut waiting.path, stream.heard().is_some() && !stream.is_changing_path()),
+            take(&mut waiting.path, knows_where && !stream.is_changing_path()),
             take(&mut waiting.end, false),
         ])
     }
@@ -104,7 +109,7 @@ impl Shared {
     pub fn change_path(self: &Arc<Self>, port: Arc<Port>, path: Path) {
         let mut state = self.lock();
         state.stream.change_path(path, Instant::now());
-        // The old port's task drops the stream when its alarm finds it gone.
+        // The old port's task hands the stream over when it comes across it.
         state.alarm = None;
         state.port = Some(port);
         self.nudge(state);
@@ -257,9 +262,12 @@ impl Shared {
         self.listed.store(false, Ordering::Release);
     }
 
-    /// Lets timers fire, then asks for the next datagrams.
-    pub fn transmit(&self, now: Instant, most: usize, out: &mut Vec<u8>) -> Option<Transmit> {
+    /// The next datagrams that are to leave by `port`.
+    pub fn transmit(&self, port: &Arc<Port>, now: Instant, most: usize, out: &mut Vec<u8>) -> Option<Transmit> {
         let mut state = self.lock();
+        if !state.is_at(port) {
+            return None;
+        }
         let transmit = state.stream.transmit(now, most, out);
         let awake = state.awake();
         drop(state);
@@ -276,10 +284,11 @@ impl Shared {
     }
 
     /// When `port` has to look at the stream again, if that is sooner than it knows.
-    pub fn set_alarm(&self, port: &Arc<Port>, now: Instant) -> Alarm {
+    pub fn set_alarm(self: &Arc<Self>, port: &Arc<Port>, now: Instant) -> Alarm {
         let mut state = self.lock();
-        if !state.port.as_ref().is_some_and(|own| Arc::ptr_eq(own, port)) {
-            return Alarm::NotOurs;
+        if !state.is_at(port) {
+            self.nudge(state);
+            return Alarm::Keep;
         }
         if state.stream.is_over(now) {
             return Alarm::Over;
@@ -304,7 +313,7 @@ impl Shared {
 /// What becomes of a stream's place among its port's alarms.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Alarm {
-    /// It goes off soon enough, or isn't needed.
+    /// It goes off soon enough, or isn't needed here.
     Keep,
     /// It goes off at another time.
     Move {
@@ -315,8 +324,6 @@ pub enum Alarm {
     },
     /// The stream is done with.
     Over,
-    /// The stream belongs to another port.
-    NotOurs,
 }
 
 fn wait<T>(place: &mut Option<Waker>, context: &Context<'_>) -> Poll<T> {

@@ -1,7 +1,7 @@
 //! One stream as a state machine: no socket, no clock. Datagrams and the time go in, datagrams and a deadline come out.
 //!
 //! ```text
-//!              connect              finish, and the remote's END           5 s
+//!              connect              finish, and the remote's END          15 s
 //!   Unconnected ─────▶ Connected ────────────────────────────▶ Lingering ─────▶ over
 //!     hears, says nothing  │ abort · DESTROY · silence             ▲ answers what comes late
 //!                          └───────────────────────────────────────┘
@@ -22,25 +22,24 @@ use std::time::{Duration, Instant};
 const BASE: u64 = 1 << 32;
 /// What a remote is believed to receive before it has said so; libudx begins with the same.
 const FIRST_WINDOW: u64 = 4 << 20;
-/// How long an ended stream still answers what comes late.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long an ended stream still answers what comes late: until the remote has repeated its last packet six times.
+const LINGER: Duration = Duration::from_secs(15);
 /// How long a remote may go on sending when nobody reads any more.
 const GRACE: Duration = Duration::from_secs(10);
 /// Probes of a closed window without any answer that end the stream.
-const MOST_PROBES: u32 = 8;
-const LONGEST_PROBE: Duration = Duration::from_secs(30);
+const MOST_PROBES: u32 = 12;
 const MOST_MESSAGES: usize = 64;
 /// What one transmission may have: the largest UDP payload, less a little.
 const MOST_BYTES: usize = 65_000;
 /// A `DESTROY` from further ahead is not the remote's.
 const MOST_AHEAD: u64 = 32_768;
 /// How often a late packet of an aborted stream is answered.
-const MOST_REPLIES: u32 = 8;
+const REPLY: Duration = Duration::from_millis(100);
 
 /// How a stream behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that wait to be read or for an earlier packet. Default: 4 MiB, as libudx.
+    /// Most bytes that wait to be read, and as many again that wait for an earlier packet. Default: 4 MiB, as libudx.
     pub receive: usize,
     /// Most bytes that wait to be sent for the first time. Default: 512 KiB.
     pub send: usize,
@@ -142,7 +141,8 @@ pub struct Stream {
     ack_due: bool,
     heartbeat_due: bool,
     destroy_due: bool,
-    replies: u32,
+    /// When a late packet was answered last.
+    replied: Option<Instant>,
     /// Nobody reads: since when nothing of ours is open.
     deaf: bool,
     deaf_since: Option<Instant>,
@@ -169,7 +169,7 @@ impl Stream {
             ack_due: false,
             heartbeat_due: false,
             destroy_due: false,
-            replies: 0,
+            replied: None,
             deaf: false,
             deaf_since: None,
             sent_at: now,
@@ -350,7 +350,7 @@ impl Stream {
     pub fn handle(&mut self, packet: &Packet<'_>, from: SocketAddr, now: Instant) {
         let Header { flags, window, seq, ack, .. } = packet.header;
         if let Phase::Lingering { closed, .. } = self.phase {
-            return self.answer_late(closed, flags);
+            return self.answer_late(closed, flags, now);
         }
         if self.path.is_none() && self.heard.is_none() {
             self.heard = Some(from);
@@ -390,12 +390,12 @@ impl Stream {
         self.look_for_the_end(now);
     }
 
-    fn answer_late(&mut self, closed: Closed, flags: Flags) {
+    fn answer_late(&mut self, closed: Closed, flags: Flags, now: Instant) {
         match closed {
             Closed::Finished => self.ack_due |= flags.any(Flags::DATA | Flags::END | Flags::HEARTBEAT),
-            Closed::Aborted if !flags.any(Flags::DESTROY) && self.replies < MOST_REPLIES => {
-                self.replies += 1;
-                self.destroy_due = true;
+            Closed::Aborted if self.replied.is_none_or(|last| now >= last + REPLY) => {
+                self.destroy_due = !flags.any(Flags::DESTROY);
+                self.replied = Some(now);
             }
             _ => {}
         }
@@ -519,11 +519,10 @@ impl Stream {
         [self.outgoing.deadline(now), self.probe(), self.keep_alive(), deaf].into_iter().flatten().min()
     }
 
-    /// When to ask a remote whose window is closed.
+    /// When to ask a remote whose window is closed: libudx does not tell by itself when it has opened.
     fn probe(&self) -> Option<Instant> {
         let blocked = self.outgoing.window() == 0 && self.outgoing.is_quiet() && self.outgoing.has_news();
-        let wait = self.outgoing.rtt().timeout() * (1 << self.probes.min(5));
-        blocked.then(|| self.sent_at + wait.min(LONGEST_PROBE))
+        blocked.then(|| self.sent_at + self.outgoing.rtt().timeout())
     }
 
     fn keep_alive(&self) -> Option<Instant> {

@@ -80,8 +80,23 @@ pub struct End {
     read_until: Instant,
     /// Until when the link is busy with what was sent.
     busy: Instant,
+    /// Datagrams sent.
     pub sent: usize,
+    /// Bytes of the largest.
+    pub largest: usize,
+    /// Where this end is reached, and how many datagrams came that way.
+    pub doors: Vec<(SocketAddr, usize)>,
 }
+
+impl End {
+    /// Reads at another pace from now on.
+    pub fn resume(&mut self, reads: f64) {
+        (self.reads, self.read_until) = (reads, Instant::now());
+    }
+}
+
+/// When a datagram arrives, which one it is, at which end, and its bytes.
+type Flying = (Instant, u64, usize, Vec<u8>);
 
 /// Two ends and the link between them.
 pub struct World {
@@ -90,8 +105,9 @@ pub struct World {
     link: Link,
     dice: Dice,
     pub ends: [End; 2],
-    flying: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     count: u64,
+    still: usize,
     /// Packets that the link had no room for.
     pub overflows: u64,
 }
@@ -112,10 +128,32 @@ impl World {
         let ends = configs.map(|config| {
             let mut stream = Stream::new(config, now);
             stream.connect(Path { stream: 1 - end, address: address(1 - end as usize) }, first[1 - end as usize], now);
+            let end_now = End {
+                stream,
+                to_write: 0,
+                written: 0,
+                read: 0,
+                reads: f64::INFINITY,
+                read_until: now,
+                busy: now,
+                sent: 0,
+                largest: 0,
+                doors: vec![(address(end as usize), 0)],
+            };
             end += 1;
-            End { stream, to_write: 0, written: 0, read: 0, reads: f64::INFINITY, read_until: now, busy: now, sent: 0 }
+            end_now
         });
-        World { now, start: now, link, dice: Dice::new(seed), ends, flying: BinaryHeap::new(), count: 0, overflows: 0 }
+        World {
+            now,
+            start: now,
+            link,
+            dice: Dice::new(seed),
+            ends,
+            flying: BinaryHeap::new(),
+            count: 0,
+            still: 0,
+            overflows: 0,
+        }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -138,7 +176,7 @@ impl World {
         let last = self.now + most;
         while !done(self) {
             assert!(self.now < last, "not done after {most:?}: {:?}", self.stats());
-            self.step(last);
+            self.step(last - self.now);
         }
     }
 
@@ -151,27 +189,33 @@ impl World {
         self.ends.iter().map(|end| format!("{} read, {:?}", end.read, end.stream.stats())).collect()
     }
 
-    fn step(&mut self, last: Instant) {
+    /// Goes on until the next thing happens, at most so long.
+    pub fn step(&mut self, most: Duration) {
+        let last = self.now + most;
         self.use_streams();
         self.transmit(0);
         self.transmit(1);
         let now = self.now;
         let arrival = self.flying.peek().map(|Reverse((at, ..))| *at);
-        let dues = self.ends.iter_mut().flat_map(|end| {
+        let dues = self.ends.iter_mut().filter(|end| !end.stream.is_over(now)).flat_map(|end| {
             [end.stream.deadline(now), (end.stream.readable() > 0).then_some(end.read_until)].into_iter().flatten()
         });
         let next = arrival.into_iter().chain(dues).min().unwrap_or(last);
         self.now = next.max(now);
+        self.still = if self.now > now { 0 } else { self.still + 1 };
+        assert!(self.still < 10_000, "time stands still: {:?}", self.stats());
         while let Some(Reverse((at, ..))) = self.flying.peek()
             && *at <= self.now
         {
             let Some(Reverse((_, _, to, datagram))) = self.flying.pop() else { break };
             let packet = Packet::decode(&datagram).expect("we wrote it");
-            self.ends[to].stream.handle(&packet, address(1 - to), self.now);
+            if !self.ends[to].stream.is_over(self.now) {
+                self.ends[to].stream.handle(&packet, address(1 - to), self.now);
+            }
         }
         let now = self.now;
         for end in &mut self.ends {
-            if end.stream.deadline(now).is_some_and(|due| due <= now) {
+            if !end.stream.is_over(now) && end.stream.deadline(now).is_some_and(|due| due <= now) {
                 end.stream.on_deadline(now);
             }
         }
@@ -214,9 +258,14 @@ impl World {
     fn transmit(&mut self, from: usize) {
         let mut out = Vec::new();
         while let Some(transmit) = self.ends[from].stream.transmit(self.now, 16, &mut out) {
+            assert!(out.len() <= 65_507, "{} bytes at once", out.len());
             for datagram in out.chunks(transmit.segment) {
                 self.ends[from].sent += 1;
-                self.fly(from, datagram);
+                self.ends[from].largest = self.ends[from].largest.max(datagram.len());
+                if let Some(door) = self.ends[1 - from].doors.iter_mut().find(|(door, _)| *door == transmit.to) {
+                    door.1 += 1;
+                    self.fly(from, datagram);
+                }
             }
             out.clear();
         }

@@ -84,7 +84,7 @@ pub async fn pair(proxy: Option<proxy::Faults>) -> (UdxStream, UdxStream, Option
 
 /// udx-native, running `tests/js/udx.js`.
 pub struct Js {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
@@ -112,14 +112,24 @@ impl Js {
             .expect("node is installed");
         let input = child.stdin.take().expect("it is piped");
         let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut js = Js { _child: child, input, output };
+        let mut js = Js { child, input, output };
         let port = js.event("listening").await["port"].as_u64().expect("a port") as u16;
         (js, ([127, 0, 0, 1], port).into())
     }
 
-    /// The next line about `event`.
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// The next line about `event`, within a minute.
     pub async fn event(&mut self, event: &str) -> serde_json::Value {
-        soon(async {
+        soon(self.event_at_last(event)).await
+    }
+
+    /// The next line about `event`.
+    pub async fn event_at_last(&mut self, event: &str) -> serde_json::Value {
+        {
             while let Some(line) = self.output.next_line().await.expect("text") {
                 let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
                 println!("javascript: {line}");
@@ -130,8 +140,7 @@ impl Js {
                 }
             }
             panic!("the program ended without {event}")
-        })
-        .await
+        }
     }
 
     /// Tells it something.

@@ -1,11 +1,14 @@
 //! A link between two real sockets: a UDP proxy that delays, loses, repeats and reorders by a seed.
 
 use super::link::Dice;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep_until};
 
@@ -33,12 +36,46 @@ pub struct Proxy {
     tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
+/// A socket with large buffers that takes and gives datagrams in batches, so that the proxy isn't the narrowest link.
+struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Socket {
+    async fn bind() -> Arc<Socket> {
+        let io = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has a port");
+        let state = UdpSocketState::new(UdpSockRef::from(&io)).expect("it is a UDP socket");
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&io), 4 << 20);
+        Arc::new(Socket { io, state })
+    }
+
+    fn receive(&self, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
+        loop {
+            let mut meta = [RecvMeta::default(); 8];
+            let mut slices = buffer.chunks_exact_mut(1 << 16).map(IoSliceMut::new);
+            let mut slices: [_; 8] = std::array::from_fn(|_| slices.next().expect("the buffer has 8 parts"));
+            let receive = || self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut meta);
+            let Ok(count) = self.io.try_io(Interest::READABLE, receive) else { return };
+            for (part, meta) in buffer.chunks_exact(1 << 16).zip(&meta).take(count) {
+                part[..meta.len].chunks(meta.stride.max(1)).for_each(&mut take);
+            }
+        }
+    }
+
+    fn send(&self, contents: &[u8], segment: usize, to: SocketAddr) {
+        let transmit =
+            Transmit { destination: to, ecn: None, contents, segment_size: Some(segment), src_ip: None };
+        let _ = self.state.try_send(UdpSockRef::from(&self.io), &transmit);
+    }
+}
+
 impl Proxy {
     /// Begins to forward between `near` and `far`.
     pub async fn start(near: SocketAddr, far: SocketAddr, faults: Faults) -> Proxy {
-        let bind = || UdpSocket::bind("127.0.0.1:0");
-        let (to_near, to_far) = (Arc::new(bind().await.expect("a port")), Arc::new(bind().await.expect("a port")));
-        let (for_near, for_far) = (to_near.local_addr().expect("bound"), to_far.local_addr().expect("bound"));
+        let (to_near, to_far) = (Socket::bind().await, Socket::bind().await);
+        let (for_near, for_far) =
+            (to_near.io.local_addr().expect("it is bound"), to_far.io.local_addr().expect("it is bound"));
         // What comes in by the socket that the near end knows leaves by the other one, and the other way round.
         let tasks = [
             tokio::spawn(forward(to_near.clone(), to_far.clone(), far, faults)),
@@ -54,33 +91,56 @@ impl Drop for Proxy {
     }
 }
 
-async fn forward(from: Arc<UdpSocket>, by: Arc<UdpSocket>, to: SocketAddr, faults: Faults) {
+async fn forward(from: Arc<Socket>, by: Arc<Socket>, to: SocketAddr, faults: Faults) {
     let mut dice = Dice::new(faults.seed);
     let mut waiting: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>> = BinaryHeap::new();
     let mut count = 0;
-    let mut buffer = vec![0; 65_536];
+    let mut buffer = vec![0; 8 << 16];
+    let mut train: Vec<u8> = Vec::new();
     loop {
         let next = waiting.peek().map(|Reverse((at, ..))| *at);
+        let due = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            biased;
-            () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+            () = due => {
                 let now = Instant::now();
+                let mut segment = 0;
                 while waiting.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
                     let Some(Reverse((_, _, packet))) = waiting.pop() else { break };
-                    let _ = by.send_to(&packet, to).await;
+                    if packet.len() != segment || train.len() + packet.len() > 60_000 {
+                        if !train.is_empty() {
+                            by.send(&train, segment, to);
+                        }
+                        train.clear();
+                        segment = packet.len();
+                    }
+                    train.extend(packet);
                 }
+                if !train.is_empty() {
+                    by.send(&train, segment, to);
+                }
+                train.clear();
             }
-            received = from.readable() => {
-                if received.is_err() { return }
+            readable = from.io.readable() => {
+                if readable.is_err() {
+                    return;
+                }
                 let now = Instant::now();
-                while let Ok(len) = from.try_recv(&mut buffer) {
-                    let copies = u64::from(!dice.one_in_thousand(faults.loss)) * (1 + u64::from(dice.one_in_thousand(faults.twice)));
+                from.receive(&mut buffer, |packet| {
+                    let copies = match dice.one_in_thousand(faults.loss) {
+                        true => 0,
+                        false => 1 + u64::from(dice.one_in_thousand(faults.twice)),
+                    };
                     for _ in 0..copies {
                         count += 1;
                         let jitter = faults.jitter.mul_f64(dice.part());
-                        waiting.push(Reverse((now + faults.delay + jitter, count, buffer[..len].to_vec())));
+                        waiting.push(Reverse((now + faults.delay + jitter, count, packet.to_vec())));
                     }
-                }
+                });
             }
         }
     }
