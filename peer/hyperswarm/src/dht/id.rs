@@ -4,6 +4,7 @@
 //! the hash that names it. The distance of two ids is their XOR, read as one large number.
 
 use blake2b_simd::Params;
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::SocketAddrV4;
 
@@ -30,6 +31,15 @@ impl Id {
     /// How far `other` is from here.
     pub fn distance(&self, other: &Id) -> Distance {
         Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
+    }
+
+    /// Which of two is closer; the same order as that of their distances, but mostly decided by their first 8 bytes.
+    pub fn closer(&self, a: &Id, b: &Id) -> Ordering {
+        (self.head() ^ a.head()).cmp(&(self.head() ^ b.head())).then_with(|| self.distance(a).cmp(&self.distance(b)))
+    }
+
+    fn head(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("8 of 32 bytes"))
     }
 
     /// How many bits the two have in common from the front, 0 to 256.
@@ -94,6 +104,10 @@ mod tests {
             prop_assert_eq!(a.distance(&b), b.distance(&a));
             prop_assert_eq!(a.distance(&a), Distance([0; 32]));
             prop_assert_eq!(a.shared_bits(&a), 256);
+            prop_assert_eq!(a.closer(&b, &c), a.distance(&b).cmp(&a.distance(&c)));
+            let mut near = b;
+            near.0[31] ^= 1;
+            prop_assert_eq!(a.closer(&b, &near), a.distance(&b).cmp(&a.distance(&near)));
             if a.shared_bits(&b) > a.shared_bits(&c) {
                 prop_assert!(a.distance(&b) < a.distance(&c));
             }

@@ -182,7 +182,7 @@ impl Table {
 fn push_sorted<'a>(closest: &mut Vec<&'a Contact>, rows: &'a [Vec<Contact>], target: &Id) {
     let start = closest.len();
     closest.extend(rows.iter().flatten());
-    closest[start..].sort_unstable_by_key(|contact| contact.id.distance(target));
+    closest[start..].sort_unstable_by(|a, b| target.closer(&a.id, &b.id));
 }
 
 #[cfg(test)]
