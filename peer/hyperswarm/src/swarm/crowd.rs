@@ -91,7 +91,8 @@ pub enum Verdict {
 struct Topic {
     client: bool,
     server: bool,
-    due: Duration,
+    /// When it is searched next, unless it is searched now.
+    due: Option<Duration>,
     /// Searched now; whether to announce us.
     search: Option<bool>,
     /// It was left, or changed, while it was searched.
@@ -136,6 +137,8 @@ pub struct Crowd {
     own: PublicKey,
     limits: Limits,
     topics: BTreeMap<Id, Topic>,
+    /// Topics in the order in which they are to be searched.
+    due: BTreeSet<(Duration, Id)>,
     peers: BTreeMap<PublicKey, Known>,
     out: VecDeque<Task>,
     rng: StdRng,
@@ -151,6 +154,7 @@ impl Crowd {
             own,
             limits,
             topics: BTreeMap::new(),
+            due: BTreeSet::new(),
             peers: BTreeMap::new(),
             out: VecDeque::new(),
             rng: StdRng::from_seed(seed),
@@ -171,8 +175,8 @@ impl Crowd {
         let topic = self.topics.entry(id).or_default();
         (topic.client, topic.server) = (client, server);
         topic.searched = false;
-        topic.due = now;
         topic.again = topic.search.is_some();
+        self.schedule(id, now);
         self.tick(now);
     }
 
@@ -180,8 +184,8 @@ impl Crowd {
     pub fn leave(&mut self, now: Duration, id: &Id) {
         if let Some(topic) = self.topics.get_mut(id) {
             (topic.client, topic.server) = (false, false);
-            topic.due = now;
             topic.again = topic.search.is_some();
+            self.schedule(*id, now);
         }
         for peer in self.peers.values_mut() {
             peer.topics.remove(id);
@@ -284,11 +288,11 @@ impl Crowd {
         topic.announced = if announced { Some(now) } else { topic.announced.filter(|_| announcing) };
         topic.may_be_announced = announcing;
         topic.closest = closest;
-        if !std::mem::take(&mut topic.again) {
-            topic.due = now + SEARCH_EVERY + spread;
-        }
+        let again = std::mem::take(&mut topic.again);
         if !topic.client && !topic.server && !topic.may_be_announced {
             self.topics.remove(id);
+        } else {
+            self.schedule(*id, if again { now } else { now + SEARCH_EVERY + spread });
         }
         self.tick(now);
     }
@@ -369,8 +373,8 @@ impl Crowd {
 
     /// Searches all topics anew: the network is another.
     pub fn refresh(&mut self, now: Duration) {
-        for topic in self.topics.values_mut() {
-            topic.due = now;
+        for id in self.topics.keys().copied().collect::<Vec<_>>() {
+            self.schedule(id, now);
         }
         self.tick(now);
     }
@@ -380,7 +384,7 @@ impl Crowd {
         if self.suspended {
             return None;
         }
-        let searches = self.topics.values().filter(|topic| topic.search.is_none()).map(|topic| topic.due).min();
+        let searches = self.due.first().map(|(due, _)| *due);
         let earliest = self.credit_at + Duration::from_secs_f64((1.0 - self.credit).max(0.0) / SEARCHES_PER_SECOND);
         let retries = self.peers.values().filter_map(|peer| peer.retry_at).min();
         searches.map(|due| due.max(earliest)).into_iter().chain(retries).min()
@@ -411,18 +415,12 @@ impl Crowd {
         let passed = now.saturating_sub(self.credit_at).as_secs_f64();
         self.credit = (self.credit + passed * SEARCHES_PER_SECOND).min(SEARCHES_AT_ONCE);
         self.credit_at = self.credit_at.max(now);
-        let mut due: Vec<(Duration, Id)> = self
-            .topics
-            .iter()
-            .filter(|(_, topic)| topic.search.is_none() && topic.due <= now)
-            .map(|(id, topic)| (topic.due, *id))
-            .collect();
-        due.sort_unstable();
-        for (_, id) in due {
-            if self.credit < 1.0 {
-                return;
-            }
+        while self.credit >= 1.0
+            && let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now)
+        {
+            self.due.pop_first();
             let Some(topic) = self.topics.get_mut(&id) else { continue };
+            topic.due = None;
             if !topic.client && !topic.server && !topic.may_be_announced {
                 self.topics.remove(&id);
                 continue;
@@ -435,6 +433,15 @@ impl Crowd {
             let nodes = topic.closest.clone();
             self.out.push_back(Task::Search { topic: id, announce: topic.server, clear, nodes });
         }
+    }
+
+    /// Lets a topic be searched at `at`, unless it is searched now.
+    fn schedule(&mut self, id: Id, at: Duration) {
+        let Some(topic) = self.topics.get_mut(&id).filter(|topic| topic.search.is_none()) else { return };
+        if let Some(before) = topic.due.replace(at) {
+            self.due.remove(&(before, id));
+        }
+        self.due.insert((at, id));
     }
 
     /// Calls those who wait for it, the most promising first, as many as there is room for.
