@@ -228,6 +228,8 @@ pub struct Node {
     listeners: BTreeMap<Id, Listener>,
     late: BTreeMap<(Duration, u64), (Socket, SocketAddrV4, Vec<u8>)>,
     server_port: u16,
+    /// Whether we began in a private network, or on one machine.
+    at_home: bool,
     told: Option<Reach>,
     next_id: u64,
 }
@@ -256,12 +258,16 @@ impl Node {
             listeners: BTreeMap::new(),
             late: BTreeMap::new(),
             server_port,
+            at_home: false,
             told: None,
             next_id: 0,
             rng,
             config,
         };
-        for address in std::mem::take(&mut node.config.known) {
+        let known = std::mem::take(&mut node.config.known);
+        let mut chosen = node.config.bootstrap.iter().chain(&node.config.address).chain(&known);
+        node.at_home = chosen.any(|address| Scope::of(*address.ip()) == Scope::Private);
+        for address in known {
             if node.is_acceptable(&address) {
                 node.table.add(Contact::new(address, now));
             }
@@ -491,15 +497,12 @@ impl Node {
 
     /// Whether a node of this address may be one: no liar makes us ask our own network.
     fn is_acceptable(&self, address: &SocketAddrV4) -> bool {
-        let scope = |address: &SocketAddrV4| Scope::of(*address.ip());
-        let at_home =
-            || self.config.bootstrap.iter().chain(&self.config.address).any(|node| scope(node) == Scope::Private);
-        address.port() != 0
-            && match scope(address) {
-                Scope::Public => true,
-                Scope::Private => at_home(),
-                Scope::Reserved => false,
-            }
+        let is_somebody = match Scope::of(*address.ip()) {
+            Scope::Public => true,
+            Scope::Private => self.at_home,
+            Scope::Reserved => false,
+        };
+        is_somebody && address.port() != 0
     }
 
     fn id_on(&self, socket: Socket) -> Option<Id> {

@@ -147,3 +147,17 @@ async fn half_of_a_dht_is_ours_and_half_of_javascript() {
     exchange(&mut js, &ours).await;
     assert!(rest[7].look(|node| node.known()).await.unwrap() >= 8);
 }
+
+#[tokio::test]
+async fn a_node_that_comes_back_needs_nobody_but_those_it_knew() {
+    let hosts = hosts(6, &[]).await;
+    let topic = Id([0x44; 32]);
+    let before = guest(&[hosts[0].local_addr()]).await;
+    soon(before.announce(topic, &identity(4), &[])).await.unwrap();
+    let known = before.contacts().await.unwrap();
+    assert_eq!(known.len(), 6);
+    drop(before);
+    let after = start(Config { known, role: Role::Guest, ..Config::default() }).await;
+    let peers = soon(after.lookup(topic).await.unwrap().all()).await;
+    assert_eq!(peers[0].key, identity(4).public());
+}
