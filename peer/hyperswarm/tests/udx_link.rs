@@ -103,11 +103,13 @@ fn a_slow_reader_bounds_what_is_held_and_gets_everything() {
     let config = Config { receive: 100_000, ..Config::default() };
     let mut world = World::with(Link::default(), 1, [Config::default(), config]).sends(0, 3_000_000);
     world.ends[1].reads = 100_000.0;
+    let mut took = world.elapsed();
     while world.ends[1].read < 3_000_000 {
+        took = world.elapsed();
         world.step(MINUTE);
         assert!(world.ends[1].stream.stats().held < 103_000);
     }
-    assert!(world.elapsed() < Duration::from_secs(36), "{:?}", world.elapsed());
+    assert!(took < Duration::from_secs(33), "{took:?}");
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_reader_that_pauses_for_an_hour_is_asked_now_and_then_and_gets_everything() 
     world.ends[1].resume(1e9);
     world.finish(MINUTE);
     assert_eq!(world.ends[1].read, 10_000_000);
-    assert!(asked < 7_000, "{asked} packets");
+    assert!(asked < 8_000, "{asked} packets");
 }
 
 #[test]
