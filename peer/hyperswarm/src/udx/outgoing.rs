@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 /// Most packets between the oldest unacknowledged one and the newest.
 const MOST_PACKETS: u64 = 16_384;
+/// Most bytes in flight, whatever window the remote claims to have.
+const MOST_IN_FLIGHT: u64 = 8 << 20;
 
 /// What happened to a packet since it was sent last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,6 +144,7 @@ impl Outgoing {
     /// Begins with packet number `first`; `window` is what the remote is believed to receive.
     pub fn new(now: Instant, first: u64, window: u64) -> Self {
         let mtu = Mtu::new(true);
+        let bbr = Bbr::new(now, mtu.datagram());
         Outgoing {
             queue: Queue::default(),
             end: End::Open,
@@ -159,14 +162,14 @@ impl Outgoing {
             rtt: Rtt::default(),
             rack: Rack::default(),
             rate: Rate::new(now),
-            bbr: Bbr::new(now, mtu.datagram()),
+            budget: bbr.burst() as f64,
+            bbr,
             mtu,
             recovery: None,
             tail: Tail::Allowed,
             waiting_since: now,
             timeouts: 0,
             last_sent: now,
-            budget: 0.0,
             budget_at: now,
             gathering: false,
             sums: Sums::default(),
@@ -271,7 +274,7 @@ impl Outgoing {
 
     /// What the remote is ready to receive has changed.
     pub fn set_window(&mut self, window: u64) {
-        self.window = window;
+        self.window = window.min(MOST_IN_FLIGHT);
     }
 
     /// The packet to send now, if there is one and the path has room for it.
@@ -280,10 +283,10 @@ impl Outgoing {
             if let Some(next) = self.next_fresh() {
                 return Some(next);
             }
-            if let Some(last) = self.packets.back()
-                && last.state == State::Flying
-            {
-                return Some(Next { size: last.size() as usize, seq: self.next_seq() - 1, padding: 0, fresh: false });
+            // The transmission that no other can overtake.
+            let last = self.log.iter().rev().find_map(|&(seq, order)| Some((seq, self.flying(seq, order)?.size())));
+            if let Some((seq, size)) = last {
+                return Some(Next { size: size as usize, seq, padding: 0, fresh: false });
             }
             self.tail = Tail::Sent;
         }
@@ -463,6 +466,11 @@ impl Outgoing {
     fn paced(&mut self, now: Instant) -> Option<Instant> {
         let next = self.next_lost().or_else(|| self.next_fresh())?;
         now.checked_add(self.wait_for(now, next.size)?)
+    }
+
+    /// The packet, if this transmission of it is its last, and neither acknowledged nor lost.
+    fn flying(&self, seq: u64, order: u64) -> Option<&Sent> {
+        self.packet(seq).filter(|packet| packet.order == order && packet.state == State::Flying)
     }
 
     fn packet(&self, seq: u64) -> Option<&Sent> {

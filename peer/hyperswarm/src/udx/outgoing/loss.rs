@@ -90,8 +90,7 @@ impl Outgoing {
     /// When the oldest transmission that was overtaken counts as lost.
     fn overtaken(&mut self) -> Option<(u64, Instant)> {
         while let Some(&(seq, order)) = self.log.front() {
-            let packet = self.packet(seq).filter(|packet| packet.order == order && packet.state == State::Flying);
-            match packet {
+            match self.flying(seq, order) {
                 None => self.log.pop_front(),
                 Some(_) if order >= self.rack.order => return None,
                 Some(packet) => return Some((seq, packet.at + self.rack.rtt + self.reordering_window())),
@@ -144,9 +143,10 @@ impl Outgoing {
         self.waiting_since + self.rtt.timeout() * (1 + self.timeouts.min(1))
     }
 
-    fn tail_probe(&self) -> Option<Instant> {
-        let wanted =
-            self.tail == Tail::Allowed && self.recovery.is_none() && self.acked.is_empty() && self.timeouts == 0;
+    /// When to probe. While a transmission waits to be found lost, that is enough; RFC 8985 never probes during repairs, and
+    /// so needs a timeout when the last repair is lost.
+    fn tail_probe(&mut self) -> Option<Instant> {
+        let wanted = self.tail == Tail::Allowed && self.timeouts == 0 && self.overtaken().is_none();
         wanted.then(|| {
             let rtt = self.rtt.smooth().unwrap_or(Duration::from_millis(500));
             (self.last_sent + 2 * rtt + ACK_DELAY).min(self.timeout())
