@@ -42,7 +42,7 @@ fn main() {
 async fn compare(pairs: &[(&str, bool, bool)], runs: u64, mb: u64) {
     let link = Faults { delay: Duration::from_millis(25), loss: 10, ..Faults::default() };
     let mut rows = Vec::new();
-    for (name, faults, mb) in [("loopback", None, mb), ("1 % loss, 50 ms", Some(link), mb / 10)] {
+    for (name, faults, mb) in [("loopback", None, mb), ("1 % loss, 50 ms", Some(link), mb / 5)] {
         for (pair, from_us, to_us) in pairs {
             let (mut rates, mut costs) = (Vec::new(), Vec::new());
             for run in 0..runs {

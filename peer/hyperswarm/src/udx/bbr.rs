@@ -2,7 +2,7 @@
 //! without queues? What is in flight is kept near the product of the two, and packets leave at that rate.
 //!
 //! A lost packet says little about a path with radio links, so it changes nothing by itself: at 1 % loss and 50 ms,
-//! control by loss would be left with 0.4 MB/s. Only where a tenth of a round is lost, what is in flight is lowered below
+//! control by loss would be left with 0.4 MB/s. Only where a seventh of a round is lost, what is in flight is lowered below
 //! the model, and raised again as it gets better. (draft-cardwell-iccrg-bbr-congestion-control-00, and -02 for losses)
 //!
 //! ```text
@@ -36,8 +36,9 @@ const LEAST_WINDOW: u64 = 4;
 /// Acknowledgements come in bunches; how many rounds the largest bunch is remembered, and how long a bunch may be.
 const BUNCH_ROUNDS: u64 = 10;
 const LONGEST_BUNCH: f64 = 0.1;
-/// A round that loses a larger part than this has too much in flight.
-const TOO_LOSSY: f64 = 0.1;
+/// A round that loses a larger part than this, and so many packets, has too much in flight.
+const TOO_LOSSY: f64 = 0.15;
+const TOO_MANY_LOST: u64 = 16;
 const LOWER: f64 = 0.85;
 const RAISE: f64 = 1.25;
 /// The most that one system call can send.
@@ -257,11 +258,10 @@ impl Bbr {
     }
 
     fn weigh_losses(&mut self, delivered: u64) {
-        let lost = std::mem::take(&mut self.round_lost) as f64;
-        let arrived = (delivered - std::mem::replace(&mut self.round_begin, delivered)) as f64;
-        if lost > TOO_LOSSY * (lost + arrived) {
+        let lost = std::mem::take(&mut self.round_lost);
+        let all = lost + delivered - std::mem::replace(&mut self.round_begin, delivered);
+        if lost >= TOO_MANY_LOST * self.packet && lost as f64 > TOO_LOSSY * all as f64 {
             self.ceiling = LOWER * self.ceiling.min(self.window as f64);
-            self.full = true;
         } else {
             self.ceiling *= RAISE;
         }

@@ -1,4 +1,4 @@
-//! The sending half: packets in flight, what of them was lost (RACK-TLP, RFC 8985), and what may be sent next.
+//! The sending half: packets in flight, what is acknowledged, and what may be sent next. [`loss`] finds what was lost.
 //!
 //! A packet keeps its number and its bytes for life; each transmission of it gets a number of its own, its order.
 //! Orders say which transmission came first, however close in time, and `log` has them in that sequence. So the
@@ -12,6 +12,8 @@
 //!   lost:                         (its retransmission will be 21)
 //! ```
 
+mod loss;
+
 use super::bbr::Bbr;
 use super::header::HEADER;
 use super::mtu::Mtu;
@@ -20,15 +22,14 @@ use super::ranges::Ranges;
 use super::rate::{Rate, Stamp};
 use super::rtt::Rtt;
 use bytes::Bytes;
+use loss::{Rack, Tail};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Most packets between the oldest unacknowledged one and the newest.
 const MOST_PACKETS: u64 = 16_384;
-/// A packet that times out more often ends the stream.
-const MOST_TIMEOUTS: u8 = 6;
-/// How long a remote may hold back its acknowledgement.
-const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Most bytes in flight, whatever window the remote claims to have.
+const MOST_IN_FLIGHT: u64 = 8 << 20;
 
 /// What happened to a packet since it was sent last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,30 +58,6 @@ impl Sent {
     fn size(&self) -> u64 {
         (HEADER + self.payload.len()) as u64
     }
-}
-
-/// The most recent of the transmissions that are known to have arrived.
-#[derive(Debug, Default)]
-struct Rack {
-    order: u64,
-    rtt: Duration,
-    /// One past the highest number acknowledged.
-    highest: u64,
-    /// A packet arrived after a later one, without having been sent again.
-    reordering: bool,
-    /// Packets were given up too early so many times: wait longer.
-    patience: u32,
-}
-
-/// A probe for a lost tail.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Tail {
-    /// No probe since the last round trip was measured.
-    Allowed,
-    /// One is to leave.
-    Due,
-    /// One has left.
-    Sent,
 }
 
 /// A packet that may leave now.
@@ -148,8 +125,11 @@ pub struct Outgoing {
     waiting_since: Instant,
     timeouts: u32,
     last_sent: Instant,
+    /// What the pace allows to leave now.
     budget: f64,
     budget_at: Instant,
+    /// The pace or the window was used up: a burst gathers.
+    gathering: bool,
     sums: Sums,
 }
 
@@ -160,14 +140,11 @@ enum End {
     Sent,
 }
 
-/// Nothing is heard of the remote any more.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Silent;
-
 impl Outgoing {
     /// Begins with packet number `first`; `window` is what the remote is believed to receive.
     pub fn new(now: Instant, first: u64, window: u64) -> Self {
         let mtu = Mtu::new(true);
+        let bbr = Bbr::new(now, mtu.datagram());
         Outgoing {
             queue: Queue::default(),
             end: End::Open,
@@ -185,15 +162,16 @@ impl Outgoing {
             rtt: Rtt::default(),
             rack: Rack::default(),
             rate: Rate::new(now),
-            bbr: Bbr::new(now, mtu.datagram()),
+            budget: bbr.burst() as f64,
+            bbr,
             mtu,
             recovery: None,
             tail: Tail::Allowed,
             waiting_since: now,
             timeouts: 0,
             last_sent: now,
-            budget: 0.0,
             budget_at: now,
+            gathering: false,
             sums: Sums::default(),
         }
     }
@@ -296,7 +274,7 @@ impl Outgoing {
 
     /// What the remote is ready to receive has changed.
     pub fn set_window(&mut self, window: u64) {
-        self.window = window;
+        self.window = window.min(MOST_IN_FLIGHT);
     }
 
     /// The packet to send now, if there is one and the path has room for it.
@@ -305,23 +283,23 @@ impl Outgoing {
             if let Some(next) = self.next_fresh() {
                 return Some(next);
             }
-            if let Some(last) = self.packets.back()
-                && last.state == State::Flying
-            {
-                return Some(Next { size: last.size() as usize, seq: self.next_seq() - 1, padding: 0, fresh: false });
+            // The transmission that no other can overtake.
+            let last = self.log.iter().rev().find_map(|&(seq, order)| Some((seq, self.flying(seq, order)?.size())));
+            if let Some((seq, size)) = last {
+                return Some(Next { size: size as usize, seq, padding: 0, fresh: false });
             }
             self.tail = Tail::Sent;
         }
         let next = self.next_lost().or_else(|| self.next_fresh());
         let Some(next) = next else {
-            let room = self.in_flight < self.bbr.window();
-            if room && self.queue.is_empty() && self.lost.is_empty() {
+            // Whether nothing is to be sent or the remote takes no more: the path is not the limit.
+            if self.in_flight < self.bbr.window() {
                 self.rate.on_idle(self.in_flight);
             }
             return None;
         };
-        let room = self.in_flight + next.size as u64 <= self.bbr.window();
-        (room && self.has_budget(now, next.size)).then_some(next)
+        self.gathering = self.wait_for(now, next.size).is_some();
+        (!self.gathering).then_some(next)
     }
 
     fn next_lost(&mut self) -> Option<Next> {
@@ -466,174 +444,33 @@ impl Outgoing {
         }
     }
 
-    fn on_packet_acked(&mut self, seq: u64, packet: Sent, now: Instant, newest: &mut Option<(u64, Duration)>) {
-        if packet.state == State::Flying {
-            self.in_flight -= packet.size();
-            self.in_flight_payload -= packet.payload.len() as u64;
-        }
-        self.rate.on_acked(packet.size(), packet.stamp, packet.order, packet.at);
-        self.mtu.on_acked(packet.padding > 0);
-        self.bbr.set_packet(self.mtu.datagram());
-        let rtt = now.saturating_duration_since(packet.at);
-        if !packet.again {
-            self.rtt.sample(rtt, now);
-            if self.tail == Tail::Sent {
-                self.tail = Tail::Allowed;
-            }
-        }
-        // Too soon for the last transmission: it was an earlier one that arrived.
-        let early = packet.again && self.rtt.least().is_some_and(|least| rtt < least);
-        if early || (packet.state == State::Lost && packet.timeouts == 0) {
-            self.rack.patience = (self.rack.patience + 1).min(16);
-        }
-        if !early {
-            if newest.is_none_or(|(order, _)| packet.order > order) {
-                *newest = Some((packet.order, rtt));
-            }
-            if packet.order > self.rack.order {
-                (self.rack.order, self.rack.rtt) = (packet.order, rtt);
-            }
-        }
-        if seq < self.rack.highest {
-            self.rack.reordering |= !packet.again;
-        } else {
-            self.rack.highest = seq + 1;
-        }
-    }
-
-    /// How much later than a later one a packet may arrive.
-    fn reordering_window(&self) -> Duration {
-        if !self.rack.reordering && (self.recovery.is_some() || self.acked_count >= 3) {
-            return Duration::ZERO;
-        }
-        let quarter = self.rtt.least().unwrap_or_default() / 4;
-        (quarter * (1 + self.rack.patience)).min(self.rtt.smooth().unwrap_or_default())
-    }
-
-    /// When the oldest transmission that was overtaken counts as lost.
-    fn overtaken(&mut self) -> Option<(u64, Instant)> {
-        while let Some(&(seq, order)) = self.log.front() {
-            let packet = self.packet(seq).filter(|packet| packet.order == order && packet.state == State::Flying);
-            match packet {
-                None => self.log.pop_front(),
-                Some(_) if order >= self.rack.order => return None,
-                Some(packet) => return Some((seq, packet.at + self.rack.rtt + self.reordering_window())),
-            };
-        }
-        None
-    }
-
-    /// Marks as lost what was overtaken long enough ago; returns its bytes.
-    fn detect_losses(&mut self, now: Instant) -> u64 {
-        let mut lost = 0;
-        while let Some((seq, due)) = self.overtaken() {
-            if due > now {
-                break;
-            }
-            lost += self.mark_lost(seq);
-        }
-        if lost > 0 && self.recovery.is_none() {
-            self.recovery = Some(self.next_seq());
-        }
-        lost
-    }
-
-    fn mark_lost(&mut self, seq: u64) -> u64 {
-        let index = (seq - self.una) as usize;
-        let packet = &mut self.packets[index];
-        let size = packet.size();
-        packet.state = State::Lost;
-        self.in_flight -= size;
-        self.in_flight_payload -= packet.payload.len() as u64;
-        self.lost.push_back(seq);
-        if std::mem::take(&mut packet.padding) > 0 {
-            self.mtu.on_lost_probe();
-            return 0; // The size was too large: that is no congestion.
-        }
-        size
-    }
-
-    /// When something happens by itself: a loss is noticed, the tail is probed, a packet times out, the pace allows more.
-    pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let paced = self.paced(now);
-        if self.packets.is_empty() {
-            return paced;
-        }
-        let overtaken = self.overtaken().map(|(_, due)| due);
-        [overtaken, self.tail_probe(), Some(self.timeout()), paced].into_iter().flatten().min()
-    }
-
-    fn timeout(&self) -> Instant {
-        self.waiting_since + self.rtt.timeout() * (1 + self.timeouts.min(1))
-    }
-
-    fn tail_probe(&self) -> Option<Instant> {
-        let wanted =
-            self.tail == Tail::Allowed && self.recovery.is_none() && self.acked.is_empty() && self.timeouts == 0;
-        wanted.then(|| {
-            let rtt = self.rtt.smooth().unwrap_or(Duration::from_millis(500));
-            (self.last_sent + 2 * rtt + ACK_DELAY).min(self.timeout())
-        })
-    }
-
-    /// Does what is due.
-    pub fn on_deadline(&mut self, now: Instant) -> Result<(), Silent> {
-        if self.packets.is_empty() {
-            return Ok(());
-        }
-        self.detect_losses(now);
-        if self.timeout() <= now {
-            return self.on_timeout(now);
-        }
-        if self.tail_probe().is_some_and(|due| due <= now) {
-            self.tail = Tail::Due;
-        }
-        Ok(())
-    }
-
-    fn on_timeout(&mut self, now: Instant) -> Result<(), Silent> {
-        self.sums.timeouts += 1;
-        self.timeouts += 1;
-        self.waiting_since = now;
-        self.tail = Tail::Sent;
-        self.recovery = Some(self.next_seq());
-        let late = self.rack.rtt + self.reordering_window();
-        for seq in self.una..self.next_seq() {
-            let packet = &mut self.packets[(seq - self.una) as usize];
-            let given_up = seq == self.una || packet.at + late <= now;
-            if packet.state == State::Acked || !given_up {
-                continue;
-            }
-            if packet.timeouts >= MOST_TIMEOUTS {
-                return Err(Silent);
-            }
-            packet.timeouts += 1;
-            if packet.state == State::Flying {
-                self.mark_lost(seq);
-            }
-        }
-        self.lost.make_contiguous().sort_unstable();
-        self.bbr.on_timeout(self.in_flight);
-        Ok(())
-    }
-
-    fn has_budget(&mut self, now: Instant, size: usize) -> bool {
+    /// How long the next packet has to wait for the pace; for ever, if it waits for an acknowledgement.
+    ///
+    /// After a pause a burst gathers first: many packets in one system call, instead of one at each acknowledgement.
+    fn wait_for(&mut self, now: Instant, size: usize) -> Option<Duration> {
+        let (window, rate) = (self.bbr.window(), self.bbr.rate());
+        let burst = self.bbr.burst().min(window / 4).max(size as u64);
+        let wanted = if self.gathering && self.in_flight > 0 { burst } else { size as u64 };
         let elapsed = now.saturating_duration_since(self.budget_at).as_secs_f64();
         // Timers are late by a millisecond or two.
-        let most = (self.bbr.rate() * 0.002).max((10 * size) as f64);
-        self.budget = (self.budget + elapsed * self.bbr.rate()).min(most);
+        self.budget = (self.budget + elapsed * rate).min(2.0 * burst.max(self.bbr.burst()) as f64);
         self.budget_at = now;
-        self.budget >= size as f64
+        if self.in_flight + wanted > window {
+            return Some(Duration::MAX);
+        }
+        let missing = wanted as f64 - self.budget;
+        (missing > 0.0).then(|| Duration::from_secs_f64((missing / rate).clamp(1e-6, 1.0)))
     }
 
     /// When the pace allows the next burst, if that is what is waited for.
     fn paced(&mut self, now: Instant) -> Option<Instant> {
         let next = self.next_lost().or_else(|| self.next_fresh())?;
-        if self.in_flight + next.size as u64 > self.bbr.window() || self.has_budget(now, next.size) {
-            return None;
-        }
-        let missing = self.bbr.burst() as f64 - self.budget;
-        Some(now + Duration::from_secs_f64((missing / self.bbr.rate()).clamp(0.0, 1.0)))
+        now.checked_add(self.wait_for(now, next.size)?)
+    }
+
+    /// The packet, if this transmission of it is its last, and neither acknowledged nor lost.
+    fn flying(&self, seq: u64, order: u64) -> Option<&Sent> {
+        self.packet(seq).filter(|packet| packet.order == order && packet.state == State::Flying)
     }
 
     fn packet(&self, seq: u64) -> Option<&Sent> {

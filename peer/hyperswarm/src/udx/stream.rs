@@ -10,9 +10,11 @@
 //! Whoever drives a stream calls [`handle`](Stream::handle) for each datagram, [`transmit`](Stream::transmit) until
 //! it returns nothing, and [`on_deadline`](Stream::on_deadline) when [`deadline`](Stream::deadline) has come.
 
-use super::header::{Flags, HEADER, Header, Packet, RANGE, encode_range, widen};
+mod transmit;
+
+use super::header::{Flags, HEADER, Header, Packet, widen};
 use super::incoming::Incoming;
-use super::outgoing::{Next, Outgoing, Sums};
+use super::outgoing::{Outgoing, Sums};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,8 +31,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Probes of a closed window without any answer that end the stream.
 const MOST_PROBES: u32 = 12;
 const MOST_MESSAGES: usize = 64;
-/// What one transmission may have: the largest UDP payload, less a little.
-const MOST_BYTES: usize = 65_000;
+/// How many packets in order may wait for their acknowledgement, and how long.
+const ACK_PACKETS: u32 = 8;
+const ACK_DELAY: Duration = Duration::from_millis(1);
 /// A `DESTROY` from further ahead is not the remote's.
 const MOST_AHEAD: u64 = 32_768;
 /// How often a late packet of an aborted stream is answered.
@@ -139,6 +142,9 @@ pub struct Stream {
     /// The window that the remote was told last.
     told: u32,
     ack_due: bool,
+    /// Packets in order that were not acknowledged yet, and when they are at the latest.
+    unacked: u32,
+    ack_at: Option<Instant>,
     heartbeat_due: bool,
     destroy_due: bool,
     /// When a late packet was answered last.
@@ -167,6 +173,8 @@ impl Stream {
             window_of: (0, 0),
             told: 0,
             ack_due: false,
+            unacked: 0,
+            ack_at: None,
             heartbeat_due: false,
             destroy_due: false,
             replied: None,
@@ -368,8 +376,11 @@ impl Stream {
             return;
         }
         if flags.any(Flags::DATA | Flags::END) {
+            let in_order = seq == self.incoming.next_seq() && !self.incoming.has_holes();
             self.incoming.accept(seq, flags, packet.payload);
-            self.ack_due = true;
+            self.unacked += 1;
+            self.ack_at.get_or_insert(now + ACK_DELAY);
+            self.ack_due |= !in_order || flags.any(Flags::END) || self.unacked >= ACK_PACKETS;
         }
         if flags.any(Flags::MESSAGE) && self.messages.len() < MOST_MESSAGES {
             self.messages.push_back(Bytes::copy_from_slice(packet.payload));
@@ -421,94 +432,6 @@ impl Stream {
         }
     }
 
-    /// The next datagrams to send, at most `most` of them, appended to `out`. Call it until it returns `None`.
-    pub fn transmit(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> Option<Transmit> {
-        let path = self.path?;
-        let begin = out.len();
-        if std::mem::take(&mut self.destroy_due) {
-            self.put_header(Flags::DESTROY, 0, self.outgoing.next_seq(), path, out);
-        } else if self.ack_due && self.incoming.has_holes() {
-            self.put_ack(path, out);
-        } else if std::mem::take(&mut self.heartbeat_due) {
-            self.put_header(Flags::HEARTBEAT, 0, self.outgoing.next_seq(), path, out);
-        } else if let Some(message) = self.outbox.pop_front() {
-            self.put_header(Flags::MESSAGE, 0, self.outgoing.next_seq(), path, out);
-            out.extend_from_slice(&message);
-        } else if let Some(transmit) = self.transmit_data(now, most, out) {
-            self.sent_at = now;
-            return Some(transmit);
-        } else if self.ack_due {
-            self.put_ack(path, out);
-        } else {
-            return None;
-        }
-        self.sent_at = now;
-        Some(Transmit { to: path.address, segment: out.len() - begin })
-    }
-
-    fn transmit_data(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> Option<Transmit> {
-        if self.closed().is_some() {
-            return None;
-        }
-        let mut first: Option<(Path, usize)> = None;
-        let begin = out.len();
-        for _ in 0..most {
-            let Some(next) = self.outgoing.next(now) else { break };
-            let path = self.path_of(next.seq)?;
-            if let Some((to, segment)) = first
-                && (path != to || next.size > segment || out.len() - begin + next.size > MOST_BYTES)
-            {
-                break;
-            }
-            let (_, segment) = *first.get_or_insert((path, next.size));
-            self.put_data(next, path, now, out);
-            if next.size < segment {
-                break;
-            }
-        }
-        first.map(|(path, segment)| Transmit { to: path.address, segment })
-    }
-
-    fn path_of(&self, seq: u64) -> Option<Path> {
-        match self.previous {
-            Some((path, until)) if seq < until => Some(path),
-            _ => self.path,
-        }
-    }
-
-    fn put_data(&mut self, next: Next, path: Path, now: Instant, out: &mut Vec<u8>) {
-        let (window, ack) = (self.incoming.window(), self.incoming.next_seq());
-        let leaving = self.outgoing.send(next, now);
-        let mut flags = if leaving.payload.is_empty() { Flags::default() } else { Flags::DATA };
-        if leaving.end {
-            flags = flags | Flags::END;
-        }
-        let (seq, ack, offset) = (leaving.seq as u32, ack as u32, leaving.padding);
-        Header { flags, offset, stream: path.stream, window, seq, ack }.encode(out);
-        out.resize(out.len() + usize::from(offset), 0);
-        out.extend_from_slice(leaving.payload);
-        self.told = window;
-        if !self.incoming.has_holes() {
-            self.ack_due = false;
-        }
-    }
-
-    fn put_ack(&mut self, path: Path, out: &mut Vec<u8>) {
-        self.ack_due = false;
-        let flags = if self.incoming.has_holes() { Flags::SACK } else { Flags::default() };
-        self.put_header(flags, 0, self.outgoing.next_seq(), path, out);
-        out.reserve(RANGE * 50);
-        for range in self.incoming.arrived() {
-            encode_range(range.start as u32, range.end as u32, out);
-        }
-    }
-
-    fn put_header(&mut self, flags: Flags, offset: u8, seq: u64, path: Path, out: &mut Vec<u8>) {
-        let (window, ack) = (self.incoming.window(), self.incoming.next_seq() as u32);
-        self.told = window;
-        Header { flags, offset, stream: path.stream, window, seq: seq as u32, ack }.encode(out);
-    }
-
     /// When to call [`on_deadline`](Self::on_deadline), if nothing happens before.
     pub fn deadline(&mut self, now: Instant) -> Option<Instant> {
         if let Phase::Lingering { until, .. } = self.phase {
@@ -516,7 +439,7 @@ impl Stream {
         }
         self.path?;
         let deaf = self.deaf_since.map(|since| since + GRACE);
-        [self.outgoing.deadline(now), self.probe(), self.keep_alive(), deaf].into_iter().flatten().min()
+        [self.outgoing.deadline(now), self.ack_at, self.probe(), self.keep_alive(), deaf].into_iter().flatten().min()
     }
 
     /// When to ask a remote whose window is closed: libudx does not tell by itself when it has opened.
@@ -534,6 +457,7 @@ impl Stream {
         if self.closed().is_some() || self.path.is_none() {
             return;
         }
+        self.ack_due |= self.ack_at.take_if(|at| *at <= now).is_some();
         if self.deaf_since.is_some_and(|since| since + GRACE <= now) {
             return self.abort(now);
         }

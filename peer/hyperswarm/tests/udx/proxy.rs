@@ -64,8 +64,7 @@ impl Socket {
     }
 
     fn send(&self, contents: &[u8], segment: usize, to: SocketAddr) {
-        let transmit =
-            Transmit { destination: to, ecn: None, contents, segment_size: Some(segment), src_ip: None };
+        let transmit = Transmit { destination: to, ecn: None, contents, segment_size: Some(segment), src_ip: None };
         let _ = self.state.try_send(UdpSockRef::from(&self.io), &transmit);
     }
 }
