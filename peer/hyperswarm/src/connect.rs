@@ -15,7 +15,7 @@ mod server;
 pub mod shake;
 
 pub(crate) use server::Announced;
-pub use server::{Gate, Incoming, ListenOptions, Server};
+pub use server::{Gate, ListenOptions, Server};
 
 use crate::dht::handshake::Refusal;
 use crate::dht::{Ended, PublicKey};
@@ -103,10 +103,4 @@ fn local_addresses(bound: SocketAddrV4) -> Vec<SocketAddrV4> {
         _ => Ipv4Addr::LOCALHOST,
     };
     vec![SocketAddrV4::new(host, bound.port())]
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::getrandom(&mut bytes).expect("the system has randomness: the node began with some");
-    bytes
 }

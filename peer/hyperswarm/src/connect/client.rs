@@ -1,7 +1,7 @@
 //! The side that calls: finds a node that knows the peer, shakes hands through it, and takes an address.
 
 use super::shake::Caller;
-use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses, random};
+use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
 use crate::dht::address::{Scope, nearest};
 use crate::dht::handshake::{Firewall, Handshake, Mode, Payload, UdxInfo};
 use crate::dht::packet::Command;
@@ -52,7 +52,7 @@ impl Dht {
             relay_through: None,
             relays: Vec::new(),
         };
-        let caller = Caller::new(identity, remote, random(), &payload)?;
+        let caller = Caller::new(identity, remote, rand::random(), &payload)?;
         let answer = self.call(&caller, remote, relays).await?;
         tracing::debug!(target: "connect", asked = %answer.asked, server = ?answer.server, "the peer answered");
         self.take_way(pending, answer, open.is_some(), &local, options).await

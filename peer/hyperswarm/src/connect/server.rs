@@ -1,7 +1,7 @@
 //! The side that is called.
 
 use super::shake::Called;
-use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses, random};
+use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
 use crate::dht::handshake::{Firewall, Payload, Refusal, UdxInfo};
 use crate::dht::node::{Call, Relay};
 use crate::dht::{Dht, Ended, Identity, ListenError, PublicKey};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 /// Calls that are answered and wait for the caller's first packet.
 const MAX_WAITING: usize = 256;
 /// Calls that come in and wait to be answered.
-pub(crate) const MAX_CALLS: usize = 256;
+const MAX_CALLS: usize = 256;
 /// So long the same call is answered the same: a caller sends it through several nodes.
 const SAME: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
@@ -42,16 +42,13 @@ impl std::fmt::Debug for ListenOptions {
     }
 }
 
-/// A connection that somebody made to us.
-pub type Incoming = PeerStream;
-
 /// Lets others connect to one of our keys, until it's dropped or [closed](Server::close).
 #[derive(Debug)]
 pub struct Server {
     key: PublicKey,
     dht: Dht,
     relays: watch::Receiver<Vec<Relay>>,
-    accepted: mpsc::Receiver<Incoming>,
+    accepted: mpsc::Receiver<PeerStream>,
 }
 
 impl Dht {
@@ -81,7 +78,7 @@ impl Server {
     }
 
     /// The next connection; `None` when the node has ended.
-    pub async fn accept(&mut self) -> Option<Incoming> {
+    pub async fn accept(&mut self) -> Option<PeerStream> {
         self.accepted.recv().await
     }
 
@@ -130,7 +127,7 @@ struct Task {
     identity: Identity,
     options: ListenOptions,
     called: mpsc::Receiver<Call>,
-    accept: mpsc::Sender<Incoming>,
+    accept: mpsc::Sender<PeerStream>,
     recent: Recent,
     waiting: JoinSet<()>,
 }
@@ -188,7 +185,7 @@ impl Task {
         if self.waiting.len() >= MAX_WAITING || self.recent.is_full() {
             return Ok(());
         }
-        let called = Called::read(&self.identity, &call.noise, &random())?;
+        let called = Called::read(&self.identity, &call.noise, &rand::random())?;
         let pending = self.dht.udx_stream(&Config::default());
         let (remote, refusal) = match &called.payload {
             Ok(payload) if payload.udx.is_some() => (Some(payload.clone()), None),

@@ -121,10 +121,8 @@ impl Dht {
         let address = local(&server)?;
         // Until the runtime has seen a socket ready once, it would refuse to send: what each sends itself is nothing.
         tokio::try_join!(server.send_to(&[], to_itself(&server)), client.send_to(&[], to_itself(&client)))?;
-        let mut seed = [0; 32];
-        getrandom::getrandom(&mut seed).map_err(io::Error::other)?;
         let clock = Clock::start();
-        let node = Node::new(settings.node, address.port(), clock.now(), seed);
+        let node = Node::new(settings.node, address.port(), clock.now(), rand::random());
         let (wishes, wished) = mpsc::channel(WISHES);
         let (told, status) = watch::channel(Status { bootstrapped: false, reach: node.reach() });
         let task = Task {
