@@ -1,7 +1,7 @@
 # Each target sets up what it needs (scripts/setup.sh) and can be called alone.
 
 # Crates that build without the Polkadot SDK. Lints and documentation of the others need a second build of the SDK.
-LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-drive datdot-roles datdot-api datdot-daemon datdot xtask
+LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-hyperswarm datdot-drive datdot-roles datdot-api datdot-daemon datdot xtask
 LIGHT_FLAGS := --locked $(addprefix -p ,$(LIGHT)) --no-default-features
 # Where the demo's binary ends up.
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)

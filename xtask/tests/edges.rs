@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // peer: who does the work
     ("datdot-wire", &[]),
     ("datdot-hypercore", &["datdot-proof", "datdot-wire"]),
+    ("datdot-hyperswarm", &["datdot-wire"]),
     ("datdot-drive", &["datdot-hypercore", "datdot-proof", "datdot-wire"]),
     ("datdot-roles", &["datdot-market", "datdot-proof"]),
     ("datdot-api", &[]),

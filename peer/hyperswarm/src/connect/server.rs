@@ -1,0 +1,256 @@
+//! The side that is called.
+
+use super::shake::Called;
+use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
+use crate::dht::handshake::{Firewall, Payload, Refusal, UdxInfo};
+use crate::dht::node::{Call, Relay};
+use crate::dht::{Dht, Ended, Identity, ListenError, PublicKey};
+use crate::udx::{Config, Path, Pending};
+use datdot_wire::connection::Options;
+use datdot_wire::noise::Session;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Calls that are answered and wait for the caller's first packet.
+const MAX_WAITING: usize = 256;
+/// Calls that come in and wait to be answered.
+const MAX_CALLS: usize = 256;
+/// So long the same call is answered the same: a caller sends it through several nodes.
+const SAME: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted.
+const MAX_ACCEPTABLE: usize = 64;
+
+/// Decides whom we talk to, by key, what the caller says and where it is. Whom it refuses hears nothing.
+pub type Gate = Arc<dyn Fn(&PublicKey, &Payload, SocketAddrV4) -> bool + Send + Sync>;
+
+/// How a server behaves.
+#[derive(Clone, Default)]
+pub struct ListenOptions {
+    /// Whom to talk to; everybody by default.
+    pub gate: Option<Gate>,
+    /// Of the connections.
+    pub connection: Options,
+}
+
+impl std::fmt::Debug for ListenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenOptions").field("gated", &self.gate.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Lets others connect to one of our keys, until it's dropped or [closed](Server::close).
+#[derive(Debug)]
+pub struct Server {
+    key: PublicKey,
+    dht: Dht,
+    relays: watch::Receiver<Vec<Relay>>,
+    accepted: mpsc::Receiver<PeerStream>,
+}
+
+impl Dht {
+    /// Lets others connect to `identity`. The server is found as soon as it's [announced](Server::announced).
+    pub async fn listen(&self, identity: &Identity, options: ListenOptions) -> Result<Server, ListenError> {
+        let (calls, called) = mpsc::channel(MAX_CALLS);
+        let relays = self.take_calls(identity, calls).await?;
+        let (accept, accepted) = mpsc::channel(MAX_ACCEPTABLE);
+        let task = Task {
+            dht: self.clone(),
+            identity: identity.clone(),
+            options,
+            called,
+            accept,
+            recent: Recent::default(),
+            waiting: JoinSet::new(),
+        };
+        tokio::spawn(task.run());
+        Ok(Server { key: identity.public(), dht: self.clone(), relays, accepted })
+    }
+}
+
+impl Server {
+    /// The key under which others call.
+    pub fn public_key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// The next connection; `None` when the node has ended.
+    pub async fn accept(&mut self) -> Option<PeerStream> {
+        self.accepted.recv().await
+    }
+
+    /// Waits until nodes of the DHT know the way to us, and returns them.
+    pub async fn announced(&self) -> Result<Vec<SocketAddrV4>, Ended> {
+        self.watch().wait().await?;
+        self.relays().await
+    }
+
+    /// The same wait, apart from the server.
+    pub(crate) fn watch(&self) -> Announced {
+        Announced(self.relays.clone())
+    }
+
+    /// What others are told about how to reach us, at most three addresses.
+    pub async fn relays(&self) -> Result<Vec<SocketAddrV4>, Ended> {
+        let key = self.key;
+        self.dht.look(move |node| node.relays(&key)).await
+    }
+
+    /// Says farewell to the nodes that know the way to us.
+    pub async fn close(self) {
+        _ = self.dht.refuse_calls(self.key).await;
+    }
+}
+
+/// Tells when a server is announced.
+#[derive(Debug)]
+pub(crate) struct Announced(watch::Receiver<Vec<Relay>>);
+
+impl Announced {
+    /// Waits for it.
+    pub(crate) async fn wait(mut self) -> Result<(), Ended> {
+        self.0.wait_for(|relays| !relays.is_empty()).await.map(|_| ()).map_err(|_| Ended)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.dht.try_refuse_calls(self.key);
+    }
+}
+
+struct Task {
+    dht: Dht,
+    identity: Identity,
+    options: ListenOptions,
+    called: mpsc::Receiver<Call>,
+    accept: mpsc::Sender<PeerStream>,
+    recent: Recent,
+    waiting: JoinSet<()>,
+}
+
+/// Answers that were given lately, by the call.
+#[derive(Debug, Default)]
+struct Recent {
+    answers: HashMap<Vec<u8>, Vec<u8>>,
+    order: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl Recent {
+    fn get(&mut self, now: Instant, call: &[u8]) -> Option<&Vec<u8>> {
+        while self.order.front().is_some_and(|(since, _)| now >= *since + SAME) {
+            if let Some((_, old)) = self.order.pop_front() {
+                self.answers.remove(&old);
+            }
+        }
+        self.answers.get(call)
+    }
+
+    fn put(&mut self, now: Instant, call: Vec<u8>, answer: Vec<u8>) {
+        self.order.push_back((now, call.clone()));
+        self.answers.insert(call, answer);
+    }
+
+    fn is_full(&self) -> bool {
+        self.answers.len() >= 4 * MAX_WAITING
+    }
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                call = self.called.recv() => match call {
+                    Some(call) => {
+                        if let Err(error) = self.on_call(call).await {
+                            tracing::debug!(target: "connect", %error, "a call is not answered");
+                        }
+                    }
+                    None => return,
+                },
+                Some(_) = self.waiting.join_next() => {}
+            }
+        }
+    }
+
+    async fn on_call(&mut self, call: Call) -> Result<(), ConnectError> {
+        let now = Instant::now();
+        if let Some(answer) = self.recent.get(now, &call.noise) {
+            let answer = answer.clone();
+            return Ok(self.dht.answer_call(call, answer).await?);
+        }
+        if self.waiting.len() >= MAX_WAITING || self.recent.is_full() {
+            return Ok(());
+        }
+        let called = Called::read(&self.identity, &call.noise, &rand::random())?;
+        let pending = self.dht.udx_stream(&Config::default());
+        let (remote, refusal) = match &called.payload {
+            Ok(payload) if payload.udx.is_some() => (Some(payload.clone()), None),
+            Ok(_) => (None, Some(Refusal::Aborted)),
+            Err(_) => (None, Some(Refusal::VersionMismatch)),
+        };
+        let key = self.identity.public();
+        let (open, relays) = self.dht.look(move |node| (node.open_address(), node.relays(&key))).await?;
+        let local = local_addresses(self.dht.local_addr());
+        let payload = Payload {
+            refusal,
+            firewall: if open.is_some() { Firewall::Open } else { Firewall::Unknown },
+            holepunch: None,
+            addresses: open.into_iter().chain(local).collect(),
+            udx: Some(UdxInfo { reusable_socket: false, id: pending.id(), seq: 0 }),
+            secret_stream: true,
+            relay_through: None,
+            relays,
+        };
+        let (answer, session) = called.answer(&payload)?;
+        let is_welcome = match (&self.options.gate, &remote) {
+            (Some(gate), Some(remote)) => gate(&session.remote, remote, call.client),
+            _ => true,
+        };
+        if !is_welcome {
+            return Ok(());
+        }
+        self.recent.put(now, call.noise.clone(), answer.clone());
+        let (client, direct, socket) = (call.client, call.direct, call.socket);
+        self.dht.answer_call(call, answer).await?;
+        let Some(remote) = remote else { return Ok(()) };
+        let at_once = direct || remote.firewall == Firewall::Open;
+        let socket = if direct { self.dht.socket(socket).clone() } else { self.dht.asking_socket().await? };
+        let begin = Begin { pending, session, remote, at_once: at_once.then_some((client, socket)) };
+        let (accept, options) = (self.accept.clone(), self.options.connection.clone());
+        self.waiting.spawn(async move {
+            match begin.begin(&options).await {
+                Ok(stream) => _ = accept.send(stream).await,
+                Err(error) => tracing::debug!(target: "connect", %client, %error, "a caller did not come"),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A call that was answered.
+struct Begin {
+    pending: Pending,
+    session: Session,
+    remote: Payload,
+    /// Where to connect, if it's known before the caller's first packet.
+    at_once: Option<(SocketAddrV4, crate::udx::UdxSocket)>,
+}
+
+impl Begin {
+    async fn begin(self, options: &Options) -> Result<PeerStream, ConnectError> {
+        let udx = self.remote.udx.ok_or(ConnectError::Damaged("it names no stream"))?;
+        let (address, socket) = match self.at_once {
+            Some((client, socket)) => (client.into(), socket),
+            None => {
+                let heard = tokio::time::timeout(FIRST_PACKET, self.pending.heard()).await;
+                heard.map_err(|_| ConnectError::Unreachable)?
+            }
+        };
+        let stream = self.pending.connect(&socket, Path { stream: udx.id, address }, udx.seq);
+        Ok(PeerStream::resume(stream, self.session, options).await?)
+    }
+}

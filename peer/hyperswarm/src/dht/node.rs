@@ -1,0 +1,550 @@
+//! A node of the DHT: what it decides, without sockets, clock and dice.
+//!
+//! ```text
+//!   datagrams ──▶ receive ─┐                       ┌─▶ Send: a datagram
+//!   time ───────▶ tick ────┼──▶ Node ──▶ actions ──┤
+//!   wishes ─────▶ search, ask … ─┘                 └─▶ Tell: an event
+//! ```
+//!
+//! A node begins as a guest: it asks from its client socket and nobody may name it to others. It becomes a host, one
+//! that others keep in their tables and store at, when its address has been the same for 20 minutes and others reach
+//! its server socket there. A host's id is the hash of that address.
+
+mod answer;
+mod journey;
+mod listen;
+mod reach;
+mod route;
+mod upkeep;
+
+use super::Socket;
+use super::address::Scope;
+use super::id::Id;
+use super::nat::{Outside, Samples};
+use super::packet::{Command, MAX_CLOSER, Packet, Request, Response, Token};
+use super::query::{Reply, Search};
+use super::record::{Identity, PublicKey};
+use super::requests::{Open, Requests};
+use super::store::{Limits, Store};
+use super::table::{Added, Contact, Table};
+use super::token::Tokens;
+use journey::Journey;
+use listen::Listener;
+pub use listen::Relay;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+pub use route::Call;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+/// How often a node is asked in a search, with a second between.
+const SEARCH_TRIES: u32 = 6;
+/// How often otherwise.
+const TRIES: u32 = 4;
+
+/// How a node begins.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Nodes that everybody knows. None for the first node of a DHT.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Nodes of an earlier run, see [`Node::contacts`].
+    pub known: Vec<SocketAddrV4>,
+    /// Guest or host.
+    pub role: Role,
+    /// Whether strangers can't reach the server socket, as far as is known.
+    pub firewalled: bool,
+    /// Our address, if nobody can tell us because we are the first.
+    pub address: Option<SocketAddrV4>,
+    /// What is kept for others.
+    pub limits: Limits,
+    /// Answers in bytes beyond what was asked that one source gets per second; ten times that at once.
+    pub answer_rate: u32,
+}
+
+impl Default for Config {
+    /// A guest that becomes a host if it can.
+    fn default() -> Self {
+        Config {
+            bootstrap: Vec::new(),
+            known: Vec::new(),
+            role: Role::Adaptive,
+            firewalled: true,
+            address: None,
+            limits: Limits::default(),
+            answer_rate: 64 << 10,
+        }
+    }
+}
+
+/// What a node wants to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A guest, and a host once its address proves to be stable and open.
+    Adaptive,
+    /// A guest for ever ("ephemeral" in JavaScript).
+    Guest,
+    /// A host as soon as it knows its address ("persistent").
+    Host,
+}
+
+/// Names a search until it is [finished](Event::Finished).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SearchId(u64);
+
+/// Names a question until it is [answered](Event::Answer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuestionId(u64);
+
+/// What a node wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send a datagram.
+    Send {
+        /// From where.
+        socket: Socket,
+        /// To whom.
+        to: SocketAddrV4,
+        /// At most a few hundred bytes; about 1.2 KB for an answer with 20 peers.
+        datagram: Vec<u8>,
+    },
+    /// Tell whoever runs the node.
+    Tell(Event),
+}
+
+/// What a node tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The first walk is done: the table has what there is.
+    Bootstrapped,
+    /// Our address as others see it changed, or who we are.
+    Reach(Reach),
+    /// A node answered a search.
+    Found {
+        /// Which.
+        search: SearchId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A search is over.
+    Finished {
+        /// Which.
+        search: SearchId,
+        /// How it went.
+        outcome: Outcome,
+    },
+    /// A [question](Node::ask) was answered, or `None`: not within 4 s.
+    Answer {
+        /// Which.
+        question: QuestionId,
+        /// The answer.
+        reply: Option<Reply>,
+    },
+    /// Nodes pass on to us now what is meant for a [server](Node::listen); none if no node was found that does.
+    Listening {
+        /// The server.
+        key: PublicKey,
+        /// These nodes.
+        relays: Vec<Relay>,
+    },
+    /// Somebody calls a server of ours; to be answered by [`Node::answer_call`].
+    Call(Call),
+}
+
+/// How others reach us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Our address outside, if others agree on it.
+    pub outside: Option<Outside>,
+    /// Whether strangers don't reach our server socket, as far as is known.
+    pub firewalled: bool,
+    /// Whether we are a node of the DHT that others name, and not a guest.
+    pub host: bool,
+}
+
+/// How a search went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The closest nodes that answered, closest first, at most 20.
+    pub closest: Vec<Reply>,
+    /// Those of them that did what they were asked in the end.
+    pub committed: Vec<SocketAddrV4>,
+    /// Answers on the way.
+    pub replies: usize,
+    /// Nodes on the way that gave an error or no answer.
+    pub errors: usize,
+    /// How many nodes lay between us and the closest.
+    pub hops: u32,
+}
+
+/// What a request of ours is for.
+#[derive(Debug)]
+enum Purpose {
+    /// A step of a walk.
+    Visit(SearchId),
+    /// What is asked of the closest in the end.
+    Commit(SearchId),
+    /// To forget an old announcement.
+    Clear(SearchId),
+    /// Whether somebody who asked us is really there.
+    Greet,
+    /// Whether a contact is still there.
+    Check(Id),
+    /// Whether the first is still there; if not, the second gets its place.
+    Replace(Id, Contact),
+    /// Whether our server socket is reached.
+    Probe,
+    /// Whether it is, quickly, while the first walk goes on.
+    QuickProbe,
+    /// To tell that a node is down, or that we go: nobody waits for the answer.
+    Hint,
+    /// Whether a relay of a server is still there.
+    Hold(Id),
+    /// For a token to say farewell with.
+    Farewell(Identity),
+    /// Asked from outside.
+    Question(QuestionId),
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    now: Duration,
+    rng: StdRng,
+    out: VecDeque<Action>,
+    table: Table,
+    requests: Requests<Purpose>,
+    journeys: BTreeMap<SearchId, Journey>,
+    tokens: Tokens,
+    store: Store,
+    samples: Samples,
+    firewalled: bool,
+    host: bool,
+    start: reach::Start,
+    probe: Option<reach::Probe>,
+    upkeep: upkeep::Upkeep,
+    sources: answer::Sources,
+    listeners: BTreeMap<Id, Listener>,
+    late: BTreeMap<(Duration, u64), (Socket, SocketAddrV4, Vec<u8>)>,
+    server_port: u16,
+    /// Whether we began in a private network, or on one machine.
+    at_home: bool,
+    told: Option<Reach>,
+    next_id: u64,
+}
+
+impl Node {
+    /// A node whose server socket has the local port `server_port`; `now` is a time since 1970 that never goes back,
+    /// `seed` 32 random bytes.
+    pub fn new(config: Config, server_port: u16, now: Duration, seed: [u8; 32]) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let tokens = Tokens::new(now, [rng.random(), rng.random()]);
+        let mut node = Node {
+            now,
+            out: VecDeque::new(),
+            table: Table::new(Id(rng.random())),
+            requests: Requests::new(now),
+            journeys: BTreeMap::new(),
+            tokens,
+            store: Store::new(&config.limits),
+            samples: Samples::default(),
+            firewalled: config.firewalled && config.address.is_none(),
+            host: false,
+            start: reach::Start::default(),
+            probe: None,
+            upkeep: upkeep::Upkeep::new(now, &mut rng),
+            sources: answer::Sources::new(config.answer_rate, rng.random()),
+            listeners: BTreeMap::new(),
+            late: BTreeMap::new(),
+            server_port,
+            at_home: false,
+            told: None,
+            next_id: 0,
+            rng,
+            config,
+        };
+        let known = std::mem::take(&mut node.config.known);
+        let mut chosen = node.config.bootstrap.iter().chain(&node.config.address).chain(&known);
+        node.at_home = chosen.any(|address| Scope::of(*address.ip()) == Scope::Private);
+        for address in known {
+            if node.is_acceptable(&address) {
+                node.table.add(Contact::new(address, now));
+            }
+        }
+        node.bootstrap();
+        node
+    }
+
+    /// What is to be done, one after the other; to be asked after every other call.
+    pub fn poll(&mut self) -> Option<Action> {
+        if self.out.is_empty() {
+            while let Some(open) = self.requests.send(self.now) {
+                let (socket, to, datagram) = (open.socket, open.to, open.datagram.clone());
+                self.out.push_back(Action::Send { socket, to, datagram });
+            }
+        }
+        self.out.pop_front()
+    }
+
+    /// Takes a datagram that came to one of our sockets.
+    pub fn receive(&mut self, now: Duration, socket: Socket, from: SocketAddrV4, datagram: &[u8]) {
+        self.now = self.now.max(now);
+        if from.port() == 0 {
+            return;
+        }
+        match Packet::decode(datagram) {
+            Ok(Packet::Request(request)) => self.on_request(socket, from, request, datagram.len()),
+            Ok(Packet::Response(response)) => self.on_response(socket, from, response),
+            Err(error) => tracing::trace!(target: "dht", %from, %error, "not a datagram of the DHT"),
+        }
+    }
+
+    /// Lets time pass; to be called at [`next_tick`](Self::next_tick), or when the machine woke up.
+    pub fn tick(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        while let Some(due) = self.requests.due(self.now) {
+            match due {
+                super::requests::Due::Slow(tid) => self.on_slow(tid),
+                super::requests::Due::Failed(open) => self.on_failure(open),
+            }
+        }
+        while let Some(entry) = self.late.first_entry().filter(|entry| entry.key().0 <= self.now) {
+            let (socket, to, datagram) = entry.remove();
+            self.send(socket, to, datagram);
+        }
+        self.keep_listening();
+        self.keep_up();
+    }
+
+    /// When [`tick`](Self::tick) is to be called next.
+    pub fn next_tick(&self) -> Duration {
+        let late = self.late.keys().next().map(|(at, _)| *at);
+        let sooner = [self.requests.next(), late, self.next_listening()];
+        sooner.into_iter().flatten().fold(self.upkeep.next(), Duration::min)
+    }
+
+    /// Begins a search; its answers and its end come as events.
+    pub fn search(&mut self, now: Duration, search: Search) -> SearchId {
+        self.now = self.now.max(now);
+        self.set_out(search, journey::Kind::Wished)
+    }
+
+    /// Ends a search without further events.
+    pub fn cancel(&mut self, search: SearchId) {
+        self.journeys.remove(&search);
+        self.requests.cancel(|purpose| match purpose {
+            Purpose::Visit(id) | Purpose::Commit(id) | Purpose::Clear(id) => *id == search,
+            _ => false,
+        });
+    }
+
+    /// Asks one node something.
+    pub fn ask(
+        &mut self,
+        now: Duration,
+        to: SocketAddrV4,
+        command: Command,
+        target: Option<Id>,
+        token: Option<Token>,
+        value: Option<&[u8]>,
+    ) -> QuestionId {
+        self.now = self.now.max(now);
+        let id = QuestionId(self.number());
+        let question = Question { command, target, token, value };
+        if self.request(to, question, Purpose::Question(id), TRIES).is_none() {
+            self.tell(Event::Answer { question: id, reply: None });
+        }
+        id
+    }
+
+    /// The nodes that were heard of last, for [`Config::known`] of the next run.
+    pub fn contacts(&self, max: usize) -> Vec<SocketAddrV4> {
+        let mut contacts: Vec<_> = self.table.iter().collect();
+        contacts.sort_by_key(|contact| std::cmp::Reverse(contact.seen));
+        contacts.into_iter().take(max).map(|contact| contact.address).collect()
+    }
+
+    /// How others reach us.
+    pub fn reach(&self) -> Reach {
+        Reach { outside: self.samples.outside(), firewalled: self.firewalled, host: self.host }
+    }
+
+    /// Our id, if we are a host.
+    pub fn id(&self) -> Option<Id> {
+        self.host.then_some(self.table.id())
+    }
+
+    /// How many nodes we know.
+    pub fn known(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What we keep for others.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Our address for others, if strangers reach us there.
+    pub fn open_address(&self) -> Option<SocketAddrV4> {
+        match self.samples.outside() {
+            Some(Outside::Address(address)) if !self.firewalled && address.port() == self.server_port => Some(address),
+            _ => None,
+        }
+    }
+
+    /// The socket that asks.
+    pub fn asking_socket(&self) -> Socket {
+        if self.firewalled { Socket::Client } else { Socket::Server }
+    }
+
+    fn request(&mut self, to: SocketAddrV4, question: Question, purpose: Purpose, tries: u32) -> Option<u16> {
+        let socket = self.asking_socket();
+        let id = self.id_on(socket);
+        let Question { command, target, token, value } = question;
+        let open = Open::new(to, socket, purpose, tries);
+        self.requests.begin(&mut self.rng, open, |tid| Request { tid, to, id, token, command, target, value }.encode())
+    }
+
+    fn on_response(&mut self, socket: Socket, from: SocketAddrV4, response: Response) {
+        let Some(open) = self.requests.answer(from, response.tid) else { return };
+        let id = response.id.filter(|id| *id == Id::of_node(from));
+        // What the other socket's address looks like outside says nothing about this one.
+        let own_socket = socket == self.asking_socket() && open.socket == socket;
+        if let Some(id) = id {
+            self.meet(from, id);
+        }
+        if own_socket && !matches!(open.purpose, Purpose::Probe | Purpose::QuickProbe) {
+            self.samples.add(from, response.to);
+            self.tell_reach();
+        }
+        let reply = Reply {
+            from,
+            id,
+            to: response.to,
+            token: response.token,
+            error: response.error,
+            value: response.value.map(<[u8]>::to_vec),
+            rtt: open.age(self.now),
+        };
+        match open.purpose {
+            Purpose::Visit(search) => self.on_visit(search, open.slow, reply, &response.closer),
+            Purpose::Commit(search) => self.on_commit(search, Some(reply.from).filter(|_| reply.error == 0)),
+            Purpose::Clear(search) => self.on_cleared(search),
+            Purpose::Greet | Purpose::Hint | Purpose::Hold(_) => {}
+            Purpose::Farewell(identity) => self.on_farewell(&identity, &reply),
+            Purpose::Check(contact) => {
+                // It answers, but no longer as a host.
+                if id.is_none() {
+                    self.table.remove(&contact);
+                }
+                self.upkeep.checks -= 1;
+            }
+            Purpose::Replace(old, new) => {
+                self.upkeep.replacing -= 1;
+                if id.is_none() {
+                    self.table.remove(&old);
+                    self.table.add(new);
+                }
+            }
+            Purpose::Probe => self.on_probe(Some((socket, from, response.to))),
+            Purpose::QuickProbe => self.start.reached |= socket == Socket::Server,
+            Purpose::Question(question) => self.tell(Event::Answer { question, reply: Some(reply) }),
+        }
+    }
+
+    fn on_failure(&mut self, open: Open<Purpose>) {
+        self.upkeep.timeouts += 1;
+        let id = Id::of_node(open.to);
+        match open.purpose {
+            Purpose::Visit(search) => self.on_lost(search, open.slow, open.to),
+            Purpose::Commit(search) => self.on_commit(search, None),
+            Purpose::Clear(search) => self.on_cleared(search),
+            Purpose::Greet | Purpose::Hint | Purpose::QuickProbe | Purpose::Farewell(_) => {}
+            Purpose::Hold(target) => self.on_relay_lost(target, open.to),
+            Purpose::Check(_) => self.upkeep.checks -= 1,
+            Purpose::Replace(old, new) => {
+                self.upkeep.replacing -= 1;
+                self.table.remove(&old);
+                self.table.add(new);
+            }
+            Purpose::Probe => return self.on_probe(None),
+            Purpose::Question(question) => return self.tell(Event::Answer { question, reply: None }),
+        }
+        self.table.remove(&id);
+    }
+
+    fn on_slow(&mut self, tid: u16) {
+        if let Some(Purpose::Visit(search)) = self.requests.purpose(tid) {
+            let search = *search;
+            self.on_slow_visit(search);
+        }
+    }
+
+    /// A host showed that it's there.
+    fn meet(&mut self, from: SocketAddrV4, id: Id) {
+        if let Some(contact) = self.table.get_mut(&id) {
+            return contact.hear(self.now);
+        }
+        if !self.is_acceptable(&from) {
+            return;
+        }
+        let contact = Contact::new(from, self.now);
+        if let Added::Full { oldest } = self.table.add(contact.clone()) {
+            self.replace(oldest, contact);
+        }
+    }
+
+    /// Whether a node of this address may be one: no liar makes us ask our own network.
+    fn is_acceptable(&self, address: &SocketAddrV4) -> bool {
+        let is_somebody = match Scope::of(*address.ip()) {
+            Scope::Public => true,
+            Scope::Private => self.at_home,
+            Scope::Reserved => false,
+        };
+        is_somebody && address.port() != 0
+    }
+
+    fn id_on(&self, socket: Socket) -> Option<Id> {
+        (self.host && socket == Socket::Server).then_some(self.table.id())
+    }
+
+    fn closer(&self, target: Option<&Id>) -> Vec<SocketAddrV4> {
+        let closest = target.map(|target| self.table.closest(target, MAX_CLOSER)).unwrap_or_default();
+        closest.into_iter().map(|contact| contact.address).collect()
+    }
+
+    fn send(&mut self, socket: Socket, to: SocketAddrV4, datagram: Vec<u8>) {
+        self.out.push_back(Action::Send { socket, to, datagram });
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.out.push_back(Action::Tell(event));
+    }
+
+    fn tell_reach(&mut self) {
+        let reach = self.reach();
+        if self.told != Some(reach) {
+            self.told = Some(reach);
+            self.tell(Event::Reach(reach));
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// What is asked of one node.
+#[derive(Debug, Clone, Copy)]
+struct Question<'a> {
+    command: Command,
+    target: Option<Id>,
+    token: Option<Token>,
+    value: Option<&'a [u8]>,
+}
+
+impl Question<'static> {
+    const PING: Question<'static> = Question { command: Command::Ping, target: None, token: None, value: None };
+}

@@ -1,0 +1,135 @@
+//! Swarms of ours and of JavaScript on one topic.
+
+use crate::js::{JsDht, soon};
+use crate::{guest, hex, hosts, identity};
+use bytes::Bytes;
+use datdot_hyperswarm::dht::{Dht, Id};
+use datdot_hyperswarm::swarm::{As, Settings, Swarm, SwarmStream};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+const TOPIC: Id = Id([0x33; 32]);
+
+/// A swarm on the topic, and what it hears: each peer's greeting.
+struct Ours {
+    swarm: Swarm,
+    heard: mpsc::UnboundedReceiver<(String, String)>,
+    tell: mpsc::UnboundedSender<(String, String)>,
+    _dht: Dht,
+}
+
+impl Ours {
+    async fn join(dht: Dht, seed: u8, as_: As) -> Ours {
+        let swarm = Swarm::start(&dht, &identity(seed), Settings::default()).await.unwrap();
+        swarm.join(TOPIC, as_).await.unwrap();
+        let (tell, heard) = mpsc::unbounded_channel();
+        Ours { swarm, heard, tell, _dht: dht }
+    }
+
+    /// Takes connections until `peers` have spoken.
+    async fn hear(&mut self, peers: usize) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        soon(async {
+            while all.len() < peers {
+                tokio::select! {
+                    stream = self.swarm.accept() => greet(stream.expect("it runs"), self.tell.clone()),
+                    Some((key, text)) = self.heard.recv() => {
+                        all.insert(key, text);
+                    }
+                }
+            }
+        })
+        .await;
+        all
+    }
+}
+
+/// Greets, and holds the connection until the other ends it.
+fn greet(mut connection: SwarmStream, tell: mpsc::UnboundedSender<(String, String)>) {
+    tokio::spawn(async move {
+        let secret = &mut connection.stream.secret;
+        secret.writer.send(&Bytes::from_static(b"hello from us")).await.unwrap();
+        secret.writer.flush().await.unwrap();
+        while let Ok(Some(text)) = secret.reader.next().await {
+            _ = tell.send((hex(&secret.remote), String::from_utf8(text.to_vec()).unwrap()));
+        }
+    });
+}
+
+#[tokio::test]
+async fn we_find_a_server_in_javascript_by_topic_and_it_hears_us() {
+    let mut js = JsDht::start(8, &[]).await;
+    let theirs = js.call("swarm", json!({ "seed": 60, "topic": hex(&TOPIC.0), "client": false })).await;
+    let mut ours = Ours::join(guest(&js.bootstrap).await, 61, As::Client).await;
+    let heard = ours.hear(1).await;
+    assert_eq!(heard[theirs["key"].as_str().unwrap()], "hello from 60");
+    let heard = js.call("heard", json!({ "seed": 60, "peers": 1 })).await;
+    assert_eq!(heard["heard"][hex(&identity(61).public())], "hello from us");
+    assert!(ours.swarm.announced(&TOPIC).is_none());
+}
+
+#[tokio::test]
+async fn javascript_finds_our_server_by_topic_until_we_leave() {
+    let mut js = JsDht::start(8, &[]).await;
+    let mut ours = Ours::join(guest(&js.bootstrap).await, 61, As::Server).await;
+    soon(ours.swarm.searched(TOPIC)).await.unwrap();
+    assert!(ours.swarm.announced(&TOPIC).unwrap() < Duration::from_secs(10));
+    let theirs = js.call("swarm", json!({ "seed": 60, "topic": hex(&TOPIC.0), "server": false })).await;
+    let heard = ours.hear(1).await;
+    assert_eq!(heard[theirs["key"].as_str().unwrap()], "hello from 60");
+    let topic = json!({ "topic": hex(&TOPIC.0) });
+    assert!(js.call("lookup", topic.clone()).await["peers"][hex(&identity(61).public())].is_array());
+    ours.swarm.leave(TOPIC).await.unwrap();
+    soon(ours.swarm.searched(TOPIC)).await.unwrap();
+    assert_eq!(js.call("lookup", topic).await["peers"], json!({}));
+}
+
+#[tokio::test]
+async fn twelve_peers_on_a_topic_all_meet_each_other_once() {
+    let nodes = hosts(8, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let mut js = JsDht::start(0, &bootstrap).await;
+    for seed in 60..66 {
+        js.call("swarm", json!({ "seed": seed, "topic": hex(&TOPIC.0) })).await;
+    }
+    let mut meetings = Vec::new();
+    for seed in 70..76 {
+        let mut ours = Ours::join(guest(&bootstrap).await, seed, As::Both).await;
+        meetings.push(tokio::spawn(async move {
+            let heard = ours.hear(11).await;
+            (ours, heard)
+        }));
+    }
+    let mut ours = Vec::new();
+    for meeting in meetings {
+        let (swarm, heard) = meeting.await.unwrap();
+        assert_eq!(heard.values().filter(|text| *text == "hello from us").count(), 5);
+        ours.push(swarm);
+    }
+    for seed in 60..66 {
+        let heard = js.call("heard", json!({ "seed": seed, "peers": 11 })).await;
+        assert_eq!(heard["heard"].as_object().unwrap().len(), 11, "{seed}");
+    }
+    for swarm in &ours {
+        assert_eq!(swarm.swarm.links(), 11, "one connection per peer");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_and_comes_back_is_connected_again() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let mut one = Ours::join(guest(&bootstrap).await, 70, As::Both).await;
+    soon(one.swarm.searched(TOPIC)).await.unwrap();
+    let other = Ours::join(guest(&bootstrap).await, 71, As::Both).await;
+    let mut other = other;
+    let (heard, _) = tokio::join!(one.hear(1), other.hear(1));
+    assert_eq!(heard.len(), 1);
+    // It withdraws, and comes back under the same key.
+    soon(other.swarm.close()).await;
+    let mut again = Ours::join(guest(&bootstrap).await, 71, As::Both).await;
+    let (heard, _) = tokio::join!(one.hear(1), again.hear(1));
+    assert_eq!(heard.keys().next(), Some(&hex(&identity(71).public())));
+}

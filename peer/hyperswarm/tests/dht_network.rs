@@ -1,0 +1,337 @@
+//! A whole DHT in one thread: thousands of the shipped nodes with a simulated clock and network.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use datdot_hyperswarm::dht::node::{Outcome, SearchId};
+use datdot_hyperswarm::dht::packet::Command;
+use datdot_hyperswarm::dht::record::Peers;
+use datdot_hyperswarm::dht::{Action, Commit, Config, Event, Id, Identity, Node, Role, Search, Socket};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+const SERVER: u16 = 49_737;
+const CLIENT: u16 = 50_000;
+
+/// What happens when.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Arrive { to: SocketAddrV4, from: SocketAddrV4, datagram: Vec<u8> },
+    Tick(usize),
+}
+
+struct World {
+    now: Duration,
+    rng: StdRng,
+    nodes: Vec<Option<Node>>,
+    queue: BinaryHeap<Reverse<(Duration, u64, Next)>>,
+    order: u64,
+    /// When each node wants its next tick.
+    ticks: Vec<Duration>,
+    finished: HashMap<(usize, SearchId), Outcome>,
+    found: HashMap<(usize, SearchId), Vec<Peers>>,
+    datagrams: u64,
+    /// Share of datagrams that are lost.
+    loss: f64,
+}
+
+/// Node `n` is alone at its public address.
+fn host_of(n: usize, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new((0x0800_0000 + n as u32).into(), port)
+}
+
+fn number_of(address: SocketAddrV4) -> usize {
+    (u32::from(*address.ip()) - 0x0800_0000) as usize
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        World {
+            now: Duration::from_secs(1_700_000_000),
+            rng: StdRng::seed_from_u64(seed),
+            nodes: Vec::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            ticks: Vec::new(),
+            finished: HashMap::new(),
+            found: HashMap::new(),
+            datagrams: 0,
+            loss: 0.0,
+        }
+    }
+
+    /// `count` hosts that begin with some who are there, a few at a time.
+    fn of_hosts(seed: u64, count: usize) -> World {
+        let mut world = World::new(seed);
+        for n in 0..count {
+            world.begin(Role::Host, n == 0);
+            if n % 16 == 0 {
+                world.run(Duration::from_millis(500));
+            }
+        }
+        world.run(Duration::from_secs(30));
+        world
+    }
+
+    fn begin(&mut self, role: Role, first: bool) -> usize {
+        let n = self.nodes.len();
+        let bootstrap = if first {
+            Vec::new()
+        } else {
+            (0..3).map(|_| host_of(self.rng.random_range(0..n.min(8)), SERVER)).collect()
+        };
+        let address = first.then(|| host_of(n, SERVER));
+        let config = Config { bootstrap, role, firewalled: role == Role::Guest, address, ..Config::default() };
+        let node = Node::new(config, SERVER, self.now, self.rng.random());
+        self.nodes.push(Some(node));
+        self.ticks.push(Duration::MAX);
+        self.act(n);
+        n
+    }
+
+    fn push(&mut self, at: Duration, next: Next) {
+        self.order += 1;
+        self.queue.push(Reverse((at, self.order, next)));
+    }
+
+    /// Does what a node wants done.
+    fn act(&mut self, n: usize) {
+        while let Some(action) = self.nodes[n].as_mut().and_then(Node::poll) {
+            match action {
+                Action::Send { socket, to, datagram } => {
+                    self.datagrams += 1;
+                    if self.loss > 0.0 && self.rng.random_bool(self.loss) {
+                        continue;
+                    }
+                    let from = host_of(n, if socket == Socket::Server { SERVER } else { CLIENT });
+                    let delay = Duration::from_millis(self.rng.random_range(10..60));
+                    self.push(self.now + delay, Next::Arrive { to, from, datagram });
+                }
+                Action::Tell(Event::Finished { search, outcome }) => _ = self.finished.insert((n, search), outcome),
+                Action::Tell(Event::Found { search, reply }) => {
+                    if let Some(Ok(peers)) = reply.value.as_deref().map(Peers::decode) {
+                        self.found.entry((n, search)).or_default().push(peers);
+                    }
+                }
+                Action::Tell(_) => {}
+            }
+        }
+        let Some(next) = self.nodes[n].as_ref().map(Node::next_tick) else { return };
+        if next < self.ticks[n] {
+            self.ticks[n] = next;
+            self.push(next, Next::Tick(n));
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(Reverse((at, _, next))) = self.queue.pop() else { return };
+        self.now = self.now.max(at);
+        let n = match &next {
+            Next::Arrive { to, .. } => number_of(*to),
+            Next::Tick(n) => *n,
+        };
+        let Some(node) = self.nodes.get_mut(n).and_then(Option::as_mut) else { return };
+        match next {
+            Next::Arrive { to, from, datagram } => {
+                let socket = if to.port() == SERVER { Socket::Server } else { Socket::Client };
+                node.receive(self.now, socket, from, &datagram);
+            }
+            Next::Tick(_) => {
+                // An earlier wish for a tick may have been replaced by a still earlier one.
+                if at < self.ticks[n] {
+                    return;
+                }
+                self.ticks[n] = Duration::MAX;
+                node.tick(self.now);
+            }
+        }
+        self.act(n);
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Lets node `n` search, and returns the outcome and how long it took.
+    fn search(&mut self, n: usize, search: Search) -> (Outcome, Duration, Vec<Peers>) {
+        let began = self.now;
+        let id = self.nodes[n].as_mut().unwrap().search(self.now, search);
+        self.act(n);
+        loop {
+            if let Some(outcome) = self.finished.remove(&(n, id)) {
+                return (outcome, self.now - began, self.found.remove(&(n, id)).unwrap_or_default());
+            }
+            assert!(self.now < began + Duration::from_secs(120), "a search ends");
+            self.step();
+        }
+    }
+
+    fn kill(&mut self, share: f64, keep: &[usize]) {
+        for n in 8..self.nodes.len() {
+            if !keep.contains(&n) && self.rng.random_bool(share) {
+                self.nodes[n] = None;
+            }
+        }
+    }
+
+    /// The true closest host that lives.
+    fn closest(&self, target: &Id) -> Id {
+        let alive = (0..self.nodes.len()).filter(|n| self.nodes[*n].as_ref().is_some_and(|node| node.reach().host));
+        alive.map(|n| Id::of_node(host_of(n, SERVER))).min_by_key(|id| id.distance(target)).unwrap()
+    }
+}
+
+fn identity(n: u16) -> Identity {
+    let mut seed = [0; 32];
+    seed[..2].copy_from_slice(&n.to_le_bytes());
+    Identity::from_seed(&seed)
+}
+
+fn announce(topic: Id, n: u16) -> Search {
+    let commit = Commit::Announce { identity: identity(n), relays: Vec::new(), bump: 0, at: 20 };
+    Search { commit, ..Search::new(topic, Command::Lookup) }
+}
+
+/// Announces `count` topics, lets 30 % of the hosts vanish, and counts those that are still found.
+fn found_after_a_third_is_gone(hosts: usize, count: u16, loss: f64) -> usize {
+    let mut world = World::of_hosts(7, hosts);
+    let guest = world.begin(Role::Guest, false);
+    world.run(Duration::from_secs(10));
+    world.loss = loss;
+    let topics: Vec<Id> = (0..count).map(|n| Id::of(&n.to_le_bytes())).collect();
+    for (n, topic) in topics.iter().enumerate() {
+        let (outcome, ..) = world.search(guest, announce(*topic, n as u16));
+        assert!(outcome.committed.len() >= 15, "{} nodes keep it", outcome.committed.len());
+    }
+    world.kill(0.3, &[guest]);
+    let reader = world.begin(Role::Guest, false);
+    world.run(Duration::from_secs(10));
+    let mut slowest = Duration::ZERO;
+    let mut found = 0;
+    for (n, topic) in topics.iter().enumerate() {
+        let (_, time, peers) = world.search(reader, Search::new(*topic, Command::Lookup));
+        slowest = slowest.max(time);
+        let key = identity(n as u16).public();
+        found += usize::from(peers.iter().any(|peers| peers.peers.iter().any(|peer| peer.key == key)));
+    }
+    println!("{found} of {count} topics found with 30 % of {hosts} nodes gone, the slowest in {slowest:?}");
+    found
+}
+
+#[test]
+fn everything_is_found_with_30_percent_of_the_nodes_gone() {
+    assert_eq!(found_after_a_third_is_gone(600, 40, 0.0), 40);
+}
+
+#[test]
+fn everything_is_found_on_a_network_that_loses_5_percent() {
+    assert_eq!(found_after_a_third_is_gone(300, 40, 0.05), 40);
+}
+
+#[test]
+fn a_guest_becomes_a_host_after_twenty_minutes_and_a_guest_again_after_a_sleep() {
+    let mut world = World::of_hosts(3, 40);
+    let n = world.nodes.len();
+    world.begin(Role::Guest, false);
+    let config = Config { bootstrap: vec![host_of(0, SERVER)], ..Config::default() };
+    world.nodes[n] = Some(Node::new(config, SERVER, world.now, [5; 32]));
+    world.ticks[n] = Duration::MAX;
+    world.act(n);
+    world.run(Duration::from_secs(60));
+    let reach = world.nodes[n].as_ref().unwrap().reach();
+    assert!(!reach.firewalled && !reach.host, "strangers reach it: {reach:?}");
+    world.run(Duration::from_secs(18 * 60));
+    assert!(!world.nodes[n].as_ref().unwrap().reach().host);
+    world.run(Duration::from_secs(3 * 60));
+    let node = world.nodes[n].as_ref().unwrap();
+    assert_eq!(node.id(), Some(Id::of_node(host_of(n, SERVER))));
+    // Others know it now, and name it.
+    world.run(Duration::from_secs(60));
+    let (outcome, ..) = world.search(5, Search::new(Id::of_node(host_of(n, SERVER)), Command::FindNode));
+    assert_eq!(outcome.closest[0].from, host_of(n, SERVER));
+
+    // An hour passes in which it hears nothing and isn't run.
+    let node = world.nodes[n].as_mut().unwrap();
+    let later = world.now + Duration::from_secs(3_600);
+    node.tick(later);
+    assert!(!node.reach().host);
+}
+
+#[test]
+fn a_server_finds_other_relays_when_its_own_vanish() {
+    let mut world = World::of_hosts(4, 60);
+    let server = world.begin(Role::Guest, false);
+    world.run(Duration::from_secs(5));
+    let identity = identity(1);
+    let target = Id::of(&identity.public());
+    let now = world.now;
+    world.nodes[server].as_mut().unwrap().listen(now, &identity);
+    world.act(server);
+    world.run(Duration::from_secs(5));
+    let relays = |world: &World| {
+        let mut relays = world.nodes[server].as_ref().unwrap().relays(&identity.public());
+        assert_eq!(relays.len(), 3);
+        assert_eq!(relays.remove(0), host_of(server, SERVER), "strangers reach it");
+        relays
+    };
+    let first = relays(&world);
+    for relay in &first {
+        assert_eq!(world.nodes[number_of(*relay)].as_ref().unwrap().route(&target), Some(host_of(server, SERVER)));
+        world.nodes[number_of(*relay)] = None;
+    }
+    world.run(Duration::from_secs(30));
+    let second = relays(&world);
+    assert!(second.iter().all(|relay| !first.contains(relay)));
+
+    let now = world.now;
+    world.nodes[server].as_mut().unwrap().unlisten(now, &identity.public());
+    world.act(server);
+    world.run(Duration::from_secs(2));
+    for relay in second {
+        assert_eq!(world.nodes[number_of(relay)].as_ref().unwrap().route(&target), None, "it said farewell");
+    }
+}
+
+/// How far a search has to go, for docs/hyperswarm-dht.md:
+/// `cargo test --release -p datdot-hyperswarm --test dht_network -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes: run it by name"]
+fn hops_grow_with_the_logarithm_of_the_number_of_nodes() {
+    println!("|  nodes | contacts | hops, mean | hops, most | nodes asked | time, mean | closest found |");
+    println!("|-------:|---------:|-----------:|-----------:|------------:|-----------:|--------------:|");
+    let mut means = Vec::new();
+    for nodes in [100, 300, 1_000, 3_000, 10_000] {
+        let mut world = World::of_hosts(11, nodes);
+        let contacts: usize = world.nodes.iter().flatten().map(Node::known).sum::<usize>() / nodes;
+        let searches = 200;
+        let (mut hops, mut most, mut asked, mut time, mut closest) = (0, 0, 0, Duration::ZERO, 0);
+        for n in 0..searches {
+            let from = world.rng.random_range(0..nodes);
+            let target = Id::of(format!("target {n}").as_bytes());
+            let (outcome, took, _) = world.search(from, Search::new(target, Command::FindNode));
+            // The node that searches doesn't ask itself.
+            let own = Id::of_node(host_of(from, SERVER));
+            let truth = world.closest(&target);
+            closest += usize::from(truth == own || outcome.closest[0].id == Some(truth));
+            hops += outcome.hops;
+            most = most.max(outcome.hops);
+            asked += outcome.replies + outcome.errors;
+            time += took;
+        }
+        let mean = f64::from(hops) / f64::from(searches);
+        println!(
+            "| {nodes:6} | {contacts:8} | {mean:10.2} | {most:10} | {:11.1} | {:7.0} ms | {:11.1} % |",
+            asked as f64 / f64::from(searches),
+            time.as_secs_f64() * 1_000.0 / f64::from(searches),
+            100.0 * f64::from(closest as u32) / f64::from(searches),
+        );
+        means.push(mean);
+    }
+    assert!(means[4] < means[0] + 4.0, "a hundred times the nodes take a few hops more");
+}

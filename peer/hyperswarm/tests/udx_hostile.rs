@@ -1,0 +1,209 @@
+//! What a stranger or a bad remote can do to a stream: cost a bounded amount, and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod udx;
+
+use datdot_hyperswarm::udx::header::{Flags, Header, Packet, encode_range};
+use datdot_hyperswarm::udx::stream::Stream;
+use datdot_hyperswarm::udx::{Closed, Config, Path};
+use proptest::prelude::*;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+use udx::{pair, receive, send, soon};
+
+fn remote() -> SocketAddr {
+    ([10, 0, 0, 9], 9).into()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Packet { flags: u8, offset: u8, window: u32, seq: i32, ack: i32, ranges: Vec<(i32, i32)>, len: usize },
+    Bytes(Vec<u8>),
+    Write(usize),
+    Read(usize),
+    Wait(u64),
+    Finish,
+    Move,
+}
+
+/// Numbers around what is expected, and any others.
+fn near() -> impl Strategy<Value = i32> {
+    prop_oneof![8 => -3..40i32, 1 => -70_000..70_000i32, 1 => any::<i32>()]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let window = prop_oneof![Just(0), Just(1), 0..100_000u32, any::<u32>()];
+    let flags = prop_oneof![6 => Just(1u8), 3 => Just(0u8), 2 => Just(4u8), 1 => any::<u8>()];
+    let ranges = prop::collection::vec((near(), near()), 0..4);
+    let packet = (flags, any::<u8>(), window, near(), near(), ranges, 0usize..1500).prop_map(
+        |(flags, offset, window, seq, ack, ranges, len)| Step::Packet { flags, offset, window, seq, ack, ranges, len },
+    );
+    prop_oneof![
+        12 => packet,
+        1 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Step::Bytes),
+        4 => (1usize..50_000).prop_map(Step::Write),
+        3 => (1usize..50_000).prop_map(Step::Read),
+        4 => (0u64..3_000_000).prop_map(Step::Wait),
+        1 => Just(Step::Finish),
+        1 => Just(Step::Move),
+    ]
+}
+
+/// A packet as the remote might send it, with numbers relative to `seq` and `ack`.
+fn datagram(step: &Step, seq: u32, ack: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    match step {
+        Step::Packet { flags, offset, window, seq: dseq, ack: dack, ranges, len } => {
+            let sack = flags & Flags::SACK.0 != 0;
+            let offset = if sack && offset % 2 == 0 { ranges.len() as u8 * 8 } else { offset % 3 };
+            let (seq, ack) = (seq.wrapping_add_signed(*dseq), ack.wrapping_add_signed(*dack));
+            Header { flags: Flags(*flags), offset, stream: 1, window: *window, seq, ack }.encode(&mut out);
+            for (start, end) in ranges {
+                encode_range(ack.wrapping_add_signed(*start), ack.wrapping_add_signed(*end), &mut out);
+            }
+            out.resize(out.len() + len, 7);
+        }
+        Step::Bytes(bytes) => out.clone_from(bytes),
+        _ => {}
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_packets_in_any_order_break_a_stream(all in prop::collection::vec(steps(), 1..200), seq: u32) {
+        let mut now = Instant::now();
+        let limit = 60_000;
+        let mut stream = Stream::new(Config { receive: limit, seq, ..Config::default() }, now);
+        stream.connect(Path { stream: 2, address: remote() }, 0, now);
+        let (mut out, mut buffer, mut read, mut next) = (Vec::new(), vec![0; 50_000], 0u32, seq);
+        for step in all {
+            match &step {
+                Step::Write(len) => drop(stream.write(&vec![1; *len])),
+                Step::Read(len) => read = read.wrapping_add(stream.read(&mut buffer[..*len]) as u32),
+                Step::Wait(micros) => now += Duration::from_micros(*micros),
+                Step::Finish => stream.finish(),
+                Step::Move => stream.change_path(Path { stream: 3, address: remote() }, now),
+                Step::Packet { .. } | Step::Bytes(_) => {
+                    let bytes = datagram(&step, read / 1000, next);
+                    if let Some(packet) = Packet::decode(&bytes) {
+                        stream.handle(&packet, remote(), now);
+                    }
+                }
+            }
+            if stream.deadline(now).is_some_and(|due| due <= now) {
+                stream.on_deadline(now);
+            }
+            let mut datagrams = 0;
+            while let Some(transmit) = stream.transmit(now, 8, &mut out) {
+                prop_assert!(transmit.segment <= 1472 && !out.is_empty());
+                for bytes in out.chunks(transmit.segment) {
+                    let packet = Packet::decode(bytes).expect("what we send is well formed");
+                    next = packet.header.seq;
+                    datagrams += 1;
+                }
+                out.clear();
+            }
+            prop_assert!(datagrams < 400, "{datagrams} at once");
+            prop_assert!(stream.stats().held <= 2 * limit + (64 << 10) + 64 * 1500);
+        }
+    }
+}
+
+#[test]
+fn packets_that_wait_for_one_that_never_comes_are_bounded() {
+    let now = Instant::now();
+    let mut stream = Stream::new(Config::default(), now);
+    stream.connect(Path { stream: 2, address: remote() }, 0, now);
+    let mut out = Vec::new();
+    for seq in 1..100_000u32 {
+        out.clear();
+        Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out.resize(20 + (seq as usize % 1400), 0);
+        stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+    }
+    assert!(stream.stats().held <= 8 << 20);
+    out.clear();
+    stream.transmit(now, 1, &mut out).unwrap();
+    let ack = Packet::decode(&out).unwrap();
+    assert_eq!((ack.header.ack, ack.ranges().next()), (0, Some((1, ack.ranges().next().unwrap().1))));
+}
+
+#[test]
+fn nothing_is_sent_before_a_stream_is_connected() {
+    let now = Instant::now();
+    let mut stream = Stream::new(Config { keep_alive: Some(Duration::from_secs(1)), ..Config::default() }, now);
+    stream.write(b"hello");
+    for flags in 0..64 {
+        let step = Step::Packet { flags: flags & !16, offset: 0, window: 9, seq: 0, ack: 0, ranges: vec![], len: 10 };
+        let bytes = datagram(&step, 0, 0);
+        stream.handle(&Packet::decode(&bytes).unwrap(), remote(), now);
+        assert_eq!(stream.deadline(now), None);
+        stream.on_deadline(now + Duration::from_secs(60));
+        assert_eq!(stream.transmit(now, 9, &mut Vec::new()), None);
+    }
+    assert_eq!(stream.heard(), Some(remote()));
+}
+
+#[test]
+fn a_destroy_with_a_wild_number_is_not_believed() {
+    let now = Instant::now();
+    let mut stream = Stream::new(Config::default(), now);
+    stream.connect(Path { stream: 2, address: remote() }, 0, now);
+    let destroy = |seq| {
+        let mut out = Vec::new();
+        Header { flags: Flags::DESTROY, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out
+    };
+    for seq in [u32::MAX, 1 << 31, 100_000] {
+        stream.handle(&Packet::decode(&destroy(seq)).unwrap(), remote(), now);
+        assert_eq!(stream.closed(), None);
+    }
+    stream.handle(&Packet::decode(&destroy(3)).unwrap(), remote(), now);
+    assert_eq!(stream.closed(), Some(Closed::Reset));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_rubbish_does_not_stop_a_stream() {
+    let (mut a, mut b, _) = pair(None).await;
+    let target = b.handle().socket().local_addr();
+    let flood = tokio::spawn(async move {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut dice = udx::link::Dice::new(3);
+        loop {
+            let mut bytes: Vec<u8> = (0..dice.next() % 60).map(|_| dice.next() as u8).collect();
+            if dice.one_in_thousand(700) {
+                // Of the stream's id, with any numbers, but no DESTROY and no data that might be taken for the remote's.
+                bytes.clear();
+                let flags = Flags(dice.next() as u8 & !(Flags::DESTROY | Flags::DATA | Flags::END).0);
+                let (window, seq, ack) = (1 << 20, dice.next() as u32, dice.next() as u32 | 1 << 30);
+                Header { flags, offset: 0, stream: 2, window, seq, ack }.encode(&mut bytes);
+            }
+            let _ = socket.send_to(&bytes, target).await;
+            if dice.one_in_thousand(50) {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let sent = tokio::spawn(async move { send(&mut a, 5_000_000).await });
+    assert_eq!(soon(receive(&mut b)).await.unwrap(), 5_000_000);
+    soon(tokio::io::AsyncWriteExt::shutdown(&mut b)).await.unwrap();
+    soon(sent).await.unwrap().unwrap();
+    flood.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_protocols_share_the_port() {
+    let udx = datdot_hyperswarm::udx::Udx::new();
+    let (socket, mut others) = udx.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (other, mut answers) = udx.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    other.send_to(b"\x03 a question", socket.local_addr()).await.unwrap();
+    let question = soon(others.recv()).await.unwrap();
+    assert_eq!((&question.bytes[..], question.from), (&b"\x03 a question"[..], other.local_addr()));
+    socket.try_send_to(b"\x13 an answer", question.from).unwrap();
+    assert_eq!(&soon(answers.recv()).await.unwrap().bytes[..], b"\x13 an answer");
+}
