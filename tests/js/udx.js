@@ -99,7 +99,10 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
     stream.connect(socket, Number(options.ours || 1), Number(port), '127.0.0.1')
     modes[mode]()
   } else if (word === 'move') {
-    stream.changeRemote(socket, Number(options.ours || 1), Number(port), '127.0.0.1').then(() => say('moved'))
+    // With nothing in flight it is done at once, and returns null.
+    Promise.resolve(stream.changeRemote(socket, Number(options.ours || 1), Number(port), '127.0.0.1')).then(() =>
+      say('moved')
+    )
   }
 })
 setTimeout(() => process.exit(2), 120000).unref()

@@ -59,6 +59,15 @@ fn a_narrow_link_with_a_short_queue_is_used() {
 }
 
 #[test]
+fn a_deep_queue_is_not_filled() {
+    let link = Link { queue: 64 << 20, ..Link::default() };
+    let mut world = World::new(link, 1).sends(0, 100_000_000);
+    world.run(MINUTE, |world| world.ends[1].read > 40_000_000);
+    let rtt = world.ends[0].stream.stats().rtt.unwrap();
+    assert!(rtt < Duration::from_millis(100), "{rtt:?}");
+}
+
+#[test]
 fn a_wide_and_long_path_is_filled_as_far_as_the_window_goes() {
     let link = Link { rate: 100e6, delay: Duration::from_millis(20), queue: 4 << 20, ..Link::default() };
     assert!(goodput(link, 1, 200_000_000) > 0.65 * 100e6);

@@ -214,10 +214,15 @@ impl Bbr {
         *self = Bbr { round_end, round_begin, ..Bbr::new(now, self.packet as usize) };
     }
 
-    /// What `gain` of the path holds, plus what the computers at its ends need to work in bursts.
+    /// What the path holds: its rate for the time of a round trip.
+    pub fn path(&self) -> u64 {
+        self.least_rtt.map_or(0, |(rtt, _)| (self.rates.get() * rtt.as_secs_f64()) as u64)
+    }
+
+    /// `gain` times what the path holds, plus what the computers at its ends need to work in bursts.
     fn product(&self, gain: f64) -> u64 {
         match self.least_rtt {
-            Some((rtt, _)) => (gain * self.rates.get() * rtt.as_secs_f64()) as u64 + 3 * self.burst(),
+            Some(_) => (gain * self.path() as f64) as u64 + 3 * self.burst(),
             None => FIRST_WINDOW * self.packet,
         }
     }

@@ -292,8 +292,9 @@ impl Outgoing {
         }
         let next = self.next_lost().or_else(|| self.next_fresh());
         let Some(next) = next else {
-            // Whether nothing is to be sent or the remote takes no more: the path is not the limit.
-            if self.in_flight < self.bbr.window() {
+            // If nothing is to be sent, or the remote takes less than the path holds, the path is not the limit.
+            let idle = self.queue.is_empty() || self.window < self.bbr.path();
+            if idle && self.in_flight < self.bbr.window() {
                 self.rate.on_idle(self.in_flight);
             }
             return None;

@@ -14,13 +14,13 @@ impl Stream {
         let path = self.path?;
         let begin = out.len();
         if std::mem::take(&mut self.destroy_due) {
-            self.put_header(Flags::DESTROY, 0, self.outgoing.next_seq(), path, out);
+            self.put_header(Flags::DESTROY, path, out);
         } else if self.ack_due && self.incoming.has_holes() {
             self.put_ack(path, out);
         } else if std::mem::take(&mut self.heartbeat_due) {
-            self.put_header(Flags::HEARTBEAT, 0, self.outgoing.next_seq(), path, out);
+            self.put_header(Flags::HEARTBEAT, path, out);
         } else if let Some(message) = self.outbox.pop_front() {
-            self.put_header(Flags::MESSAGE, 0, self.outgoing.next_seq(), path, out);
+            self.put_header(Flags::MESSAGE, path, out);
             out.extend_from_slice(&message);
         } else if let Some(transmit) = self.transmit_data(now, most, out) {
             self.sent_at = now;
@@ -88,16 +88,17 @@ impl Stream {
     fn put_ack(&mut self, path: Path, out: &mut Vec<u8>) {
         self.acknowledged();
         let flags = if self.incoming.has_holes() { Flags::SACK } else { Flags::default() };
-        self.put_header(flags, 0, self.outgoing.next_seq(), path, out);
+        self.put_header(flags, path, out);
         out.reserve(RANGE * 50);
         for range in self.incoming.arrived() {
             encode_range(range.start as u32, range.end as u32, out);
         }
     }
 
-    fn put_header(&mut self, flags: Flags, offset: u8, seq: u64, path: Path, out: &mut Vec<u8>) {
-        let (window, ack) = (self.incoming.window(), self.incoming.next_seq() as u32);
+    /// The header of a packet without data: it has the number of the next one that will have some.
+    fn put_header(&mut self, flags: Flags, path: Path, out: &mut Vec<u8>) {
+        let (seq, ack, window) = (self.outgoing.next_seq(), self.incoming.next_seq(), self.incoming.window());
         self.told = window;
-        Header { flags, offset, stream: path.stream, window, seq: seq as u32, ack }.encode(out);
+        Header { flags, offset: 0, stream: path.stream, window, seq: seq as u32, ack: ack as u32 }.encode(out);
     }
 }
