@@ -315,8 +315,8 @@ impl Node {
             let (socket, to, datagram) = entry.remove();
             self.send(socket, to, datagram);
         }
-        self.keep_listening();
         self.keep_up();
+        self.keep_listening();
     }
 
     /// When [`tick`](Self::tick) is to be called next.
