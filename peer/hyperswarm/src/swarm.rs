@@ -9,7 +9,7 @@ pub use crowd::{Limits, LinkId};
 
 use crate::connect::{ListenOptions, PeerStream, Server};
 use crate::dht::packet::Command;
-use crate::dht::{Commit, Dht, Ended, Id, Identity, ListenError, Peers, PublicKey, Search};
+use crate::dht::{Commit, Dht, Ended, Id, Identity, ListenError, Peers, PublicKey, Search, Status};
 use crate::udx::UdxHandle;
 use crowd::{Crowd, Task, Verdict};
 use datdot_wire::connection::Options;
@@ -123,6 +123,8 @@ impl Swarm {
             dialing: HashMap::new(),
             jobs: JoinSet::new(),
             next_link: 0,
+            status: dht.status(),
+            was_online: true,
         };
         tokio::spawn(task.run());
         Ok(Swarm { wishes, accepted, state, changed, began, key })
@@ -247,6 +249,8 @@ struct Keeper {
     dialing: HashMap<PublicKey, AbortHandle>,
     jobs: JoinSet<()>,
     next_link: u64,
+    status: watch::Receiver<Status>,
+    was_online: bool,
 }
 
 impl Keeper {
@@ -272,6 +276,13 @@ impl Keeper {
                     None => return,
                 },
                 Some(_) = self.jobs.join_next() => {}
+                Ok(()) = self.status.changed() => {
+                    let is_online = self.status.borrow_and_update().online;
+                    if is_online && !self.was_online {
+                        lock(&self.state).refresh(self.began.elapsed());
+                    }
+                    self.was_online = is_online;
+                }
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX / 4)), if wait.is_some() => {
                     lock(&self.state).tick(self.began.elapsed());
                 }

@@ -145,6 +145,10 @@ impl World {
                 }
                 self.ticks[n] = Duration::MAX;
                 node.tick(self.now);
+                self.act(n);
+                let next = self.nodes[n].as_ref().unwrap().next_tick();
+                assert!(next > self.now, "whoever has done what was due isn't busy");
+                return;
             }
         }
         self.act(n);
@@ -296,6 +300,27 @@ fn a_server_finds_other_relays_when_its_own_vanish() {
     for relay in second {
         assert_eq!(world.nodes[number_of(relay)].as_ref().unwrap().route(&target), None, "it said farewell");
     }
+}
+
+#[test]
+fn a_server_notices_that_it_is_offline_and_announces_itself_when_it_is_back() {
+    let mut world = World::of_hosts(5, 40);
+    let server = world.begin(Role::Guest, false);
+    let identity = identity(1);
+    let now = world.now;
+    world.nodes[server].as_mut().unwrap().listen(now, &identity);
+    world.act(server);
+    world.run(Duration::from_secs(60));
+    let is_online = |world: &World| world.nodes[server].as_ref().unwrap().is_online();
+    assert!(is_online(&world));
+    world.loss = 1.0;
+    world.run(Duration::from_secs(40));
+    assert!(!is_online(&world));
+    assert_eq!(world.nodes[server].as_ref().unwrap().relays(&identity.public()).len(), 1, "its own address");
+    world.loss = 0.0;
+    world.run(Duration::from_secs(40));
+    assert!(is_online(&world));
+    assert_eq!(world.nodes[server].as_ref().unwrap().relays(&identity.public()).len(), 3);
 }
 
 /// How far a search has to go, for docs/hyperswarm-dht.md:

@@ -55,6 +55,8 @@ pub struct Dht {
 pub struct Status {
     /// Whether the first walk is done.
     pub bootstrapped: bool,
+    /// Whether anybody answers us, as far as is known.
+    pub online: bool,
     /// How others reach us.
     pub reach: Reach,
 }
@@ -124,7 +126,7 @@ impl Dht {
         let clock = Clock::start();
         let node = Node::new(settings.node, address.port(), clock.now(), rand::random());
         let (wishes, wished) = mpsc::channel(WISHES);
-        let (told, status) = watch::channel(Status { bootstrapped: false, reach: node.reach() });
+        let (told, status) = watch::channel(Status { bootstrapped: false, online: true, reach: node.reach() });
         let task = Task {
             node,
             server: server.clone(),
@@ -406,6 +408,7 @@ impl Task {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Bootstrapped => self.told.send_modify(|status| status.bootstrapped = true),
+            Event::Online(online) => self.told.send_modify(|status| status.online = online),
             Event::Reach(reach) => self.told.send_modify(|status| status.reach = reach),
             Event::Found { search, reply } => {
                 if let Some(steps) = self.searches.get(&search) {

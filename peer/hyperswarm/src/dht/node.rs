@@ -119,6 +119,8 @@ pub enum Event {
     Bootstrapped,
     /// Our address as others see it changed, or who we are.
     Reach(Reach),
+    /// Whether anybody answers us; at first that's taken for granted.
+    Online(bool),
     /// A node answered a search.
     Found {
         /// Which.
@@ -313,8 +315,8 @@ impl Node {
             let (socket, to, datagram) = entry.remove();
             self.send(socket, to, datagram);
         }
-        self.keep_listening();
         self.keep_up();
+        self.keep_listening();
     }
 
     /// When [`tick`](Self::tick) is to be called next.
@@ -408,6 +410,7 @@ impl Node {
 
     fn on_response(&mut self, socket: Socket, from: SocketAddrV4, response: Response) {
         let Some(open) = self.requests.answer(from, response.tid) else { return };
+        self.upkeep.answers += 1;
         let id = response.id.filter(|id| *id == Id::of_node(from));
         // What the other socket's address looks like outside says nothing about this one.
         let own_socket = socket == self.asking_socket() && open.socket == socket;

@@ -31,6 +31,16 @@ pub(super) struct Listener {
     renewed: Duration,
 }
 
+impl Listener {
+    /// When it has something to do; it isn't renewed while it is.
+    fn next(&self) -> Duration {
+        match self.search {
+            Some(_) => self.next_ping,
+            None => self.next_ping.min(self.renew_at),
+        }
+    }
+}
+
 /// A node that passes handshakes on to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Relay {
@@ -98,18 +108,14 @@ impl Node {
 
     /// When a listener has something to do.
     pub(super) fn next_listening(&self) -> Option<Duration> {
-        self.listeners.values().map(|listener| listener.next_ping.min(listener.renew_at)).min()
+        self.listeners.values().map(Listener::next).min()
     }
 
     /// Does what is due for the servers.
     pub(super) fn keep_listening(&mut self) {
         let now = self.now;
-        let due: Vec<Id> = self
-            .listeners
-            .iter()
-            .filter(|(_, listener)| listener.next_ping <= now || listener.renew_at <= now)
-            .map(|(target, _)| *target)
-            .collect();
+        let due: Vec<Id> =
+            self.listeners.iter().filter(|(_, listener)| listener.next() <= now).map(|(target, _)| *target).collect();
         for target in due {
             let Some(listener) = self.listeners.get_mut(&target) else { continue };
             if listener.next_ping <= now {

@@ -1,7 +1,7 @@
 //! What a node does by itself as time passes: it asks old contacts whether they're there, looks for new ones, finds out
 //! whether it can be a host, and notices that it slept.
 
-use super::{Added, Node, Purpose, Question, Role, TRIES, journey::Kind, reach::Aim};
+use super::{Added, Event, Node, Purpose, Question, Role, TRIES, journey::Kind, reach::Aim};
 use crate::dht::id::Id;
 use crate::dht::packet::Command;
 use crate::dht::query::Search;
@@ -29,6 +29,8 @@ const MORE_STABLE: Duration = Duration::from_secs(60 * 60);
 /// Contacts that are asked at once, because they're old or somebody doubts them.
 pub(super) const MAX_CHECKS: usize = 10;
 const MAX_REPLACING: usize = 3;
+/// Answers and timeouts in a period that say something about the network.
+const ENOUGH_TO_JUDGE: u32 = 4;
 
 /// What is due when.
 #[derive(Debug)]
@@ -44,8 +46,11 @@ pub(super) struct Upkeep {
     /// Greetings, and hints that were sent in this period.
     pub greetings: u32,
     pub hints: u32,
-    /// Requests that nobody answered.
-    pub timeouts: u64,
+    /// Requests of this period that were answered, and that nobody answered.
+    pub answers: u32,
+    pub timeouts: u32,
+    /// Periods in a row in which nobody answered.
+    silent: u32,
 }
 
 impl Upkeep {
@@ -62,7 +67,9 @@ impl Upkeep {
             replacing: 0,
             greetings: 0,
             hints: 0,
+            answers: 0,
             timeouts: 0,
+            silent: 0,
         }
     }
 
@@ -88,6 +95,7 @@ impl Node {
         }
         self.upkeep.last = now;
         (self.upkeep.greetings, self.upkeep.hints) = (0, 0);
+        self.judge_network();
         let mut fresh = [0; 32];
         self.rng.fill(&mut fresh);
         self.tokens.rotate(now, || fresh);
@@ -110,6 +118,28 @@ impl Node {
         if now >= self.upkeep.next_refresh {
             self.refresh();
         }
+    }
+
+    /// Offline is who asked some in each of two periods, and got no answer at all.
+    fn judge_network(&mut self) {
+        let (answers, timeouts) = (std::mem::take(&mut self.upkeep.answers), std::mem::take(&mut self.upkeep.timeouts));
+        if answers + timeouts < ENOUGH_TO_JUDGE {
+            return;
+        }
+        let was_online = self.is_online();
+        self.upkeep.silent = if answers == 0 { self.upkeep.silent + 1 } else { 0 };
+        if self.is_online() != was_online {
+            self.tell(Event::Online(self.is_online()));
+            if !was_online {
+                self.renew_all();
+                self.refresh();
+            }
+        }
+    }
+
+    /// Whether anybody answers, as far as is known.
+    pub fn is_online(&self) -> bool {
+        self.upkeep.silent < 2
     }
 
     /// Takes note that time passed without us, or that the network is another: nothing we know is certain any more.
