@@ -125,7 +125,8 @@ impl Sponsor {
             view.requests.iter().find(|view| view.id == id && intent.is(view)).map(|view| view.id)
         };
         let mut taken: BTreeSet<_> = self.intents.values().filter_map(still).collect();
-        for (id, intent) in &mut self.intents {
+        // The newest first: an older one that wanted the same, and is over, must not take its request.
+        for (id, intent) in self.intents.iter_mut().rev() {
             let errand = Errand::Request(*id);
             if still(intent).is_some() {
                 continue;

@@ -101,7 +101,19 @@ fn two_equal_wishes_become_two_requests() {
     let mut sponsor = sponsor(&[(1, intent(10)), (2, intent(10))]);
     assert_eq!(submits(&sponsor.handle(10, Input::View(view(10, vec![])))), 2);
     let seen = sponsor.handle(12, Input::View(view(12, vec![request(5, 11), request(6, 12)])));
-    assert_eq!(seen, [Action::Opened(1, 5, 12), Action::Opened(2, 6, 12)]);
+    assert_eq!(seen, [Action::Opened(2, 5, 12), Action::Opened(1, 6, 12)]);
+}
+
+#[test]
+fn the_same_wish_after_a_cancelled_one_is_one_more_request() {
+    let mut sponsor = sponsor(&[(1, intent(10))]);
+    sponsor.handle(12, Input::View(view(12, vec![request(5, 12)])));
+    // Request 5 is cancelled and gone, but that is not final yet.
+    sponsor.handle::<u32>(20, Input::Want(2, intent(20)));
+    assert_eq!(submits(&sponsor.handle(20, Input::View(view(20, vec![])))), 1);
+    sponsor.handle::<u32>(21, Input::Ended(Errand::Request(2), Outcome::Included { block: 21 }));
+    assert_eq!(sponsor.handle(21, Input::View(view(21, vec![request(6, 21)]))), [Action::Opened(2, 6, 21)]);
+    assert_eq!(submits(&sponsor.handle(22, Input::View(view(22, vec![request(6, 21)])))), 0);
 }
 
 #[test]
