@@ -99,7 +99,7 @@ pub fn measure(dir: &Path) -> Result<Figures> {
     let memory = |field| memory(process.0.id(), field);
     let rpc = Rpc::new(&ledger);
     let (mut with_proof, mut without) = (Duration::MAX, Duration::MAX);
-    for number in proven.iter().flat_map(|block| [*block, block.saturating_sub(1), block + 1]) {
+    for number in proven.iter().flat_map(|block| [*block, block.saturating_sub(1), block.saturating_sub(2)]) {
         let block = rpc.block(number)?;
         let time = rpc.execute(&block)?;
         match block.proofs {
