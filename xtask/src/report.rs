@@ -45,6 +45,7 @@ what is read from the disk there is the outboard, the tree over groups of 16 KiB
 | proofs that fit into a block of 2 s of computation | {a_block} | |
 
 Blocks of a running dev chain were executed again by the node (`Core_execute_block`), with a proof and without.
+A block's length of 5 MiB has room for some 170 proofs: length is the limit, not computation.
 
 ## The main job
 

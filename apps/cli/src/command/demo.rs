@@ -44,8 +44,8 @@ const PRICE: u128 = 500 * DAT;
 const MAX_PRICE: u128 = 1_000 * DAT;
 /// A day, in the dev chain's blocks.
 const TERM: u32 = 86_400;
-/// Proofs to wait for, of each hoster.
-const PROOFS: usize = 2;
+/// Proofs to wait for, of each hoster: pay for a period comes with the next proof.
+const PROOFS: usize = 3;
 /// How long a part of the demo may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
