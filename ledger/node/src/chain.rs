@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn native_and_wasm_runtime_build_the_same_genesis() {
         for chain in [Chain::Dev, Chain::Local] {
-            let native = chain.spec_to_run().and_then(|spec| Ok(spec.build_storage().expect("built")));
+            let native = chain.spec_to_run().map(|spec| spec.build_storage().expect("built"));
             let wasm = chain.spec().expect("built in").build_storage().expect("the runtime accepts its own preset");
             assert_eq!(native.expect("built in").top, wasm.top);
         }

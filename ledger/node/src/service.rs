@@ -317,7 +317,7 @@ fn rpc_configuration(port: u16) -> RpcConfiguration {
         rate_limit_trust_proxy_headers: false,
         rate_limit_whitelisted_ips: Vec::new(),
         cors: Some(ORIGINS.map(String::from).to_vec()),
-        rpc_methods: RpcMethods::Safe.into(),
+        rpc_methods: RpcMethods::Safe,
         is_optional: false,
         // Another port than the one asked for would surprise more than an error.
         retry_random_port: false,
