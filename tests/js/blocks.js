@@ -32,8 +32,22 @@ const stream = (initiator, socket) => {
   return secret
 }
 
-// Connects to --connect=HOST:PORT or listens on loopback; each connection is handed to `replicate`.
-exports.connect = (args, replicate) => {
+// Connects to --connect=HOST:PORT, or joins the cores' topics in the DHT that begins at --bootstrap=HOST:PORT, or listens
+// on loopback; each connection is handed to `replicate`.
+exports.connect = (args, replicate, cores = []) => {
+  if (args.bootstrap) {
+    const Hyperswarm = require('hyperswarm')
+    const DHT = require('hyperdht')
+    const swarm = new Hyperswarm({ dht: new DHT({ bootstrap: args.bootstrap.split(','), ephemeral: true, host: '127.0.0.1' }) })
+    swarm.on('connection', (stream) => {
+      stream.on('error', () => {})
+      stream.on('close', () => exports.say({ event: 'connection-closed' }))
+      replicate(stream)
+    })
+    const joined = cores.map((core) => swarm.join(core.discoveryKey).flushed())
+    Promise.all(joined).then(() => exports.say({ event: 'joined' }))
+    return
+  }
   if (args.connect) {
     const [host, port] = args.connect.split(':')
     const socket = net.connect(Number(port), host, () => replicate(stream(true, socket)))

@@ -107,6 +107,16 @@ const commands = {
     swarms.set(seed, swarm)
     return { key: hex(swarm.keyPair.publicKey) }
   },
+  // Announces itself at many topics.
+  async topics(dht, { seed, count }) {
+    const swarm = new Hyperswarm({ keyPair: keyPair(seed), dht })
+    const joined = []
+    for (let n = 0; n < count; n++) {
+      joined.push(swarm.join(Buffer.alloc(32, 'topic ' + n), { client: false, server: true }).flushed())
+    }
+    await Promise.all(joined)
+    swarms.set(seed, swarm)
+  },
   // Waits until so many have spoken.
   async heard(dht, { seed, peers }) {
     const swarm = swarms.get(seed)

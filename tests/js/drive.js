@@ -1,5 +1,5 @@
 'use strict'
-// A Hyperdrive that does as it is told: node drive.js --dir=D (--primary=HEX | --key=HEX) [--connect=H:P]
+// A Hyperdrive that does as it is told: node drive.js --dir=D (--primary=HEX | --key=HEX) [--connect=H:P | --bootstrap=H:P]
 // Each line of standard input is a command, a list with its name and arguments; each is answered by a line "done".
 const crypto = require('crypto')
 const readline = require('readline')
@@ -20,8 +20,8 @@ main(async () => {
   const found = drive.findingPeers()
   connect(args, (stream) => {
     store.replicate(stream)
-    stream.once('open', () => setImmediate(found))
-  })
+    stream.opened.then(() => setImmediate(found))
+  }, [drive.core])
   say({ event: 'drive', key: drive.key.toString('hex') })
 
   const blocksOf = async (core) => {

@@ -1,5 +1,5 @@
 'use strict'
-// Reads feeds and compares every block: node get.js --dir=D --keys=HEX,HEX --blocks=N [--size=S] [--connect=H:P]
+// Reads feeds and compares every block: node get.js --dir=D --keys=HEX,HEX --blocks=N [--size=S] [--connect=H:P | --bootstrap=H:P]
 // Waits until every feed has N blocks, so that a growing feed can be followed. --random reads single blocks out of order.
 // --fork=F --cut=C waits for fork F, whose blocks are new from C on.
 const Corestore = require('corestore')
@@ -19,8 +19,8 @@ main(async () => {
   const found = cores.map((core) => core.findingPeers())
   connect(args, (stream) => {
     store.replicate(stream)
-    stream.once('open', () => setImmediate(() => found.forEach((done) => done())))
-  })
+    stream.opened.then(() => setImmediate(() => found.forEach((done) => done())))
+  }, cores)
 
   const read = async (core) => {
     await core.update({ wait: true })

@@ -1,5 +1,5 @@
 'use strict'
-// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--encrypted] [--connect=H:P]
+// Writes feeds and serves them: node seed.js --dir=D [--blocks=N] [--size=S] [--feeds=N] [--compat | --manifest=KIND] [--encrypted] [--connect=H:P | --bootstrap=H:P]
 // Lines on standard input: "append N" appends N blocks to every feed, "truncate N" cuts it to N blocks.
 const readline = require('readline')
 const Corestore = require('corestore')
@@ -43,7 +43,7 @@ main(async () => {
     await append(core, blocks - core.length, write)
   }
   say({ event: 'feeds', keys: cores.map((core) => core.key.toString('hex')) })
-  connect(args, replicate)
+  connect(args, replicate, cores)
 
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const [, what, count] = line.match(/^(append|truncate) (\d+)$/)

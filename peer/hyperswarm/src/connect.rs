@@ -10,15 +10,18 @@
 //! Peers behind NATs that let nobody in would have to punch a hole. That's not done here: such a peer says so, and
 //! connections with it fail with [`ConnectError::Unreachable`] unless the other one is open.
 
+mod callers;
 mod client;
+mod relays;
 mod server;
 pub mod shake;
 
+pub(crate) use relays::Relays;
 pub(crate) use server::Announced;
 pub use server::{Gate, ListenOptions, Server};
 
 use crate::dht::handshake::Refusal;
-use crate::dht::{Ended, PublicKey};
+use crate::dht::{Ended, PublicKey, interfaces};
 use crate::udx::{ReadHalf, UdxHandle, UdxStream, WriteHalf};
 use datdot_wire::connection::{Connection, ConnectionError, Options};
 use datdot_wire::noise::{HandshakeError, Session};
@@ -93,14 +96,9 @@ fn local_addresses(bound: SocketAddrV4) -> Vec<SocketAddrV4> {
     if !bound.ip().is_unspecified() {
         return vec![bound];
     }
-    // Nothing is sent: the system only tells which address it would send from.
-    let own = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    let host = match own {
-        Ok(SocketAddr::V4(own)) if !own.ip().is_unspecified() => *own.ip(),
-        _ => Ipv4Addr::LOCALHOST,
-    };
-    vec![SocketAddrV4::new(host, bound.port())]
+    let mut hosts = interfaces::addresses();
+    if hosts.is_empty() {
+        hosts.push(Ipv4Addr::LOCALHOST);
+    }
+    hosts.into_iter().map(|host| SocketAddrV4::new(host, bound.port())).collect()
 }

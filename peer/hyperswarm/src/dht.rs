@@ -3,13 +3,18 @@
 //! - [`id`], [`packet`], [`record`], [`handshake`]: what is on the wire;
 //! - [`table`], [`query`], [`requests`], [`token`], [`nat`], [`store`]: the parts of a node, each without I/O;
 //! - [`node`]: the node, which decides: datagrams and time go in, datagrams and events come out;
+//! - [`bootstrap`], [`cache`], [`interfaces`]: where it begins, and where it is;
 //! - [`driver`] and [`client`]: the sockets and the clock around it, and what one does with it.
 
 pub mod address;
+pub mod bootstrap;
+pub mod cache;
 pub mod client;
+mod clock;
 pub mod driver;
 pub mod handshake;
 pub mod id;
+pub mod interfaces;
 pub mod nat;
 pub mod node;
 pub mod packet;

@@ -14,7 +14,7 @@ use crate::udx::UdxHandle;
 use crowd::{Crowd, Task, Verdict};
 use datdot_wire::connection::Options;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +22,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections that wait to be accepted.
 const MAX_ACCEPTABLE: usize = 64;
+/// Announcements that are withdrawn at once, and how long we take for all when we go. Those that stay end by themselves.
+const WITHDRAWN_AT_ONCE: usize = 16;
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Wishes that wait for the swarm.
 const WISHES: usize = 1_024;
 
@@ -74,6 +77,7 @@ enum Wish {
     JoinPeer(PublicKey),
     LeavePeer(PublicKey),
     Ban(PublicKey),
+    Pardon(PublicKey),
     Suspend,
     Resume,
     Refresh,
@@ -125,6 +129,7 @@ impl Swarm {
             next_link: 0,
             status: dht.status(),
             was_online: true,
+            moves: 0,
         };
         tokio::spawn(task.run());
         Ok(Swarm { wishes, accepted, state, changed, began, key })
@@ -155,12 +160,18 @@ impl Swarm {
         self.wish(Wish::LeavePeer(key)).await
     }
 
-    /// Has nothing more to do with a peer.
+    /// Has nothing more to do with a peer until it's [pardoned](Self::pardon).
     pub async fn ban(&self, key: PublicKey) -> Result<(), Ended> {
         self.wish(Wish::Ban(key)).await
     }
 
-    /// Ends all connections and begins none until [`resume`](Self::resume).
+    /// Lifts a [ban](Self::ban).
+    pub async fn pardon(&self, key: PublicKey) -> Result<(), Ended> {
+        self.wish(Wish::Pardon(key)).await
+    }
+
+    /// Ends all connections, withdraws what was announced, and begins nothing until [`resume`](Self::resume). The node of
+    /// the DHT goes on, unless it's [suspended](Dht::suspend) as well.
     pub async fn suspend(&self) -> Result<(), Ended> {
         self.wish(Wish::Suspend).await
     }
@@ -251,6 +262,7 @@ struct Keeper {
     next_link: u64,
     status: watch::Receiver<Status>,
     was_online: bool,
+    moves: u64,
 }
 
 impl Keeper {
@@ -277,11 +289,11 @@ impl Keeper {
                 },
                 Some(_) = self.jobs.join_next() => {}
                 Ok(()) = self.status.changed() => {
-                    let is_online = self.status.borrow_and_update().online;
-                    if is_online && !self.was_online {
-                        lock(&self.state).refresh(self.began.elapsed());
+                    let Status { online, moves, .. } = *self.status.borrow_and_update();
+                    if online && !self.was_online || moves != self.moves {
+                        lock(&self.state).renew(self.began.elapsed());
                     }
-                    self.was_online = is_online;
+                    (self.was_online, self.moves) = (online, moves);
                 }
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX / 4)), if wait.is_some() => {
                     lock(&self.state).tick(self.began.elapsed());
@@ -299,8 +311,19 @@ impl Keeper {
             Wish::JoinPeer(key) => crowd.join_peer(now, key),
             Wish::LeavePeer(key) => crowd.leave_peer(&key),
             Wish::Ban(key) => crowd.ban(key),
-            Wish::Suspend => crowd.suspend(),
-            Wish::Resume => crowd.resume(now),
+            Wish::Pardon(key) => crowd.pardon(&key),
+            Wish::Suspend => {
+                let announced = crowd.suspend();
+                drop(crowd);
+                self.hide(true);
+                let (dht, identity) = (self.dht.clone(), self.identity.clone());
+                self.jobs.spawn(async move { withdraw(&dht, &identity, announced).await });
+            }
+            Wish::Resume => {
+                crowd.resume(now);
+                drop(crowd);
+                self.hide(false);
+            }
             Wish::Refresh => crowd.refresh(now),
             Wish::Sync(done) | Wish::Close(done) => _ = done.send(()),
         }
@@ -332,8 +355,26 @@ impl Keeper {
         }
     }
 
+    /// Lets nobody call us, or lets others call again.
+    fn hide(&mut self, hide: bool) {
+        let (dht, key) = (self.dht.clone(), self.server.public_key());
+        self.jobs.spawn(async move { _ = dht.pause_calls(key, hide).await });
+    }
+
+    /// Whether one host takes the room that's left: most of it is taken, and an eighth is that host's.
+    fn is_crowding(&self, host: IpAddr) -> bool {
+        let room = self.settings.limits.incoming;
+        let address = |handle: &UdxHandle| handle.path().map(|path| path.address.ip());
+        4 * self.links.len() >= 3 * room
+            && !host.is_loopback()
+            && self.links.values().filter(|handle| address(handle) == Some(host)).count() >= room.div_ceil(8)
+    }
+
     /// A connection came about.
     fn on_stream(&mut self, stream: PeerStream, initiator: bool) {
+        if !initiator && stream.address().is_some_and(|address| self.is_crowding(address.ip())) {
+            return stream.handle.abort();
+        }
         let (id, key) = (LinkId(self.next_link), stream.remote());
         self.next_link += 1;
         let (verdict, topics) = {
@@ -398,21 +439,33 @@ impl Keeper {
     }
 
     async fn close(mut self) {
-        let topics = {
-            let mut crowd = lock(&self.state);
-            crowd.suspend();
-            crowd.announced_topics()
-        };
+        let announced = lock(&self.state).suspend();
         self.act();
         self.jobs.abort_all();
-        let mut farewells = JoinSet::new();
-        for topic in topics {
-            let (dht, identity) = (self.dht.clone(), self.identity.clone());
-            farewells.spawn(async move { _ = dht.unannounce(topic, &identity).await });
-        }
-        farewells.join_all().await;
+        withdraw(&self.dht, &self.identity, announced).await;
         self.server.close().await;
     }
+}
+
+/// Withdraws announcements, as many as there's time for: `topics` come with the nodes that keep them.
+async fn withdraw(dht: &Dht, identity: &Identity, topics: Vec<(Id, Vec<SocketAddrV4>)>) {
+    let mut farewells = JoinSet::new();
+    let all = async {
+        for (topic, nodes) in topics {
+            if farewells.len() >= WITHDRAWN_AT_ONCE {
+                farewells.join_next().await;
+            }
+            let (dht, clear) = (dht.clone(), Some(identity.clone()));
+            farewells.spawn(async move {
+                let search = Search { clear, nodes, ..Search::new(topic, Command::Lookup) };
+                if let Ok(searching) = dht.search(search).await {
+                    _ = searching.finished().await;
+                }
+            });
+        }
+        while farewells.join_next().await.is_some() {}
+    };
+    _ = tokio::time::timeout(FAREWELL, all).await;
 }
 
 /// Searches a topic, tells whom it finds, and announces `identity` in the end.

@@ -25,6 +25,7 @@ mod driver;
 pub mod header;
 mod incoming;
 mod io;
+mod memory;
 mod mtu;
 mod outgoing;
 mod queue;
@@ -36,6 +37,7 @@ mod socket;
 pub mod stream;
 
 pub use io::{Pending, ReadHalf, UdxHandle, UdxStream, WriteHalf};
+pub use memory::Memory;
 pub use outgoing::Sums;
 pub use socket::{Datagram, IdInUse, Udx, UdxSocket};
 pub use stream::{Closed, Config, Path, Stats, TooLong};

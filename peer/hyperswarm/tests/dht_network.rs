@@ -1,6 +1,7 @@
 //! A whole DHT in one thread: thousands of the shipped nodes with a simulated clock and network.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use datdot_hyperswarm::dht::bootstrap::Entry;
 use datdot_hyperswarm::dht::node::{Outcome, SearchId};
 use datdot_hyperswarm::dht::packet::Command;
 use datdot_hyperswarm::dht::record::Peers;
@@ -35,6 +36,8 @@ struct World {
     datagrams: u64,
     /// Share of datagrams that are lost.
     loss: f64,
+    /// What the DNS knows.
+    dns: HashMap<String, SocketAddrV4>,
 }
 
 /// Node `n` is alone at its public address.
@@ -59,6 +62,7 @@ impl World {
             found: HashMap::new(),
             datagrams: 0,
             loss: 0.0,
+            dns: HashMap::new(),
         }
     }
 
@@ -83,7 +87,11 @@ impl World {
             (0..3).map(|_| host_of(self.rng.random_range(0..n.min(8)), SERVER)).collect()
         };
         let address = first.then(|| host_of(n, SERVER));
-        let config = Config { bootstrap, role, firewalled: role == Role::Guest, address, ..Config::default() };
+        self.begin_as(Config { bootstrap, role, firewalled: role == Role::Guest, address, ..Config::default() })
+    }
+
+    fn begin_as(&mut self, config: Config) -> usize {
+        let n = self.nodes.len();
         let node = Node::new(config, SERVER, self.now, self.rng.random());
         self.nodes.push(Some(node));
         self.ticks.push(Duration::MAX);
@@ -116,6 +124,10 @@ impl World {
                     }
                 }
                 Action::Tell(_) => {}
+                Action::Resolve(names) => {
+                    let found: Vec<_> = names.iter().filter_map(|name| self.dns.get(&name.host)).copied().collect();
+                    self.nodes[n].as_mut().unwrap().on_resolved(self.now, &found);
+                }
             }
         }
         let Some(next) = self.nodes[n].as_ref().map(Node::next_tick) else { return };
@@ -321,6 +333,87 @@ fn a_server_notices_that_it_is_offline_and_announces_itself_when_it_is_back() {
     world.run(Duration::from_secs(40));
     assert!(is_online(&world));
     assert_eq!(world.nodes[server].as_ref().unwrap().relays(&identity.public()).len(), 3);
+}
+
+#[test]
+fn names_are_looked_up_when_there_is_nobody_else_or_nobody_else_answers() {
+    let mut world = World::of_hosts(6, 30);
+    world.dns.insert("node.example".into(), host_of(0, SERVER));
+    let gone = host_of(9_999, SERVER);
+    for entry in ["node.example:49737".parse().unwrap(), format!("{}@node.example:49737", gone.ip()).parse().unwrap()] {
+        let entry: Entry = entry;
+        let n = world.begin_as(Config::default().begin_with([entry]));
+        world.run(Duration::from_secs(40));
+        assert!(world.nodes[n].as_ref().unwrap().known() > 10);
+    }
+    // The DNS is asked again as long as it knows nothing.
+    world.dns.clear();
+    let n = world.begin_as(Config::default().begin_with(["node.example:49737".parse().unwrap()]));
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.nodes[n].as_ref().unwrap().known(), 0);
+    world.dns.insert("node.example".into(), host_of(0, SERVER));
+    world.run(Duration::from_secs(70));
+    let node = world.nodes[n].as_ref().unwrap();
+    assert!(node.known() > 10 && !node.reach().firewalled, "it found out late that strangers reach it");
+}
+
+#[test]
+fn in_another_network_everything_is_found_out_anew() {
+    let mut world = World::of_hosts(8, 60);
+    let n = world.begin_as(Config { bootstrap: vec![host_of(0, SERVER)], ..Config::default() });
+    let identity = identity(1);
+    let now = world.now;
+    world.nodes[n].as_mut().unwrap().listen(now, &identity);
+    world.act(n);
+    world.run(Duration::from_secs(22 * 60));
+    assert!(world.nodes[n].as_ref().unwrap().reach().host);
+    let now = world.now;
+    world.nodes[n].as_mut().unwrap().on_network_change(now);
+    world.act(n);
+    let reach = world.nodes[n].as_ref().unwrap().reach();
+    assert!(!reach.host && reach.firewalled && reach.outside.is_none(), "{reach:?}");
+    world.run(Duration::from_secs(10));
+    let node = world.nodes[n].as_ref().unwrap();
+    assert!(!node.reach().firewalled && node.open_address() == Some(host_of(n, SERVER)));
+    assert_eq!(node.relays(&identity.public()).len(), 3);
+}
+
+#[test]
+fn a_suspended_node_is_silent_and_goes_on_afterwards() {
+    let mut world = World::of_hosts(9, 40);
+    let n = world.begin(Role::Guest, false);
+    let identity = identity(1);
+    let now = world.now;
+    world.nodes[n].as_mut().unwrap().listen(now, &identity);
+    world.act(n);
+    world.run(Duration::from_secs(10));
+    // It says farewell, then nothing.
+    let target = Id::of(&identity.public());
+    let knows = |world: &World| world.nodes.iter().flatten().filter(|node| node.route(&target).is_some()).count();
+    assert_eq!(knows(&world), 3);
+    let now = world.now;
+    world.nodes[n].as_mut().unwrap().pause(now, &identity.public());
+    world.act(n);
+    world.run(Duration::from_secs(2));
+    assert_eq!(knows(&world), 0);
+    world.nodes[n].as_mut().unwrap().suspend();
+    for _ in 0..60 {
+        let (now, from) = (world.now, host_of(1, SERVER));
+        let node = world.nodes[n].as_mut().unwrap();
+        node.tick(now);
+        node.receive(now, Socket::Server, from, b"\x03\x04\x00\x00\x08\x08\x08\x08\x01\x00\x00");
+        node.search(now, Search::new(Id([3; 32]), Command::FindNode));
+        assert!(!std::iter::from_fn(|| node.poll()).any(|action| matches!(action, Action::Send { .. })));
+        world.run(Duration::from_secs(60));
+    }
+    let now = world.now;
+    let node = world.nodes[n].as_mut().unwrap();
+    node.resume(now);
+    node.listen_again(now, &identity.public());
+    world.act(n);
+    world.run(Duration::from_secs(20));
+    assert_eq!(knows(&world), 3);
+    assert_eq!(world.finished.keys().filter(|(node, _)| *node == n).count(), 60, "what was wished meanwhile is done");
 }
 
 /// How far a search has to go, for docs/hyperswarm-dht.md:

@@ -6,7 +6,7 @@ mod udx;
 
 use datdot_hyperswarm::udx::header::{Flags, Header, Packet, encode_range};
 use datdot_hyperswarm::udx::stream::Stream;
-use datdot_hyperswarm::udx::{Closed, Config, Path};
+use datdot_hyperswarm::udx::{Closed, Config, Memory, Path};
 use proptest::prelude::*;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -147,6 +147,112 @@ fn nothing_is_sent_before_a_stream_is_connected() {
         assert_eq!(stream.transmit(now, 9, &mut Vec::new()), None);
     }
     assert_eq!(stream.heard(), Some(remote()));
+}
+
+#[test]
+fn an_address_that_says_nothing_gets_little() {
+    let start = Instant::now();
+    let mut stream = Stream::new(Config { keep_alive: Some(Duration::from_secs(60)), ..Config::default() }, start);
+    stream.connect(Path { stream: 2, address: remote() }, 0, start);
+    stream.write(&[7; 500_000]);
+    let (mut now, mut bytes, mut out) = (start, 0, Vec::new());
+    let mut send = |stream: &mut Stream, now| {
+        while stream.transmit(now, 8, &mut out).is_some() {
+            bytes += out.len();
+            out.clear();
+        }
+        bytes
+    };
+    assert!((3_000..=4_800).contains(&send(&mut stream, now)));
+    // A packet of the stream, but from elsewhere, proves nothing.
+    let step = Step::Packet { flags: 32, offset: 0, window: 1 << 20, seq: 0, ack: 0, ranges: vec![], len: 0 };
+    let heartbeat = datagram(&step, 0, 0);
+    stream.handle(&Packet::decode(&heartbeat).unwrap(), ([10, 0, 0, 8], 9).into(), now);
+    let mut alarms = 0;
+    while let Some(due) = stream.deadline(now) {
+        now = now.max(due);
+        if stream.is_over(now) {
+            break;
+        }
+        stream.on_deadline(now);
+        send(&mut stream, now);
+        alarms += 1;
+        assert!(alarms < 1_000, "it doesn't spin");
+    }
+    assert_eq!(stream.closed(), Some(Closed::Silent));
+    assert!(send(&mut stream, now) <= 4_800 + 7 * 1_200);
+    assert!(now < start + Duration::from_secs(60));
+}
+
+#[test]
+fn who_acknowledges_nothing_any_more_makes_us_keep_a_bounded_amount() {
+    let now = Instant::now();
+    let memory = Memory::new(1 << 20);
+    let mut streams: Vec<Stream> = (0..20)
+        .map(|_| {
+            let mut stream = Stream::new(Config { memory: memory.clone(), ..Config::default() }, now);
+            stream.connect(Path { stream: 2, address: remote() }, 0, now);
+            stream
+        })
+        .collect();
+    let mut out = Vec::new();
+    let mut next = [0; 20];
+    // Each acknowledges at once for a while, so that it seems to have a fast path, then not at all.
+    for round in 0..120u64 {
+        let now = now + Duration::from_millis(round);
+        for (stream, next) in streams.iter_mut().zip(&mut next) {
+            stream.write(&[7; 100_000]);
+            while let Some(transmit) = stream.transmit(now, 44, &mut out) {
+                *next = Packet::decode(out.chunks(transmit.segment).last().unwrap()).unwrap().header.seq + 1;
+                out.clear();
+            }
+            if round < 60 {
+                Header { flags: Flags(0), offset: 0, stream: 1, window: u32::MAX, seq: 0, ack: *next }.encode(&mut out);
+                stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+                out.clear();
+            }
+            if stream.deadline(now).is_some_and(|due| due <= now) {
+                stream.on_deadline(now);
+            }
+        }
+    }
+    assert!(memory.taken() <= (1 << 20) + 20 * (64 << 10), "{}", memory.taken());
+    drop(streams);
+    assert_eq!(memory.taken(), 0);
+}
+
+#[test]
+fn many_remotes_make_us_hold_no_more_than_the_common_amount() {
+    let now = Instant::now();
+    let memory = Memory::new(1 << 20);
+    let mut held = 0;
+    let mut streams = Vec::new();
+    for n in 0..30 {
+        let mut stream = Stream::new(Config { memory: memory.clone(), ..Config::default() }, now);
+        stream.connect(Path { stream: 2, address: remote() }, 0, now);
+        let mut out = Vec::new();
+        // Half of them leave a hole.
+        for seq in n % 2..1_000 {
+            out.clear();
+            Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+            out.resize(1_420, 0);
+            stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+        }
+        held += stream.stats().held;
+        streams.push(stream);
+    }
+    assert!(held <= (1 << 20) + 31 * (64 << 10), "{held}");
+    // Whoever reads goes on, though others hold all there is.
+    let last = &mut streams[28];
+    let mut buffer = vec![0; 1 << 20];
+    let read = last.read(&mut buffer);
+    assert!(read >= 60_000);
+    let seq = (read / 1_400) as u32;
+    let mut out = Vec::new();
+    Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+    out.resize(1_420, 0);
+    last.handle(&Packet::decode(&out).unwrap(), remote(), now);
+    assert_eq!(last.readable(), 1_400);
 }
 
 #[test]

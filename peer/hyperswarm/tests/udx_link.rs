@@ -73,6 +73,14 @@ fn a_wide_and_long_path_is_filled_as_far_as_the_window_goes() {
     assert!(goodput(link, 1, 200_000_000) > 0.65 * 100e6);
 }
 
+#[test]
+fn a_wide_and_long_path_that_loses_packets_is_filled_almost_as_far() {
+    let link = Link { rate: 100e6, queue: 4 << 20, ..Link::default() };
+    for (loss, part) in [(0, 0.7), (10, 0.6), (50, 0.4)] {
+        assert!(goodput(Link { loss, ..link }, 1, 100_000_000) > part * 84e6);
+    }
+}
+
 fn links() -> impl Strategy<Value = Link> {
     (1u64..80, 0u64..40, 0u64..200, 0u64..100, 50u64..20_000, 1usize..200).prop_map(
         |(delay, jitter, loss, twice, rate, queue)| Link {

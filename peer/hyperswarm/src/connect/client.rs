@@ -6,7 +6,7 @@ use crate::dht::address::{Scope, nearest};
 use crate::dht::handshake::{Firewall, Handshake, Mode, Payload, UdxInfo};
 use crate::dht::packet::Command;
 use crate::dht::{Dht, Id, Identity, PublicKey, Socket};
-use crate::udx::{Config, Path, Pending};
+use crate::udx::{Path, Pending};
 use datdot_wire::connection::Options;
 use datdot_wire::noise::Session;
 use std::collections::HashSet;
@@ -39,7 +39,7 @@ impl Dht {
         relays: &[SocketAddrV4],
         options: &Options,
     ) -> Result<PeerStream, ConnectError> {
-        let pending = self.udx_stream(&Config::default());
+        let pending = self.udx_stream();
         let open = self.look(|node| node.open_address()).await?;
         let local = local_addresses(self.local_addr());
         let payload = Payload {
@@ -53,16 +53,36 @@ impl Dht {
             relays: Vec::new(),
         };
         let caller = Caller::new(identity, remote, rand::random(), &payload)?;
-        let answer = self.call(&caller, remote, relays).await?;
+        let answer = match self.call(&caller, remote, relays).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.relays().forget(&remote);
+                return Err(error);
+            }
+        };
         tracing::debug!(target: "connect", asked = %answer.asked, server = ?answer.server, "the peer answered");
-        self.take_way(pending, answer, open.is_some(), &local, options).await
+        // The peer knows best, then whoever passed it on.
+        let named = &answer.payload.relays;
+        let passed_on = answer.server.map(|_| answer.asked).filter(|_| named.is_empty());
+        let known: Vec<_> = named.iter().copied().chain(passed_on).collect();
+        let stream = self.take_way(pending, answer, open.is_some(), &local, options).await?;
+        self.relays().remember(remote, known.into_iter());
+        Ok(stream)
     }
 
     /// Shakes hands through whichever node passes it on first.
     async fn call(&self, caller: &Caller, remote: PublicKey, relays: &[SocketAddrV4]) -> Result<Answer, ConnectError> {
         let mut search = self.find_peer(&remote).await?;
-        let mut known: Vec<SocketAddrV4> = relays.to_vec();
-        known.extend(self.look(move |node| node.route(&Id::of(&remote))).await?);
+        let mut known = self.relays().of(&remote);
+        known.extend_from_slice(relays);
+        let mut known = self
+            .look(move |node| {
+                known.extend(node.route(&Id::of(&remote)));
+                // Strangers named them: none of ours is in a network where we didn't begin.
+                known.retain(|address| node.is_acceptable(address));
+                known
+            })
+            .await?;
         known.reverse();
         let (mut tried, mut seen) = (0, HashSet::new());
         let mut calls: JoinSet<Result<Answer, ConnectError>> = JoinSet::new();

@@ -1,22 +1,21 @@
 //! The side that is called.
 
+use super::callers::{Callers, MAX_WAITING};
 use super::shake::Called;
 use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
 use crate::dht::handshake::{Firewall, Payload, Refusal, UdxInfo};
 use crate::dht::node::{Call, Relay};
 use crate::dht::{Dht, Ended, Identity, ListenError, PublicKey};
-use crate::udx::{Config, Path, Pending};
+use crate::udx::{Path, Pending};
 use datdot_wire::connection::Options;
 use datdot_wire::noise::Session;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Calls that are answered and wait for the caller's first packet.
-const MAX_WAITING: usize = 256;
 /// Calls that come in and wait to be answered.
 const MAX_CALLS: usize = 256;
 /// So long the same call is answered the same: a caller sends it through several nodes.
@@ -65,6 +64,7 @@ impl Dht {
             accept,
             recent: Recent::default(),
             waiting: JoinSet::new(),
+            callers: Callers::new(Instant::now()),
         };
         tokio::spawn(task.run());
         Ok(Server { key: identity.public(), dht: self.clone(), relays, accepted })
@@ -99,6 +99,16 @@ impl Server {
         self.dht.look(move |node| node.relays(&key)).await
     }
 
+    /// Lets nobody call until [`resume`](Self::resume). Connections stay.
+    pub async fn suspend(&self) -> Result<(), Ended> {
+        self.dht.pause_calls(self.key, true).await
+    }
+
+    /// Lets others call again.
+    pub async fn resume(&self) -> Result<(), Ended> {
+        self.dht.pause_calls(self.key, false).await
+    }
+
     /// Says farewell to the nodes that know the way to us.
     pub async fn close(self) {
         _ = self.dht.refuse_calls(self.key).await;
@@ -129,7 +139,8 @@ struct Task {
     called: mpsc::Receiver<Call>,
     accept: mpsc::Sender<PeerStream>,
     recent: Recent,
-    waiting: JoinSet<()>,
+    waiting: JoinSet<Ipv4Addr>,
+    callers: Callers,
 }
 
 /// Answers that were given lately, by the call.
@@ -171,7 +182,11 @@ impl Task {
                     }
                     None => return,
                 },
-                Some(_) = self.waiting.join_next() => {}
+                Some(done) = self.waiting.join_next() => {
+                    if let Ok(host) = done {
+                        self.callers.done(host);
+                    }
+                }
             }
         }
     }
@@ -182,11 +197,12 @@ impl Task {
             let answer = answer.clone();
             return Ok(self.dht.answer_call(call, answer).await?);
         }
-        if self.waiting.len() >= MAX_WAITING || self.recent.is_full() {
+        let host = *call.client.ip();
+        if self.recent.is_full() || !self.callers.may_call(now, host) {
             return Ok(());
         }
         let called = Called::read(&self.identity, &call.noise, &rand::random())?;
-        let pending = self.dht.udx_stream(&Config::default());
+        let pending = self.dht.udx_stream();
         let (remote, refusal) = match &called.payload {
             Ok(payload) if payload.udx.is_some() => (Some(payload.clone()), None),
             Ok(_) => (None, Some(Refusal::Aborted)),
@@ -221,11 +237,13 @@ impl Task {
         let socket = if direct { self.dht.socket(socket).clone() } else { self.dht.asking_socket().await? };
         let begin = Begin { pending, session, remote, at_once: at_once.then_some((client, socket)) };
         let (accept, options) = (self.accept.clone(), self.options.connection.clone());
+        self.callers.wait_for(host);
         self.waiting.spawn(async move {
             match begin.begin(&options).await {
                 Ok(stream) => _ = accept.send(stream).await,
                 Err(error) => tracing::debug!(target: "connect", %client, %error, "a caller did not come"),
             }
+            host
         });
         Ok(())
     }

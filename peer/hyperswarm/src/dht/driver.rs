@@ -1,15 +1,20 @@
 //! The sockets and the clock around a [`Node`].
 
+use super::bootstrap::Name;
+use super::clock::Clock;
 use super::node::{Action, Call, Config, Event, Node, Outcome, QuestionId, Reach, Relay, SearchId};
 use super::packet::{Command, Token};
 use super::query::{Reply, Search};
 use super::record::{Identity, PublicKey};
-use super::{Id, Socket};
+use super::{Id, Socket, cache, interfaces};
+use crate::connect::Relays;
 use crate::udx::{self, Datagram, Pending, Udx, UdxSocket};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Longest datagram that is looked at; JavaScript cuts longer ones off.
@@ -18,8 +23,13 @@ const MAX_DATAGRAM: usize = 2_048;
 const IN_A_ROW: usize = 64;
 /// Wishes that wait for the node.
 const WISHES: usize = 1_024;
-/// The clock on the wall may run ahead of the other by so much before we take it for a sleep.
-const SLEPT: Duration = Duration::from_secs(15);
+/// How often the nodes that we know are written into a file.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10 * 60);
+/// How often the system is asked for its networks.
+const LOOK_AT_NETWORKS: Duration = Duration::from_secs(5);
+/// How long the DNS may take, and how many addresses of one name are taken.
+const RESOLVE: Duration = Duration::from_secs(10);
+const ADDRESSES_OF_A_NAME: usize = 8;
 
 /// Where a node listens, and how it begins.
 #[derive(Debug, Clone)]
@@ -48,6 +58,9 @@ pub struct Dht {
     server: UdxSocket,
     client: UdxSocket,
     address: SocketAddrV4,
+    relays: Arc<Mutex<Relays>>,
+    /// Of all streams: they have their memory in common.
+    streams: udx::Config,
 }
 
 /// How a node is doing.
@@ -59,6 +72,8 @@ pub struct Status {
     pub online: bool,
     /// How others reach us.
     pub reach: Reach,
+    /// How often we came into another network.
+    pub moves: u64,
 }
 
 /// Nobody can call us.
@@ -95,6 +110,10 @@ enum Wish {
         begun: oneshot::Sender<Option<watch::Receiver<Vec<Relay>>>>,
     },
     Unlisten(PublicKey),
+    PauseCalls(PublicKey, bool),
+    Resolved(Vec<SocketAddrV4>),
+    NetworkChanged,
+    Suspend(bool),
     AnswerCall(Box<Call>, Vec<u8>),
     Look(Box<dyn FnOnce(&mut Node) + Send>),
 }
@@ -126,9 +145,14 @@ impl Dht {
         let clock = Clock::start();
         let node = Node::new(settings.node, address.port(), clock.now(), rand::random());
         let (wishes, wished) = mpsc::channel(WISHES);
-        let (told, status) = watch::channel(Status { bootstrapped: false, online: true, reach: node.reach() });
+        let (told, status) =
+            watch::channel(Status { bootstrapped: false, online: true, reach: node.reach(), moves: 0 });
         let task = Task {
             node,
+            is_everywhere: settings.host.is_unspecified(),
+            here: interfaces::main_address(),
+            looked_at: Instant::now(),
+            own_wishes: wishes.downgrade(),
             server: server.clone(),
             client: client.clone(),
             at_server,
@@ -141,7 +165,16 @@ impl Dht {
             servers: HashMap::new(),
         };
         tokio::spawn(task.run());
-        Ok(Dht { wishes, status, udx, server, client, address })
+        Ok(Dht {
+            wishes,
+            status,
+            udx,
+            server,
+            client,
+            address,
+            relays: Arc::default(),
+            streams: udx::Config::default(),
+        })
     }
 
     /// The local address of the server socket.
@@ -185,7 +218,50 @@ impl Dht {
 
     /// The nodes that were heard of last, to begin with next time.
     pub async fn contacts(&self) -> Result<Vec<SocketAddrV4>, Ended> {
-        self.look(|node| node.contacts(512)).await
+        self.look(|node| node.contacts(cache::MAX_NODES)).await
+    }
+
+    /// Writes the nodes that were heard of last into a file, every ten minutes for as long as the node runs:
+    /// [`cache::read`] gives them to [`Config::known`] of the next run.
+    pub fn remember(&self, path: PathBuf) {
+        let (wishes, mut status) = (self.wishes.downgrade(), self.status.clone());
+        tokio::spawn(async move {
+            if status.wait_for(|status| status.bootstrapped).await.is_err() {
+                return;
+            }
+            loop {
+                let Some(wishes) = wishes.upgrade() else { return };
+                let (reply, answer) = oneshot::channel();
+                let look = |node: &mut Node| _ = reply.send(node.contacts(cache::MAX_NODES)).ok();
+                let wished = wishes.send(Wish::Look(Box::new(look))).await;
+                drop(wishes);
+                let (Ok(()), Ok(contacts)) = (wished, answer.await) else { return };
+                let path = path.clone();
+                match tokio::task::spawn_blocking(move || cache::write(&path, &contacts)).await {
+                    Ok(Err(error)) => tracing::warn!(target: "dht", %error, "the nodes we know are not remembered"),
+                    Ok(Ok(())) | Err(_) => {}
+                }
+                // Without status the node has ended.
+                if let Ok(Err(_)) = tokio::time::timeout(REMEMBER_EVERY, ended(&mut status)).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Notes that this machine is in another network. It's noticed without this, but a little later.
+    pub async fn network_changed(&self) -> Result<(), Ended> {
+        self.wish(Wish::NetworkChanged).await
+    }
+
+    /// Sends and hears nothing until [`resume`](Self::resume); searches begun meanwhile wait. Streams go on.
+    pub async fn suspend(&self) -> Result<(), Ended> {
+        self.wish(Wish::Suspend(true)).await
+    }
+
+    /// Goes on as after a sleep.
+    pub async fn resume(&self) -> Result<(), Ended> {
+        self.wish(Wish::Suspend(false)).await
     }
 
     /// Lets `look` see the node.
@@ -206,6 +282,11 @@ impl Dht {
         }
     }
 
+    /// Nodes that knew the way to peers.
+    pub(crate) fn relays(&self) -> MutexGuard<'_, Relays> {
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The socket that asks, and begins connections.
     pub(crate) async fn asking_socket(&self) -> Result<UdxSocket, Ended> {
         let socket = self.look(|node| node.asking_socket()).await?;
@@ -213,10 +294,10 @@ impl Dht {
     }
 
     /// A stream with a number that nobody can guess.
-    pub(crate) fn udx_stream(&self, config: &udx::Config) -> Pending {
+    pub(crate) fn udx_stream(&self) -> Pending {
         loop {
             // There are never so many streams that many numbers are taken.
-            if let Ok(pending) = self.udx.stream(rand::random(), config.clone()) {
+            if let Ok(pending) = self.udx.stream(rand::random(), self.streams.clone()) {
                 return pending;
             }
         }
@@ -236,6 +317,11 @@ impl Dht {
     /// Lets it be called no longer.
     pub(crate) async fn refuse_calls(&self, key: PublicKey) -> Result<(), Ended> {
         self.wish(Wish::Unlisten(key)).await
+    }
+
+    /// Lets nobody call it for a while.
+    pub(crate) async fn pause_calls(&self, key: PublicKey, pause: bool) -> Result<(), Ended> {
+        self.wish(Wish::PauseCalls(key, pause)).await
     }
 
     /// The same, unless the node is too busy to hear it.
@@ -294,6 +380,13 @@ impl Drop for Searching {
 
 struct Task {
     node: Node,
+    /// Whether we are bound to all networks, so that it matters in which we are.
+    is_everywhere: bool,
+    /// Our address there, when it was looked at last.
+    here: Option<Ipv4Addr>,
+    looked_at: Instant,
+    /// Doesn't keep the node alive.
+    own_wishes: mpsc::WeakSender<Wish>,
     server: UdxSocket,
     client: UdxSocket,
     at_server: mpsc::Receiver<Datagram>,
@@ -329,8 +422,50 @@ impl Task {
             if self.clock.slept() {
                 self.node.wake(self.clock.now());
             }
+            self.look_at_networks();
             self.node.tick(self.clock.now());
         }
+    }
+
+    fn look_at_networks(&mut self) {
+        if !self.is_everywhere || self.looked_at.elapsed() < LOOK_AT_NETWORKS {
+            return;
+        }
+        self.looked_at = Instant::now();
+        // Without a network we aren't in another one: we may well come back to the same.
+        let Some(now_here) = interfaces::main_address() else { return };
+        if self.here.replace(now_here).is_some_and(|before| before != now_here) {
+            tracing::debug!(target: "dht", %now_here, "we are in another network");
+            self.on_network_change();
+        }
+    }
+
+    fn on_network_change(&mut self) {
+        self.node.on_network_change(self.clock.now());
+        self.told.send_modify(|status| status.moves += 1);
+    }
+
+    /// Asks the DNS, aside.
+    fn resolve(&self, names: Vec<Name>) {
+        let wishes = self.own_wishes.clone();
+        tokio::spawn(async move {
+            let mut found = Vec::new();
+            for Name { host, port } in names {
+                let addresses = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((host.as_str(), port))).await;
+                let Ok(Ok(addresses)) = addresses else {
+                    tracing::debug!(target: "dht", %host, "the name is unknown");
+                    continue;
+                };
+                let addresses = addresses.filter_map(|address| match address {
+                    SocketAddr::V4(address) => Some(address),
+                    SocketAddr::V6(_) => None,
+                });
+                found.extend(addresses.take(ADDRESSES_OF_A_NAME));
+            }
+            if let Some(wishes) = wishes.upgrade() {
+                _ = wishes.send(Wish::Resolved(found)).await;
+            }
+        });
     }
 
     fn read(&mut self, socket: Socket, first: Datagram) {
@@ -385,6 +520,12 @@ impl Task {
                 self.servers.remove(&key);
                 self.node.unlisten(now, &key);
             }
+            Wish::PauseCalls(key, true) => self.node.pause(now, &key),
+            Wish::PauseCalls(key, false) => self.node.listen_again(now, &key),
+            Wish::Resolved(nodes) => self.node.on_resolved(now, &nodes),
+            Wish::NetworkChanged => self.on_network_change(),
+            Wish::Suspend(true) => self.node.suspend(),
+            Wish::Suspend(false) => self.node.resume(now),
             Wish::AnswerCall(call, noise) => self.node.answer_call(&call, &noise),
             Wish::Look(look) => look(&mut self.node),
         }
@@ -400,6 +541,7 @@ impl Task {
                         tracing::trace!(target: "dht", %to, %error, "a datagram is not sent");
                     }
                 }
+                Action::Resolve(names) => self.resolve(names),
                 Action::Tell(event) => self.on_event(event),
             }
         }
@@ -440,39 +582,6 @@ impl Task {
     }
 }
 
-/// A time since 1970 that never goes back, and whether the machine slept: one of its clocks goes on meanwhile, the
-/// other doesn't.
-#[derive(Debug)]
-struct Clock {
-    began: Instant,
-    wall: Duration,
-    slept: Duration,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Clock { began: Instant::now(), wall: wall(), slept: Duration::ZERO }
-    }
-
-    fn now(&self) -> Duration {
-        self.wall + self.slept + self.began.elapsed()
-    }
-
-    /// Whether it slept since the last call.
-    fn slept(&mut self) -> bool {
-        let missed = wall().saturating_sub(self.now());
-        let slept = missed > SLEPT;
-        if slept {
-            self.slept += missed;
-        }
-        slept
-    }
-}
-
-fn wall() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
 type Bound = (UdxSocket, mpsc::Receiver<Datagram>);
 
 async fn bind_server(udx: &Udx, host: Ipv4Addr, port: u16) -> io::Result<Bound> {
@@ -484,6 +593,13 @@ async fn bind_server(udx: &Udx, host: Ipv4Addr, port: u16) -> io::Result<Bound> 
         }
     }
     udx.bind((host, 0).into()).await
+}
+
+/// Waits until the node has ended.
+async fn ended(status: &mut watch::Receiver<Status>) -> Result<(), watch::error::RecvError> {
+    loop {
+        status.changed().await?;
+    }
 }
 
 fn to_itself(socket: &UdxSocket) -> SocketAddr {

@@ -19,6 +19,7 @@ mod upkeep;
 
 use super::Socket;
 use super::address::Scope;
+use super::bootstrap::{Entry, Name};
 use super::id::Id;
 use super::nat::{Outside, Samples};
 use super::packet::{Command, MAX_CLOSER, Packet, Request, Response, Token};
@@ -48,6 +49,8 @@ const TRIES: u32 = 4;
 pub struct Config {
     /// Nodes that everybody knows. None for the first node of a DHT.
     pub bootstrap: Vec<SocketAddrV4>,
+    /// The names of such nodes: the DNS is asked if there is nobody else to ask, or nobody else answers.
+    pub names: Vec<Name>,
     /// Nodes of an earlier run, see [`Node::contacts`].
     pub known: Vec<SocketAddrV4>,
     /// Guest or host.
@@ -67,6 +70,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             bootstrap: Vec::new(),
+            names: Vec::new(),
             known: Vec::new(),
             role: Role::Adaptive,
             firewalled: true,
@@ -74,6 +78,17 @@ impl Default for Config {
             limits: Limits::default(),
             answer_rate: 64 << 10,
         }
+    }
+}
+
+impl Config {
+    /// Begins with these nodes as well.
+    pub fn begin_with(mut self, entries: impl IntoIterator<Item = Entry>) -> Self {
+        for Entry { address, name } in entries {
+            self.bootstrap.extend(address);
+            self.names.extend(name);
+        }
+        self
     }
 }
 
@@ -108,6 +123,8 @@ pub enum Action {
         /// At most a few hundred bytes; about 1.2 KB for an answer with 20 peers.
         datagram: Vec<u8>,
     },
+    /// Ask the DNS for these names, and say what it knows with [`Node::on_resolved`], if only that it's nothing.
+    Resolve(Vec<Name>),
     /// Tell whoever runs the node.
     Tell(Event),
 }
@@ -234,6 +251,7 @@ pub struct Node {
     at_home: bool,
     told: Option<Reach>,
     next_id: u64,
+    suspended: bool,
 }
 
 impl Node {
@@ -263,12 +281,13 @@ impl Node {
             at_home: false,
             told: None,
             next_id: 0,
+            suspended: false,
             rng,
             config,
         };
         let known = std::mem::take(&mut node.config.known);
         let mut chosen = node.config.bootstrap.iter().chain(&node.config.address).chain(&known);
-        node.at_home = chosen.any(|address| Scope::of(*address.ip()) == Scope::Private);
+        node.at_home = chosen.any(is_near);
         for address in known {
             if node.is_acceptable(&address) {
                 node.table.add(Contact::new(address, now));
@@ -280,7 +299,7 @@ impl Node {
 
     /// What is to be done, one after the other; to be asked after every other call.
     pub fn poll(&mut self) -> Option<Action> {
-        if self.out.is_empty() {
+        if self.out.is_empty() && !self.suspended {
             while let Some(open) = self.requests.send(self.now) {
                 let (socket, to, datagram) = (open.socket, open.to, open.datagram.clone());
                 self.out.push_back(Action::Send { socket, to, datagram });
@@ -292,7 +311,7 @@ impl Node {
     /// Takes a datagram that came to one of our sockets.
     pub fn receive(&mut self, now: Duration, socket: Socket, from: SocketAddrV4, datagram: &[u8]) {
         self.now = self.now.max(now);
-        if from.port() == 0 {
+        if from.port() == 0 || self.suspended {
             return;
         }
         match Packet::decode(datagram) {
@@ -305,6 +324,9 @@ impl Node {
     /// Lets time pass; to be called at [`next_tick`](Self::next_tick), or when the machine woke up.
     pub fn tick(&mut self, now: Duration) {
         self.now = self.now.max(now);
+        if self.suspended {
+            return;
+        }
         while let Some(due) = self.requests.due(self.now) {
             match due {
                 super::requests::Due::Slow(tid) => self.on_slow(tid),
@@ -321,9 +343,26 @@ impl Node {
 
     /// When [`tick`](Self::tick) is to be called next.
     pub fn next_tick(&self) -> Duration {
+        if self.suspended {
+            return Duration::MAX;
+        }
         let late = self.late.keys().next().map(|(at, _)| *at);
         let sooner = [self.requests.next(), late, self.next_listening()];
         sooner.into_iter().flatten().fold(self.upkeep.next(), Duration::min)
+    }
+
+    /// Sends and hears nothing until [`resume`](Self::resume); what is wished meanwhile waits for it.
+    pub fn suspend(&mut self) {
+        self.suspended = true;
+        self.late.clear();
+        self.out.retain(|action| !matches!(action, Action::Send { .. }));
+    }
+
+    /// Goes on as after a sleep.
+    pub fn resume(&mut self, now: Duration) {
+        if std::mem::take(&mut self.suspended) {
+            self.wake(now);
+        }
     }
 
     /// Begins a search; its answers and its end come as events.
@@ -499,7 +538,7 @@ impl Node {
     }
 
     /// Whether a node of this address may be one: no liar makes us ask our own network.
-    fn is_acceptable(&self, address: &SocketAddrV4) -> bool {
+    pub(crate) fn is_acceptable(&self, address: &SocketAddrV4) -> bool {
         let is_somebody = match Scope::of(*address.ip()) {
             Scope::Public => true,
             Scope::Private => self.at_home,
@@ -518,6 +557,9 @@ impl Node {
     }
 
     fn send(&mut self, socket: Socket, to: SocketAddrV4, datagram: Vec<u8>) {
+        if self.suspended {
+            return;
+        }
         self.out.push_back(Action::Send { socket, to, datagram });
     }
 
@@ -537,6 +579,10 @@ impl Node {
         self.next_id += 1;
         self.next_id
     }
+}
+
+fn is_near(address: &SocketAddrV4) -> bool {
+    Scope::of(*address.ip()) == Scope::Private
 }
 
 /// What is asked of one node.

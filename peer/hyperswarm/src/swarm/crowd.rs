@@ -198,11 +198,6 @@ impl Crowd {
         self.topics.get(topic)?.announced
     }
 
-    /// The topics at which somebody may keep an announcement of ours.
-    pub fn announced_topics(&self) -> Vec<Id> {
-        self.topics.iter().filter(|(_, topic)| topic.may_be_announced).map(|(id, _)| *id).collect()
-    }
-
     /// Whether a topic is searched, or waits for it.
     pub fn is_searching(&self, topic: &Id) -> bool {
         self.topics.get(topic).is_some_and(|topic| topic.search.is_some() || !topic.searched)
@@ -251,6 +246,14 @@ impl Crowd {
             Link::Dialing => self.out.push_back(Task::StopDialing { key }),
             Link::None | Link::Queued => {}
         }
+    }
+
+    /// Lifts a [ban](Self::ban).
+    pub fn pardon(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.banned = false;
+        }
+        self.forget(key);
     }
 
     /// Whether a peer may connect to us.
@@ -346,8 +349,9 @@ impl Crowd {
         }
     }
 
-    /// Does nothing more until [`resume`](Self::resume), and ends all connections.
-    pub fn suspend(&mut self) {
+    /// Does nothing more until [`resume`](Self::resume), and ends all connections. Returns the topics at which somebody
+    /// may keep an announcement of ours, the latest first, and who.
+    pub fn suspend(&mut self) -> Vec<(Id, Vec<SocketAddrV4>)> {
         self.suspended = true;
         for (key, peer) in &mut self.peers {
             match std::mem::take(&mut peer.state) {
@@ -356,11 +360,19 @@ impl Crowd {
                 Link::None | Link::Queued => {}
             }
         }
+        let mut announced: Vec<_> = self.topics.iter().filter(|(_, topic)| topic.may_be_announced).collect();
+        announced.sort_by_key(|(_, topic)| std::cmp::Reverse(topic.announced));
+        announced.into_iter().map(|(id, topic)| (*id, topic.closest.clone())).collect()
     }
 
     /// Goes on as if everybody had just been found.
     pub fn resume(&mut self, now: Duration) {
         self.suspended = false;
+        self.renew(now);
+    }
+
+    /// Begins anew, because the network is another: searches all topics, and calls those who did not answer before.
+    pub fn renew(&mut self, now: Duration) {
         self.refresh(now);
         for key in self.peers.keys().copied().collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get_mut(&key) {
@@ -371,9 +383,12 @@ impl Crowd {
         self.tick(now);
     }
 
-    /// Searches all topics anew: the network is another.
+    /// Searches all topics anew.
     pub fn refresh(&mut self, now: Duration) {
         for id in self.topics.keys().copied().collect::<Vec<_>>() {
+            if let Some(topic) = self.topics.get_mut(&id) {
+                topic.searched = false;
+            }
             self.schedule(id, now);
         }
         self.tick(now);

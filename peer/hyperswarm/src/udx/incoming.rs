@@ -1,6 +1,7 @@
 //! The receiving half: puts packets in order, and says what has arrived and how much more may come.
 
 use super::header::Flags;
+use super::memory::{Memory, OWN, Share};
 use super::queue::Queue;
 use super::ranges::Ranges;
 use bytes::Bytes;
@@ -35,11 +36,13 @@ pub struct Incoming {
     /// Nobody will read: bytes are taken and dropped.
     unread: bool,
     limit: usize,
+    share: Share,
 }
 
 impl Incoming {
-    /// Expects packet number `next`. Up to `limit` bytes may wait to be read, and as many for an earlier packet.
-    pub fn new(next: u64, limit: usize) -> Self {
+    /// Expects packet number `next`. Up to `limit` bytes may wait to be read, and as many for an earlier packet, unless all
+    /// streams together hold too much.
+    pub fn new(next: u64, limit: usize, memory: &Memory) -> Self {
         Incoming {
             next,
             ready: Queue::default(),
@@ -49,6 +52,7 @@ impl Incoming {
             ended: false,
             unread: false,
             limit,
+            share: Share::of(memory),
         }
     }
 
@@ -75,7 +79,7 @@ impl Incoming {
     /// How many bytes may come. What waits for an earlier packet is not counted: the sender counts it as in flight until
     /// it knows better, and would stall behind every hole if it were counted twice.
     pub fn window(&self) -> u32 {
-        let room = self.limit.saturating_sub(self.ready.len());
+        let room = self.limit.min(self.share.bound()).saturating_sub(self.ready.len());
         room.try_into().unwrap_or(u32::MAX)
     }
 
@@ -93,16 +97,18 @@ impl Incoming {
         }
         if seq > self.next {
             let cost = payload.len() + OVERHEAD;
-            let full = self.held() + cost > 2 * self.limit;
+            let full = self.held() + cost > 2 * self.limit || !self.share.has_room(cost);
             if !full && !self.ahead.contains_key(&seq) {
                 self.ahead_cost += cost;
                 self.arrived.insert(seq..seq + 1, |_| ());
                 self.ahead.insert(seq, Ahead { payload: Bytes::copy_from_slice(payload), end });
+                self.share.set(self.held());
             }
             return;
         }
         // As long as there is room to read, the packet that fills the hole is welcome, whatever waits behind it.
-        if self.ready.len() > self.limit && self.held() + payload.len() > 2 * self.limit + SLACK {
+        let full = self.ready.len() > self.limit && self.held() + payload.len() > 2 * self.limit + SLACK;
+        if full || self.ready.len() + payload.len() > OWN && !self.share.has_room(payload.len()) {
             return;
         }
         self.deliver(payload, end);
@@ -116,6 +122,7 @@ impl Incoming {
         if self.ended {
             self.stop_waiting();
         }
+        self.share.set(self.held());
     }
 
     fn deliver(&mut self, payload: &[u8], end: bool) {
@@ -128,13 +135,16 @@ impl Incoming {
 
     /// Takes bytes from the front; returns how many.
     pub fn read(&mut self, buffer: &mut [u8]) -> usize {
-        self.ready.read(buffer)
+        let count = self.ready.read(buffer);
+        self.share.set(self.held());
+        count
     }
 
     /// Nobody will read any more.
     pub fn stop_reading(&mut self) {
         self.unread = true;
         self.ready.clear();
+        self.share.set(self.held());
     }
 
     /// Whether anything arrived that an earlier packet is missing for.
@@ -154,5 +164,6 @@ impl Incoming {
         self.ahead = BTreeMap::new();
         self.arrived = Ranges::default();
         self.ahead_cost = 0;
+        self.share.set(self.held());
     }
 }

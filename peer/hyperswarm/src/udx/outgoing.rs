@@ -16,6 +16,7 @@ mod loss;
 
 use super::bbr::Bbr;
 use super::header::HEADER;
+use super::memory::{Memory, Share};
 use super::mtu::Mtu;
 use super::queue::Queue;
 use super::ranges::Ranges;
@@ -30,6 +31,10 @@ use std::time::{Duration, Instant};
 const MOST_PACKETS: u64 = 16_384;
 /// Most bytes in flight, whatever window the remote claims to have.
 const MOST_IN_FLIGHT: u64 = 8 << 20;
+
+/// Bytes that leave for an address which nothing was heard of: whoever forged it gets little out of us. Each timeout
+/// allows one more packet.
+const UNPROVEN: u64 = 4_800;
 
 /// What happened to a packet since it was sent last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,6 +135,11 @@ pub struct Outgoing {
     budget_at: Instant,
     /// The pace or the window was used up: a burst gathers.
     gathering: bool,
+    /// Bytes that have left for an address of which nothing was heard.
+    unproven: Option<u64>,
+    /// Bytes of packets that are kept until they are acknowledged.
+    kept: usize,
+    share: Share,
     sums: Sums,
 }
 
@@ -142,7 +152,7 @@ enum End {
 
 impl Outgoing {
     /// Begins with packet number `first`; `window` is what the remote is believed to receive.
-    pub fn new(now: Instant, first: u64, window: u64) -> Self {
+    pub fn new(now: Instant, first: u64, window: u64, memory: &Memory) -> Self {
         let mtu = Mtu::new(true);
         let bbr = Bbr::new(now, mtu.datagram());
         Outgoing {
@@ -172,6 +182,9 @@ impl Outgoing {
             last_sent: now,
             budget_at: now,
             gathering: false,
+            unproven: Some(0),
+            kept: 0,
+            share: Share::of(memory),
             sums: Sums::default(),
         }
     }
@@ -249,7 +262,8 @@ impl Outgoing {
         self.log = VecDeque::new();
         self.lost = VecDeque::new();
         self.una = next;
-        (self.in_flight, self.in_flight_payload) = (0, 0);
+        (self.in_flight, self.in_flight_payload, self.kept) = (0, 0, 0);
+        self.share.set(0);
     }
 
     /// Appends bytes.
@@ -270,6 +284,17 @@ impl Outgoing {
         self.mtu = Mtu::new(ipv4);
         self.bbr.on_new_path(now);
         self.bbr.set_packet(self.mtu.datagram());
+        self.unproven = Some(0);
+    }
+
+    /// Somebody is where our packets go.
+    pub fn prove_path(&mut self) {
+        self.unproven = None;
+    }
+
+    fn may_leave(&self, size: usize) -> bool {
+        let most = UNPROVEN + u64::from(self.timeouts) * self.mtu.datagram() as u64;
+        self.unproven.is_none_or(|sent| sent + size as u64 <= most)
     }
 
     /// What the remote is ready to receive has changed.
@@ -279,6 +304,10 @@ impl Outgoing {
 
     /// The packet to send now, if there is one and the path has room for it.
     pub fn next(&mut self, now: Instant) -> Option<Next> {
+        self.wanted(now).filter(|next| self.may_leave(next.size))
+    }
+
+    fn wanted(&mut self, now: Instant) -> Option<Next> {
         if self.tail == Tail::Due {
             if let Some(next) = self.next_fresh() {
                 return Some(next);
@@ -323,7 +352,7 @@ impl Outgoing {
         }
         // However small the window is, one packet may fill it.
         let room = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
-        if self.window == 0 || !room {
+        if self.window == 0 || !room || !self.share.has_room(payload) {
             return None;
         }
         let padding = match self.mtu.wanted() {
@@ -353,6 +382,8 @@ impl Outgoing {
             if next.padding > 0 {
                 self.mtu.on_probe();
             }
+            self.kept += payload.len();
+            self.share.set(self.kept);
             self.packets.push_back(Sent {
                 payload,
                 end,
@@ -375,6 +406,9 @@ impl Outgoing {
         self.sums.sent += 1;
         self.last_sent = now;
         self.budget -= next.size as f64;
+        if let Some(sent) = &mut self.unproven {
+            *sent += next.size as u64;
+        }
         let index = (next.seq - self.una) as usize;
         let packet = &mut self.packets[index];
         if packet.state == State::Lost {
@@ -428,6 +462,7 @@ impl Outgoing {
             self.on_packet_acked(seq, acked, now, &mut newest);
         }
         self.newly_acked = new;
+        self.share.set(self.kept);
         if !any {
             return;
         }
@@ -465,7 +500,7 @@ impl Outgoing {
 
     /// When the pace allows the next burst, if that is what is waited for.
     fn paced(&mut self, now: Instant) -> Option<Instant> {
-        let next = self.next_lost().or_else(|| self.next_fresh())?;
+        let next = self.next_lost().or_else(|| self.next_fresh()).filter(|next| self.may_leave(next.size))?;
         now.checked_add(self.wait_for(now, next.size)?)
     }
 

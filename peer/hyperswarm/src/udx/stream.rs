@@ -14,6 +14,7 @@ mod transmit;
 
 use super::header::{Flags, HEADER, Header, Packet, widen};
 use super::incoming::Incoming;
+use super::memory::Memory;
 use super::outgoing::{Outgoing, Sums};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -50,11 +51,13 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
     /// Number of the first packet we send. Default: 0.
     pub seq: u32,
+    /// What all streams with a clone of it may hold together, besides a little for each. Default: 256 MiB.
+    pub memory: Memory,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { receive: 4 << 20, send: 512 << 10, keep_alive: None, seq: 0 }
+        Config { receive: 4 << 20, send: 512 << 10, keep_alive: None, seq: 0, memory: Memory::new(256 << 20) }
     }
 }
 
@@ -168,8 +171,8 @@ impl Stream {
             path: None,
             previous: None,
             heard: None,
-            outgoing: Outgoing::new(now, first, FIRST_WINDOW),
-            incoming: Incoming::new(BASE, config.receive),
+            outgoing: Outgoing::new(now, first, FIRST_WINDOW, &config.memory),
+            incoming: Incoming::new(BASE, config.receive, &config.memory),
             window_of: (0, 0),
             told: 0,
             ack_due: false,
@@ -192,11 +195,14 @@ impl Stream {
     pub fn connect(&mut self, path: Path, first: u32, now: Instant) {
         if self.path.is_none() && self.incoming.next_seq() == BASE {
             if first != 0 {
-                self.incoming = Incoming::new(BASE + u64::from(first), self.config.receive);
+                self.incoming = Incoming::new(BASE + u64::from(first), self.config.receive, &self.config.memory);
             }
             self.outgoing.change_path(now, path.address.is_ipv4());
         }
         self.path = Some(path);
+        if self.heard == Some(path.address) {
+            self.outgoing.prove_path();
+        }
         self.sent_at = now;
     }
 
@@ -362,6 +368,9 @@ impl Stream {
         }
         if self.path.is_none() && self.heard.is_none() {
             self.heard = Some(from);
+        }
+        if self.path.is_some_and(|path| path.address == from) {
+            self.outgoing.prove_path();
         }
         self.probes = 0;
         if flags.any(Flags::HEARTBEAT) {

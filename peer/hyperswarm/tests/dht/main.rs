@@ -5,10 +5,12 @@ mod connect;
 mod js;
 mod swarm;
 
-use datdot_hyperswarm::dht::{Config, Dht, Id, Identity, Role, Settings};
+use datdot_hyperswarm::connect::ListenOptions;
+use datdot_hyperswarm::dht::{Config, Dht, Id, Identity, Role, Settings, cache};
 use js::{JsDht, soon};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 fn identity(seed: u8) -> Identity {
     Identity::from_seed(&[seed; 32])
@@ -154,10 +156,41 @@ async fn a_node_that_comes_back_needs_nobody_but_those_it_knew() {
     let topic = Id([0x44; 32]);
     let before = guest(&[hosts[0].local_addr()]).await;
     soon(before.announce(topic, &identity(4), &[])).await.unwrap();
-    let known = before.contacts().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nodes");
+    before.remember(file.clone());
+    let known = soon(async {
+        while cache::read(&file).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cache::read(&file)
+    })
+    .await;
     assert_eq!(known.len(), 6);
     drop(before);
     let after = start(Config { known, role: Role::Guest, ..Config::default() }).await;
     let peers = soon(after.lookup(topic).await.unwrap().all()).await;
     assert_eq!(peers[0].key, identity(4).public());
+}
+
+#[tokio::test]
+async fn a_node_that_knows_only_a_name_begins() {
+    let hosts = hosts(5, &[]).await;
+    let entry = format!("localhost:{}", hosts[0].local_addr().port()).parse().unwrap();
+    let ours = start(Config { role: Role::Guest, ..Config::default() }.begin_with([entry])).await;
+    assert_eq!(ours.look(|node| node.known()).await.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn a_server_that_changes_its_network_is_announced_anew() {
+    let hosts = hosts(6, &[]).await;
+    let ours = guest(&[hosts[0].local_addr()]).await;
+    let server = ours.listen(&identity(8), ListenOptions::default()).await.unwrap();
+    soon(server.announced()).await.unwrap();
+    let mut status = ours.status();
+    ours.network_changed().await.unwrap();
+    soon(status.wait_for(|status| status.moves == 1)).await.unwrap();
+    // What it knew of its address is forgotten, and found out again.
+    soon(status.wait_for(|status| status.reach.outside.is_some())).await.unwrap();
+    assert!(!soon(server.announced()).await.unwrap().is_empty());
 }

@@ -87,33 +87,33 @@ async fn javascript_finds_our_server_by_topic_until_we_leave() {
 }
 
 #[tokio::test]
-async fn twelve_peers_on_a_topic_all_meet_each_other_once() {
+async fn twenty_peers_on_a_topic_all_meet_each_other_once() {
     let nodes = hosts(8, &[]).await;
     let bootstrap = [nodes[0].local_addr()];
     let mut js = JsDht::start(0, &bootstrap).await;
-    for seed in 60..66 {
+    for seed in 60..70 {
         js.call("swarm", json!({ "seed": seed, "topic": hex(&TOPIC.0) })).await;
     }
     let mut meetings = Vec::new();
-    for seed in 70..76 {
+    for seed in 70..80 {
         let mut ours = Ours::join(guest(&bootstrap).await, seed, As::Both).await;
         meetings.push(tokio::spawn(async move {
-            let heard = ours.hear(11).await;
+            let heard = ours.hear(19).await;
             (ours, heard)
         }));
     }
     let mut ours = Vec::new();
     for meeting in meetings {
         let (swarm, heard) = meeting.await.unwrap();
-        assert_eq!(heard.values().filter(|text| *text == "hello from us").count(), 5);
+        assert_eq!(heard.values().filter(|text| *text == "hello from us").count(), 9);
         ours.push(swarm);
     }
-    for seed in 60..66 {
-        let heard = js.call("heard", json!({ "seed": seed, "peers": 11 })).await;
-        assert_eq!(heard["heard"].as_object().unwrap().len(), 11, "{seed}");
+    for seed in 60..70 {
+        let heard = js.call("heard", json!({ "seed": seed, "peers": 19 })).await;
+        assert_eq!(heard["heard"].as_object().unwrap().len(), 19, "{seed}");
     }
     for swarm in &ours {
-        assert_eq!(swarm.swarm.links(), 11, "one connection per peer");
+        assert_eq!(swarm.swarm.links(), 19, "one connection per peer");
     }
 }
 
@@ -132,4 +132,43 @@ async fn a_peer_that_vanishes_and_comes_back_is_connected_again() {
     let mut again = Ours::join(guest(&bootstrap).await, 71, As::Both).await;
     let (heard, _) = tokio::join!(one.hear(1), again.hear(1));
     assert_eq!(heard.keys().next(), Some(&hex(&identity(71).public())));
+}
+
+#[tokio::test]
+async fn a_suspended_swarm_is_found_by_nobody_until_it_resumes() {
+    let mut js = JsDht::start(8, &[]).await;
+    let mut ours = Ours::join(guest(&js.bootstrap).await, 61, As::Server).await;
+    soon(ours.swarm.searched(TOPIC)).await.unwrap();
+    js.call("swarm", json!({ "seed": 60, "topic": hex(&TOPIC.0), "server": false })).await;
+    assert_eq!(ours.hear(1).await.len(), 1);
+    ours.swarm.suspend().await.unwrap();
+    let topic = json!({ "topic": hex(&TOPIC.0) });
+    soon(async { while js.call("lookup", topic.clone()).await["peers"] != json!({}) || ours.swarm.links() > 0 {} })
+        .await;
+    let key = json!({ "key": hex(&identity(61).public()) });
+    assert_eq!(js.call("findPeer", key.clone()).await["relays"], json!(null));
+    ours.swarm.resume().await.unwrap();
+    soon(ours.swarm.searched(TOPIC)).await.unwrap();
+    assert!(js.call("lookup", topic).await["peers"][hex(&identity(61).public())].is_array());
+    assert!(js.call("findPeer", key).await["relays"].is_array());
+    js.call("swarm", json!({ "seed": 62, "topic": hex(&TOPIC.0), "server": false })).await;
+    let heard = ours.hear(1).await;
+    assert!(heard.values().all(|text| text.starts_with("hello from 6")));
+}
+
+#[tokio::test]
+async fn whoever_is_banned_is_refused_until_pardoned() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let mut one = Ours::join(guest(&bootstrap).await, 70, As::Server).await;
+    soon(one.swarm.searched(TOPIC)).await.unwrap();
+    let bad = identity(71).public();
+    one.swarm.ban(bad).await.unwrap();
+    let other = guest(&bootstrap).await;
+    let call =
+        |dht: Dht| async move { dht.connect(&identity(71), identity(70).public(), &[], &Default::default()).await };
+    assert!(soon(call(other.clone())).await.is_err());
+    one.swarm.pardon(bad).await.unwrap();
+    let (called, stream) = tokio::join!(soon(call(other)), soon(one.swarm.accept()));
+    assert_eq!((called.unwrap().remote(), stream.unwrap().stream.remote()), (identity(70).public(), bad));
 }

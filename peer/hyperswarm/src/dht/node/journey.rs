@@ -198,7 +198,7 @@ impl Node {
         match journey.kind {
             Kind::Wished => self.tell(Event::Finished { search: id, outcome }),
             Kind::Bootstrap => self.on_first_walk(),
-            Kind::Refresh => {}
+            Kind::Refresh => self.on_refreshed(outcome.replies),
             Kind::Listen(target) => self.on_listening(target, &outcome),
         }
     }

@@ -29,12 +29,15 @@ pub(super) struct Listener {
     next_ping: Duration,
     renew_at: Duration,
     renewed: Duration,
+    /// Nobody is to call now.
+    paused: bool,
 }
 
 impl Listener {
     /// When it has something to do; it isn't renewed while it is.
     fn next(&self) -> Duration {
         match self.search {
+            _ if self.paused => Duration::MAX,
             Some(_) => self.next_ping,
             None => self.next_ping.min(self.renew_at),
         }
@@ -66,6 +69,7 @@ impl Node {
             next_ping: self.now + PING_EVERY,
             renew_at: self.now,
             renewed: self.now,
+            paused: false,
         };
         self.listeners.insert(target, listener);
         self.renew(target);
@@ -83,6 +87,31 @@ impl Node {
         }
     }
 
+    /// Lets nobody call a server until it [goes on](Self::listen_again).
+    pub fn pause(&mut self, now: Duration, key: &PublicKey) {
+        self.now = self.now.max(now);
+        let Some(listener) = self.listeners.get_mut(&Id::of(key)).filter(|listener| !listener.paused) else { return };
+        listener.paused = true;
+        let (identity, search) = (listener.identity.clone(), listener.search.take());
+        let relays = std::mem::take(&mut listener.relays);
+        if let Some(search) = search {
+            self.cancel(search);
+        }
+        for relay in &relays {
+            self.say_farewell(relay.node, &identity);
+        }
+        self.tell(Event::Listening { key: *key, relays: Vec::new() });
+    }
+
+    /// Lets others call a server after a [pause](Self::pause).
+    pub fn listen_again(&mut self, now: Duration, key: &PublicKey) {
+        self.now = self.now.max(now);
+        let target = Id::of(key);
+        let Some(listener) = self.listeners.get_mut(&target).filter(|listener| listener.paused) else { return };
+        (listener.paused, listener.renew_at) = (false, self.now);
+        self.renew(target);
+    }
+
     /// Where others may ask for a server of ours, the best first, at most three.
     pub fn relays(&self, key: &PublicKey) -> Vec<SocketAddrV4> {
         let relays = self.listeners.get(&Id::of(key)).map_or(&[][..], |listener| &listener.relays);
@@ -97,12 +126,12 @@ impl Node {
 
     /// The server of ours with this hash of its key.
     pub(super) fn server_at(&self, target: &Id) -> Option<PublicKey> {
-        self.listeners.get(target).map(|listener| listener.identity.public())
+        self.listeners.get(target).filter(|listener| !listener.paused).map(|listener| listener.identity.public())
     }
 
     /// The record of a server of ours.
     pub(super) fn own_record(&self, target: &Id) -> Option<Vec<u8>> {
-        let key = self.listeners.get(target)?.identity.public();
+        let key = self.server_at(target)?;
         Some(crate::dht::record::Peer { key, relays: Vec::new() }.encode())
     }
 
@@ -140,7 +169,7 @@ impl Node {
     /// Looks for the closest nodes if it's time for it.
     fn renew(&mut self, target: Id) {
         let Some(listener) = self.listeners.get_mut(&target) else { return };
-        if listener.search.is_some() || listener.renew_at > self.now {
+        if listener.paused || listener.search.is_some() || listener.renew_at > self.now {
             return;
         }
         // Until the search ends, it isn't due.
@@ -159,7 +188,7 @@ impl Node {
 
     pub(super) fn on_listening(&mut self, target: Id, outcome: &Outcome) {
         let now = self.now;
-        let Some(listener) = self.listeners.get_mut(&target) else { return };
+        let Some(listener) = self.listeners.get_mut(&target).filter(|listener| !listener.paused) else { return };
         listener.search = None;
         let relays: Vec<Relay> = outcome
             .closest

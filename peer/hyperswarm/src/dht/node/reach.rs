@@ -4,14 +4,17 @@
 //! port that the socket has here, strangers reach us: then the server socket asks from now on. A node that is to be a
 //! host takes the hash of that address as its id.
 
-use super::{Event, Node, Outside, Purpose, Question, Role, TRIES, journey::Kind};
+use super::{Action, Event, Node, Outside, Purpose, Question, Role, TRIES, is_near, journey::Kind};
 use crate::dht::Socket;
 use crate::dht::id::Id;
 use crate::dht::nat::Samples;
 use crate::dht::packet::Command;
 use crate::dht::query::Search;
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
+/// Bootstrap nodes, by address or found by name.
+const MAX_BOOTSTRAP: usize = 64;
 /// Nodes that are asked to answer to the server socket.
 const PROBED: usize = 5;
 
@@ -24,6 +27,8 @@ pub(super) struct Start {
     /// Whether that answer arrived there.
     pub reached: bool,
     walks: u32,
+    /// Whether to find out once more if strangers reach us, as soon as anybody answers.
+    again: bool,
 }
 
 /// Nodes were asked to answer to the server socket.
@@ -51,7 +56,35 @@ impl Node {
             self.samples.add(address, address);
             self.settle(Aim::Host);
         }
+        let has_nobody = self.table.is_empty() && self.config.bootstrap.is_empty();
+        if has_nobody && !self.config.names.is_empty() {
+            return self.resolve();
+        }
         self.walk_to_ourselves();
+    }
+
+    /// Wants the names of bootstrap nodes looked up.
+    pub(super) fn resolve(&mut self) {
+        self.upkeep.resolving(self.now);
+        self.out.push_back(Action::Resolve(self.config.names.clone()));
+    }
+
+    /// Takes what the DNS knows of the names that were [asked](Action::Resolve) for.
+    pub fn on_resolved(&mut self, now: Duration, nodes: &[SocketAddrV4]) {
+        self.now = self.now.max(now);
+        for node in nodes {
+            if node.port() != 0 && !self.config.bootstrap.contains(node) && self.config.bootstrap.len() < MAX_BOOTSTRAP
+            {
+                self.config.bootstrap.push(*node);
+                // Nobody else can begin there who begins in private networks.
+                self.at_home |= is_near(node) && self.table.is_empty();
+            }
+        }
+        if self.start.walks == 0 {
+            self.walk_to_ourselves();
+        } else if self.start.done && self.table.is_empty() {
+            self.refresh();
+        }
     }
 
     fn walk_to_ourselves(&mut self) {
@@ -82,8 +115,35 @@ impl Node {
     fn finish_start(&mut self) {
         if !self.start.done {
             self.start.done = true;
+            // Who met nobody knows nothing of where it is, either.
+            self.start.again = self.table.is_empty();
+            if self.start.again {
+                self.upkeep.lonely(self.now);
+            }
             self.tell(Event::Bootstrapped);
         }
+    }
+
+    /// A search for new nodes is over.
+    pub(super) fn on_refreshed(&mut self, replies: usize) {
+        if replies > 0 && std::mem::take(&mut self.start.again) {
+            self.check_reach(if self.config.role == Role::Host { Aim::Host } else { Aim::Firewall });
+        }
+    }
+
+    /// We are in another network: our address is another, and who reached us there may not reach us here.
+    pub fn on_network_change(&mut self, now: Duration) {
+        self.wake(now);
+        if self.config.address.is_none() {
+            self.samples = Samples::default();
+            self.host = false;
+            self.firewalled = self.config.firewalled;
+            self.start.again = true;
+        }
+        if self.start.done {
+            self.refresh();
+        }
+        self.tell_reach();
     }
 
     /// Finds out whether strangers reach us, and acts on it.

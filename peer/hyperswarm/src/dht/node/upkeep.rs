@@ -31,6 +31,9 @@ pub(super) const MAX_CHECKS: usize = 10;
 const MAX_REPLACING: usize = 3;
 /// Answers and timeouts in a period that say something about the network.
 const ENOUGH_TO_JUDGE: u32 = 4;
+/// Who knows nobody looks for somebody after so long, and asks the DNS after so long.
+const LONELY: Duration = Duration::from_secs(10);
+const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is due when.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(super) struct Upkeep {
     pub timeouts: u32,
     /// Periods in a row in which nobody answered.
     silent: u32,
+    next_resolve: Duration,
 }
 
 impl Upkeep {
@@ -70,7 +74,18 @@ impl Upkeep {
             answers: 0,
             timeouts: 0,
             silent: 0,
+            next_resolve: now,
         }
+    }
+
+    /// We know nobody: that's not to last.
+    pub(super) fn lonely(&mut self, now: Duration) {
+        self.next_check = now + LONELY;
+    }
+
+    /// Names are looked up.
+    pub(super) fn resolving(&mut self, now: Duration) {
+        self.next_resolve = now + RESOLVE_AGAIN;
     }
 
     pub(super) fn next(&self) -> Duration {
@@ -111,8 +126,11 @@ impl Node {
                 self.check_reach(Aim::Host);
             }
         }
+        if self.table.is_empty() && !self.config.names.is_empty() && now >= self.upkeep.next_resolve {
+            self.resolve();
+        }
         if now >= self.upkeep.next_check {
-            self.upkeep.next_check = now + CHECK_EVERY;
+            self.upkeep.next_check = now + if self.table.is_empty() { LONELY } else { CHECK_EVERY };
             self.check_oldest();
         }
         if now >= self.upkeep.next_refresh {
@@ -148,6 +166,7 @@ impl Node {
         let soon = self.now + PERIOD;
         self.upkeep.next_check = soon;
         self.upkeep.next_refresh = soon;
+        self.upkeep.next_resolve = soon;
         self.upkeep.next_host_try = self.now + MORE_STABLE;
         self.upkeep.tried = None;
         self.table.age(OLD);
