@@ -22,6 +22,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections that wait to be accepted.
 const MAX_ACCEPTABLE: usize = 64;
+/// Announcements that are withdrawn at once, in the end.
+const FAREWELLS: usize = 2;
 /// Wishes that wait for the swarm.
 const WISHES: usize = 1_024;
 
@@ -60,7 +62,7 @@ pub struct SwarmStream {
 #[derive(Debug)]
 pub struct Swarm {
     wishes: mpsc::Sender<Wish>,
-    accepted: mpsc::Receiver<SwarmStream>,
+    accepted: tokio::sync::Mutex<mpsc::Receiver<SwarmStream>>,
     state: Arc<Mutex<Crowd>>,
     changed: watch::Receiver<()>,
     began: Instant,
@@ -127,7 +129,7 @@ impl Swarm {
             was_online: true,
         };
         tokio::spawn(task.run());
-        Ok(Swarm { wishes, accepted, state, changed, began, key })
+        Ok(Swarm { wishes, accepted: accepted.into(), state, changed, began, key })
     }
 
     /// Our key.
@@ -176,8 +178,8 @@ impl Swarm {
     }
 
     /// The next connection; `None` when the swarm has ended.
-    pub async fn accept(&mut self) -> Option<SwarmStream> {
-        self.accepted.recv().await
+    pub async fn accept(&self) -> Option<SwarmStream> {
+        self.accepted.lock().await.recv().await
     }
 
     /// Waits until a topic has been searched, and announced if we are a server there.
@@ -202,7 +204,7 @@ impl Swarm {
     }
 
     /// Withdraws all announcements and ends all connections.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.wish(Wish::Close(done)).await.is_ok() {
             _ = closed.await;
@@ -407,6 +409,10 @@ impl Keeper {
         self.jobs.abort_all();
         let mut farewells = JoinSet::new();
         for topic in topics {
+            // With thousands of topics it would be a flood.
+            if farewells.len() >= FAREWELLS {
+                farewells.join_next().await;
+            }
             let (dht, identity) = (self.dht.clone(), self.identity.clone());
             farewells.spawn(async move { _ = dht.unannounce(topic, &identity).await });
         }
