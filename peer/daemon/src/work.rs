@@ -168,7 +168,7 @@ impl Work {
         let max_price = quote::max_price(&self.ctx, &wanted).await?;
         let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price };
         let params = self.ctx.ledger.params();
-        let segments = terms.check(&feeds, &sources, &params).map_err(|error| error.to_string())?;
+        let segments = terms.check(&feeds, &params).map_err(|error| error.to_string())?;
         let budget = quote::budget(&terms, terms::total_bytes(&segments), &params)?;
         // Only who has seen the account knows whether it has this request already.
         self.ctx.view.subscribe().wait_for(Option::is_some).await.map_err(|_| "the daemon stops")?;
