@@ -182,11 +182,7 @@ impl Work {
     fn sources(&self, reached: &[Endpoint]) -> Result<Sources, String> {
         let sources = named(self.ctx.sources(), reached, self.ctx.allow_private);
         if sources.is_empty() {
-            return Err(format!(
-                "nobody could fetch the feed from this peer: it listens at {}; start it with --address HOST:PORT, the \
-                 address at which others reach it",
-                self.ctx.listen
-            ));
+            self.ctx.can_be_reached()?;
         }
         sources.try_into().map_err(|_| "four sources at most".into())
     }
