@@ -61,7 +61,7 @@ impl Network {
     /// Where its DHT begins. With a node of your own ([`ledger`]) you need one of your own, too.
     pub fn bootstrap(&self) -> String {
         std::env::var("DATDOT_BOOTSTRAP").unwrap_or_else(|_| {
-            let status = || Client::open(self.file("ledger")).ok()?.status().ok();
+            let status = || Client::open(&self.file("ledger")).ok()?.status().ok();
             eventually("the network says where its DHT begins", START, status).swarm.bootstrap.remove(0)
         })
     }
