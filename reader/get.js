@@ -1,8 +1,11 @@
 #!/usr/bin/env node
 'use strict'
-// Reads a feed from one hoster and writes its blocks, one after the other, to a file.
-// Nothing of DatDot is in here: it is what anybody with the npm packages corestore and hypercore would write.
+// Reads a feed, from whoever has it or from one hoster, and writes its blocks, one after the other, to a file.
+// Nothing of DatDot is in here: it is what anybody with the npm packages corestore, hypercore and
+// hyperswarm would write.
 //
+//   node get.js KEY FILE --swarm [--seconds N]                        found by the key, through the public DHT
+//   node get.js KEY FILE --bootstrap HOST:PORT [--seconds N]          the same through a DHT that begins there
 //   node get.js KEY FILE --from HOST:PORT [--noise-key HEX] [--seconds N]
 //
 // Prints one JSON object per line: {"event":"connected"|"head"|"progress"|"done"|"failed", ...}. The exit code is 0 when
@@ -13,11 +16,12 @@ const os = require('os')
 const path = require('path')
 const { parseArgs } = require('util')
 const Corestore = require('corestore')
+const Hyperswarm = require('hyperswarm')
 const NoiseSecretStream = require('@hyperswarm/secret-stream')
 
 const say = (line) => fs.writeSync(1, JSON.stringify(line) + '\n')
 
-const USAGE = 'node get.js KEY FILE --from HOST:PORT [--noise-key HEX] [--seconds N]'
+const USAGE = 'node get.js KEY FILE --swarm | --bootstrap HOST:PORT | --from HOST:PORT [--noise-key HEX] [--seconds N]'
 
 function fail(code, error, hint) {
   say({ event: 'failed', error, ...(hint && { hint }) })
@@ -26,7 +30,13 @@ function fail(code, error, hint) {
 }
 
 function args() {
-  const options = { from: { type: 'string' }, 'noise-key': { type: 'string' }, seconds: { type: 'string', default: '600' } }
+  const options = {
+    swarm: { type: 'boolean' },
+    bootstrap: { type: 'string', multiple: true, default: [] },
+    from: { type: 'string' },
+    'noise-key': { type: 'string' },
+    seconds: { type: 'string', default: '600' }
+  }
   let parsed
   try {
     parsed = parseArgs({ options, allowPositionals: true })
@@ -36,11 +46,13 @@ function args() {
   const { values, positionals } = parsed
   const [key, file] = positionals
   const [, host, port] = (values.from || '').match(/^\[?(.+?)\]?:(\d+)$/) || []
-  if (positionals.length !== 2 || !host) fail(2, 'a feed key, a file and --from are needed', USAGE)
+  const ways = [values.swarm, values.bootstrap.length, host].filter(Boolean).length
+  if (positionals.length !== 2 || ways !== 1) fail(2, 'a feed key, a file and one of --swarm, --bootstrap and --from are needed', USAGE)
   if (!/^[0-9a-f]{64}$/i.test(key)) fail(2, 'a feed key has 64 hex digits', USAGE)
   if (values['noise-key'] && !/^[0-9a-f]{64}$/i.test(values['noise-key'])) fail(2, 'a Noise key has 64 hex digits', USAGE)
   if (!(Number(values.seconds) > 0)) fail(2, '--seconds has to be a number above 0', USAGE)
-  return { key, file, host, port: Number(port), noiseKey: values['noise-key'], seconds: Number(values.seconds) }
+  const { bootstrap } = values
+  return { key, file, host, port: Number(port), bootstrap, noiseKey: values['noise-key'], seconds: Number(values.seconds) }
 }
 
 function connect({ host, port, noiseKey }, store) {
@@ -62,9 +74,21 @@ function connect({ host, port, noiseKey }, store) {
   })
 }
 
+// Looks for the feed by its key alone. Connections may come and go meanwhile.
+async function look({ bootstrap }, store, core) {
+  const swarm = new Hyperswarm(bootstrap.length ? { bootstrap } : {})
+  swarm.on('connection', (stream) => {
+    stream.on('error', () => {})
+    say({ event: 'connected', noiseKey: stream.remotePublicKey.toString('hex') })
+    store.replicate(stream)
+  })
+  swarm.join(core.discoveryKey, { client: true, server: false })
+  await swarm.flush()
+}
+
 async function read(core, out) {
   await core.update({ wait: true })
-  if (core.length === 0) throw new Error('the hoster does not have the feed')
+  if (core.length === 0) throw new Error('nobody who answers has the feed')
   const total = { blocks: core.length, bytes: core.byteLength }
   say({ event: 'head', length: total.blocks, bytes: total.bytes })
 
@@ -101,8 +125,12 @@ async function main() {
   const found = core.findingPeers()
   let gone
   const lost = new Promise((resolve, reject) => (gone = reject))
-  const stream = await connect(options, store)
-  stream.on('close', () => gone(new Error('the hoster closed the connection')))
+  if (options.host) {
+    const stream = await connect(options, store)
+    stream.on('close', () => gone(new Error('the hoster closed the connection')))
+  } else {
+    await look(options, store, core)
+  }
   setImmediate(found)
 
   const out = await fs.promises.open(options.file, 'w')

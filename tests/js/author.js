@@ -1,16 +1,19 @@
-// An author who knows nothing of DatDot: makes a feed of a file and serves it over TCP and secret stream.
+// An author who knows nothing of DatDot: makes a feed of a file and serves it over TCP and secret stream, or to whoever finds it
+// in a swarm.
 //
-//   node author.js FILE FOLDER [compat | slow]    prints {"event":"listening","key":…,"port":…}
+//   node author.js FILE FOLDER [compat | slow]      prints {"event":"listening","key":…,"port":…}
+//   node author.js FILE FOLDER swarm HOST:PORT      the same, without a port, once it is announced in the DHT that begins there
 const fs = require('fs')
 const net = require('net')
 const Corestore = require('corestore')
 const Hypercore = require('hypercore')
+const Hyperswarm = require('hyperswarm')
 const SecretStream = require('@hyperswarm/secret-stream')
 
 const BLOCK = 65536
 // Bytes a second of an author with a slow line.
 const SLOW = 12 << 20
-const [file, folder, kind] = process.argv.slice(2)
+const [file, folder, kind, bootstrap] = process.argv.slice(2)
 
 async function main() {
   const store = kind === 'compat' ? null : new Corestore(folder)
@@ -20,6 +23,16 @@ async function main() {
   const content = fs.readFileSync(file)
   for (let at = 0; at < content.length; at += BLOCK) blocks.push(content.subarray(at, at + BLOCK))
   await core.append(blocks)
+
+  if (kind === 'swarm') {
+    const swarm = new Hyperswarm({ bootstrap: [bootstrap] })
+    swarm.on('connection', (stream) => {
+      stream.on('error', () => {})
+      store.replicate(stream)
+    })
+    await swarm.join(core.discoveryKey, { client: false, server: true }).flushed()
+    return console.log(JSON.stringify({ event: 'listening', key: core.key.toString('hex') }))
+  }
 
   const server = net.createServer((socket) => {
     const stream = new SecretStream(false, socket)

@@ -29,7 +29,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "datdot-daemon",
         &[
             "datdot-api",
+            "datdot-drive",
             "datdot-hypercore",
+            "datdot-hyperswarm",
             "datdot-ledger",
             "datdot-market",
             "datdot-proof",

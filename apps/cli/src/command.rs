@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod demo;
 #[cfg(feature = "node")]
 pub mod dev;
+pub mod doctor;
 pub mod get;
 pub mod host;
 pub mod publish;
@@ -13,9 +14,10 @@ pub mod status;
 pub mod up;
 pub mod wallet;
 
-use crate::parse::{Money, Span};
+use crate::parse::{Endpoint, Money, Span};
 use anyhow::{Context, Result};
 use datdot_api::{Quote, Status, Wanted};
+use datdot_daemon::swarm::Settings;
 
 /// How something is to be hosted, as options.
 #[derive(clap::Args)]
@@ -38,6 +40,31 @@ impl Hosting {
             replicas: self.replicas,
             term: blocks(self.term, status)?,
             max_price: self.max_price.map(|price| price.0.into()),
+        })
+    }
+}
+
+/// How peers are found by the keys of feeds, as options.
+#[derive(clap::Args)]
+pub struct Swarm {
+    /// A node of the DHT at which to begin; may be given several times; without, the public ones of Hyperswarm, and on a dev
+    /// chain none
+    #[arg(long, value_name = "HOST:PORT")]
+    bootstrap: Vec<Endpoint>,
+    /// Do without the swarm: others reach this computer only by an address that they know
+    #[arg(long, conflicts_with = "bootstrap")]
+    no_swarm: bool,
+}
+
+impl Swarm {
+    /// The same, in the daemon's terms.
+    pub fn settings(&self) -> Result<Settings> {
+        Ok(match (self.no_swarm, self.bootstrap.is_empty()) {
+            (true, _) => Settings::Off,
+            (false, true) => Settings::Public,
+            (false, false) => {
+                Settings::Through(self.bootstrap.iter().map(Endpoint::resolve_v4).collect::<Result<_, _>>()?)
+            }
         })
     }
 }

@@ -5,15 +5,20 @@
 //!   ledger/       the node
 //!   hosters/bob/  …/charlie/ …/dave/
 //! ```
+//!
+//! Its peers find each other through a DHT of its own, that knows nothing of the world's.
 
 use crate::place::make_dir;
 use anyhow::{Context, Result};
-use datdot_daemon::{Config, Daemon};
+use datdot_daemon::{
+    Config, Daemon,
+    swarm::{LocalDht, Settings},
+};
 use datdot_ledger::Account;
 use datdot_market::Balance;
 use datdot_node::{Chain, Node, Options};
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +28,7 @@ pub const HOSTERS: [&str; 3] = ["bob", "charlie", "dave"];
 /// A running network.
 pub struct DevNetwork {
     node: Node,
+    dht: LocalDht,
     daemons: Vec<Daemon>,
     dir: PathBuf,
 }
@@ -52,7 +58,8 @@ impl DevNetwork {
             }
             other => other?,
         };
-        let mut network = Self { node, daemons: Vec::new(), dir: dir.to_owned() };
+        let dht = LocalDht::start().await.context("the network's own DHT does not start")?;
+        let mut network = Self { node, dht, daemons: Vec::new(), dir: dir.to_owned() };
         for name in HOSTERS.iter().take(parts.hosters) {
             let mut config = network.config(network.hoster(name), name)?;
             config.policy.settle_from = parts.settle_from.unwrap_or(config.policy.settle_from);
@@ -68,6 +75,11 @@ impl DevNetwork {
     /// Where the ledger is asked.
     pub fn rpc(&self) -> String {
         format!("ws://{}", self.node.rpc)
+    }
+
+    /// Where the network's DHT begins.
+    pub fn bootstrap(&self) -> SocketAddrV4 {
+        self.dht.bootstrap()
     }
 
     /// The folder of a hoster.
@@ -94,6 +106,7 @@ impl DevNetwork {
         Ok(Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             rpc: Some(rpc.clone()),
+            swarm: Settings::Through(vec![self.bootstrap()]),
             ..Config::new(dir, rpc, Account::dev(&account)?)
         })
     }

@@ -45,6 +45,7 @@ enum Command {
     Get(command::get::Args),
     Cancel(command::cancel::Args),
     Status(command::status::Args),
+    Doctor(command::doctor::Args),
     Wallet(command::wallet::Args),
 }
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Get(args) => command::get::run(args, &place),
         Command::Cancel(args) => command::cancel::run(args, &place),
         Command::Status(args) => command::status::run(args, &place),
+        Command::Doctor(args) => command::doctor::run(args, &place),
         Command::Wallet(args) => command::wallet::run(args, &place),
     });
     match done {

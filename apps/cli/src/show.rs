@@ -7,6 +7,7 @@ use std::{
     io::{ErrorKind, Write, stdout},
 };
 
+pub mod doctor;
 pub mod progress;
 pub mod status;
 pub mod story;

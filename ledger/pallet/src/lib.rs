@@ -313,9 +313,7 @@ pub mod pallet {
         /// A request names 1 to 4 feeds, none twice, each with at least one byte.
         #[codec(index = 9)]
         BadFeeds,
-        /// A request names 1 to 4 sources to fetch from.
-        #[codec(index = 10)]
-        BadSources,
+        // Index 10 was for requests without sources.
         /// A feed is above 16 TiB, or the cost is more than can be counted.
         #[codec(index = 11)]
         TooLarge,

@@ -11,7 +11,6 @@ impl<T> From<BadTerms> for Error<T> {
             BadTerms::TermTooShort(_) => Self::TermTooShort,
             BadTerms::Replicas => Self::BadReplicas,
             BadTerms::Feeds => Self::BadFeeds,
-            BadTerms::Sources => Self::BadSources,
             BadTerms::TooLarge => Self::TooLarge,
         }
     }

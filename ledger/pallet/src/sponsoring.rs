@@ -29,7 +29,7 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn open_request(sponsor: T::AccountId, feeds: Feeds, terms: Terms, sources: Sources) -> DispatchResult {
         let params = Parameters::<T>::get();
         ensure!(Requests::<T>::count() < MAX_REQUESTS, Error::<T>::TooManyRequests);
-        let segments = terms.check(&feeds, &sources, &params).map_err(Error::<T>::from)?;
+        let segments = terms.check(&feeds, &params).map_err(Error::<T>::from)?;
         for (place, feed) in feeds.iter().enumerate() {
             feed.head.verify::<Host>(&feed.key).map_err(|why| refusals::bad_head::<T>(place, why))?;
         }

@@ -36,6 +36,8 @@ pub struct Status {
     pub feeds: Vec<FeedStatus>,
     /// Peers that it is connected to.
     pub peers: Vec<PeerStatus>,
+    /// How it is found, and finds others, by the keys of feeds.
+    pub swarm: SwarmStatus,
     /// Free bytes on the disk that its store is on.
     pub disk_free: Option<u64>,
 }
@@ -311,6 +313,8 @@ pub struct FeedStatus {
     pub bytes: u64,
     /// Bytes that are here.
     pub held: u64,
+    /// Seconds since others were last told that it is here; `None` if they aren't, or not yet.
+    pub announced: Option<u64>,
 }
 
 /// Why a feed is in the store.
@@ -334,4 +338,44 @@ pub struct PeerStatus {
     pub address: String,
     /// Its Noise key.
     pub noise_key: Key,
+}
+
+/// The swarm, in which peers find each other by the keys of feeds, as one peer sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmStatus {
+    /// Why there is none, if so.
+    pub off: Option<String>,
+    /// Where it listens, over UDP.
+    pub listen: Option<String>,
+    /// Nodes at which it begins.
+    pub bootstrap: Vec<String>,
+    /// Whether the DHT answers; `None` until that is known.
+    pub answers: Option<bool>,
+    /// Nodes of the DHT that it knows.
+    pub known: u32,
+    /// How strangers see and reach it.
+    pub nat: Nat,
+    /// Its address as others see it: HOST:PORT, or HOST if each of them sees another port.
+    pub outside: Option<String>,
+    /// Whether it is a node of the DHT that others ask.
+    pub host: bool,
+    /// Connections that came about this way.
+    pub connections: u32,
+    /// Feeds that it announces.
+    pub topics: u32,
+}
+
+/// What is between a peer and the Internet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nat {
+    /// Not known: too few have said how they see us, or they disagree.
+    #[default]
+    Unknown,
+    /// Nothing that keeps strangers out.
+    Open,
+    /// A NAT or firewall that lets nobody in; all see the same address.
+    Consistent,
+    /// A NAT that lets nobody in and shows each remote another port.
+    Random,
 }

@@ -1,5 +1,6 @@
 //! What a daemon is told at its start.
 
+use crate::swarm::Settings;
 use datdot_ledger::Account;
 use datdot_roles::hoster::Policy;
 use std::{
@@ -20,6 +21,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What the ledger is told about where peers can connect, if that is not `listen`: up to four public addresses.
     pub addresses: Vec<SocketAddr>,
+    /// Whether the ledger is told any address; if not, the swarm has to do.
+    pub name_addresses: bool,
+    /// Whether and how peers are found by the keys of feeds alone, and this one by them.
+    pub swarm: Settings,
     /// Port of the API on 127.0.0.1. Port 0: any free one.
     pub api_port: u16,
     /// Address of the node's RPC, if the node runs in the same process; only to be shown.
@@ -40,7 +45,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: peers anywhere on port 3282, an API on any free port.
+    /// The defaults: peers anywhere on port 3282, no swarm, an API on any free port.
     pub fn new(dir: impl Into<PathBuf>, ledger: impl Into<String>, account: Account) -> Self {
         Self {
             dir: dir.into(),
@@ -48,6 +53,8 @@ impl Config {
             account,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3282),
             addresses: Vec::new(),
+            name_addresses: true,
+            swarm: Settings::Off,
             api_port: 0,
             rpc: None,
             allow_private_addresses: None,

@@ -6,6 +6,7 @@ use crate::{
     files,
     locks::Locks,
     story::Story,
+    swarm::Topics,
 };
 use datdot_api::Event;
 use datdot_hypercore::{FeedKey, Network, Store};
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     pub store: Store,
     pub network: Network,
     pub fetcher: Fetcher,
+    pub topics: Topics,
     pub ledger: Ledger,
     pub submitter: Submitter,
     pub discovery: Box<dyn Discovery>,
@@ -64,6 +66,18 @@ impl Context {
     pub fn room(&self) -> Result<u64, String> {
         let free = files::free_bytes(&self.dir).map_err(|error| format!("the disk can't be read: {error}"))?;
         Ok(free.saturating_sub(self.spare_bytes))
+    }
+
+    /// Whether anybody could connect to us: at an address, or found by the swarm.
+    pub fn can_be_reached(&self) -> Result<(), String> {
+        if !self.addresses.is_empty() || self.topics.is_on() {
+            return Ok(());
+        }
+        Err(format!(
+            "nobody could connect to this peer: it has no swarm and listens at {}; start it with --address HOST:PORT, \
+             the address at which others reach it",
+            self.listen
+        ))
     }
 
     /// Where the ledger is told to fetch from us.

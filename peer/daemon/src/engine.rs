@@ -1,6 +1,7 @@
 //! The engine: one task that owns the roles and the journal. It hands the roles what happened and does what they ask,
 //! each thing in a task of its own whose result comes back as a message.
 
+mod announce;
 mod orders;
 mod tasks;
 
@@ -74,6 +75,8 @@ pub(crate) struct Engine {
     opening: BTreeMap<IntentId, Vec<Reply<Opened>>>,
     /// Feeds that work of the API needs here, and how much of it.
     pins: BTreeMap<Key, usize>,
+    /// Feeds with the contents of drives, by the drive's feed.
+    contents: BTreeMap<FeedKey, FeedKey>,
     shown: Shown,
 }
 
@@ -102,6 +105,7 @@ impl Engine {
             stopping: Vec::new(),
             opening: BTreeMap::new(),
             pins: BTreeMap::new(),
+            contents: BTreeMap::new(),
             shown: Shown::default(),
             ctx,
         }
@@ -233,6 +237,7 @@ impl Engine {
             self.ctx.story.tell(Event::LedgerLost { why });
             self.answer_without_ledger();
         }
+        self.announce();
         let dir = self.ctx.dir.clone();
         let Ok(Ok(free)) = tokio::task::spawn_blocking(move || files::free_bytes(&dir)).await else { return };
         self.shown.disk_free = Some(free);

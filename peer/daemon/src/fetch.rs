@@ -6,12 +6,13 @@
 use crate::{
     discovery::{Endpoint, is_public},
     locks::Locks,
+    swarm::{Looking, Topics},
 };
 use datdot_api::Size;
 use datdot_hypercore::{Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
 use datdot_proof::head::SignedHead;
 use datdot_roles::Trouble;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
@@ -20,6 +21,8 @@ const STALL: Duration = Duration::from_secs(15);
 const DIAL: Duration = Duration::from_secs(10);
 /// How often peers that went away are dialled again while blocks still come from others.
 const REDIAL: Duration = Duration::from_secs(5);
+/// How often a feed is looked for in the swarm, one [`REDIAL`] each, before nobody is there.
+const SEARCHES: u32 = 2;
 /// Peers that one fetch dials at most.
 const MAX_DIALLED: usize = 8;
 
@@ -28,6 +31,7 @@ pub struct Fetcher {
     network: Network,
     /// Whether addresses that strangers named may be private ones.
     allow_private: bool,
+    topics: Topics,
     under_way: Locks<FeedKey>,
 }
 
@@ -77,8 +81,8 @@ pub type Progress<'a> = dyn FnMut(u64, u64, usize) + Send + 'a;
 
 impl Fetcher {
     /// A fetcher for a network's store.
-    pub fn new(network: Network, allow_private: bool) -> Self {
-        Self { network, allow_private, under_way: Locks::default() }
+    pub fn new(network: Network, allow_private: bool, topics: Topics) -> Self {
+        Self { network, allow_private, topics, under_way: Locks::default() }
     }
 
     /// Fetches what is missing of a feed. Endpoints are tried in their order.
@@ -93,7 +97,8 @@ impl Fetcher {
         let _alone = alone.lock().await;
         let (feed, want) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
         let before = feed.info().bytes_here;
-        let mut dialled = Dialled { network: &self.network, peers: Vec::new() };
+        let looking = self.topics.look_for(key);
+        let mut dialled = Dialled { network: &self.network, peers: Vec::new(), looking };
         let done = self.run(&feed, want, wanted, endpoints, &mut dialled, progress).await;
         let bytes = feed.info().bytes_here.saturating_sub(before);
         let reached = dialled.peers.iter().map(|(endpoint, peer)| endpoint.proven(peer)).collect();
@@ -125,14 +130,42 @@ impl Fetcher {
         };
         let mut last_gain = Instant::now();
         let mut why = Vec::new();
-        while !download.is_done() {
-            why.clear();
-            self.dial(endpoints, dialled, &mut why).await;
-            if dialled.connected() == 0 && self.network.peers().is_empty() {
-                return Err(Trouble::Unreachable(reasons(&why)));
+        for round in 0u32.. {
+            if download.is_done() {
+                break;
             }
-            report(feed, dialled.connected());
+            why.clear();
+            {
+                // Those who don't answer hold up nothing if others have it.
+                let mut dialling = pin!(self.dial(endpoints, dialled, &mut why));
+                loop {
+                    tokio::select! {
+                        () = &mut dialling => break,
+                        done = download.done() => break done.map_err(trouble)?,
+                        Ok(()) = watch.changed() => {
+                            last_gain = Instant::now();
+                            watch.borrow_and_update();
+                            fits(feed)?;
+                        }
+                    }
+                }
+            }
             fits(feed)?;
+            if download.is_done() {
+                break;
+            }
+            if dialled.connected() == 0 && self.network.peers().is_empty() {
+                if dialled.looking.is_on() {
+                    why.push(format!("nobody who announces it answered within {round} searches"));
+                }
+                if !dialled.looking.is_on() || round >= SEARCHES {
+                    return Err(Trouble::Unreachable(reasons(&why)));
+                }
+            }
+            if round > 0 && last_gain.elapsed() >= REDIAL {
+                dialled.looking.again();
+            }
+            report(feed, dialled.peers());
             let redial = Instant::now() + REDIAL;
             loop {
                 let give_up = last_gain + STALL;
@@ -145,7 +178,7 @@ impl Fetcher {
                         last_gain = Instant::now();
                         watch.borrow_and_update();
                         fits(feed)?;
-                        report(feed, dialled.connected());
+                        report(feed, dialled.peers());
                     }
                     () = sleep_until(give_up) => {
                         why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
@@ -161,7 +194,7 @@ impl Fetcher {
             // The feed may have been shorter when the fetch began; now the two can be compared.
             feed.adopt(head.clone()).await.map_err(feed_trouble)?;
         }
-        report(feed, dialled.connected());
+        report(feed, dialled.peers());
         Ok(())
     }
 
@@ -195,6 +228,8 @@ impl Endpoint {
 struct Dialled<'a> {
     network: &'a Network,
     peers: Vec<(Endpoint, PeerInfo)>,
+    /// The swarm makes others meanwhile.
+    looking: Looking,
 }
 
 impl Dialled<'_> {
@@ -204,6 +239,11 @@ impl Dialled<'_> {
             self.peers.iter().any(|(other, info)| other == endpoint && info.id == peer.id)
                 || (endpoint.noise_key == Some(peer.remote) && peer.address == Some(endpoint.address))
         })
+    }
+
+    /// How many may send blocks; in the swarm nobody knows beforehand which of them will.
+    fn peers(&self) -> usize {
+        if self.looking.is_on() { self.network.peers().len() } else { self.connected() }
     }
 
     fn connected(&self) -> usize {
@@ -316,7 +356,7 @@ mod tests {
         let (author, hoster, reader) = (peer(1).await, peer(2).await, peer(3).await);
         let feed = author.publish(40).await;
         let head = Wanted::Head(feed.signed_head().unwrap());
-        let fetcher = Fetcher::new(hoster.network.clone(), true);
+        let fetcher = Fetcher::new(hoster.network.clone(), true, Topics::off("a test"));
         let from = [(author.endpoint(), NamedBy::Stranger)];
         let got = fetcher.fetch(feed.key(), &head, &from, &mut |_, _, _| {}).await.unwrap();
         assert_eq!(got.bytes, 40 * (64 << 10));
@@ -324,7 +364,7 @@ mod tests {
         author.network.close().await;
 
         let mut last = (0, 0);
-        let fetcher = Fetcher::new(reader.network.clone(), false);
+        let fetcher = Fetcher::new(reader.network.clone(), false, Topics::off("a test"));
         let from = [(author.endpoint(), NamedBy::User), (hoster.endpoint(), NamedBy::User)];
         let mut progress = |bytes, total, _| last = (bytes, total);
         let got = fetcher.fetch(feed.key(), &ANY, &from, &mut progress).await.unwrap();
@@ -337,7 +377,7 @@ mod tests {
     async fn a_feed_that_is_longer_than_the_disk_has_room_is_refused_with_both_figures() {
         let (author, reader) = (peer(1).await, peer(2).await);
         let feed = author.publish(80).await;
-        let fetcher = Fetcher::new(reader.network.clone(), true);
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
         let from = [(author.endpoint(), NamedBy::User)];
         let room = Wanted::First { room: 2 << 20 };
         let failed = fetcher.fetch(feed.key(), &room, &from, &mut |_, _, _| {}).await.unwrap_err();
@@ -352,7 +392,7 @@ mod tests {
     async fn a_strangers_private_address_is_never_dialled() {
         let (author, hoster) = (peer(1).await, peer(2).await);
         let feed = author.publish(1).await;
-        let fetcher = Fetcher::new(hoster.network.clone(), false);
+        let fetcher = Fetcher::new(hoster.network.clone(), false, Topics::off("a test"));
         let from = [(author.endpoint(), NamedBy::Stranger)];
         let failed = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap_err();
         assert!(matches!(&failed.why, Trouble::Unreachable(why) if why.contains("private")), "{failed:?}");
@@ -362,7 +402,7 @@ mod tests {
     async fn another_key_than_the_expected_one_is_nobody() {
         let (author, hoster) = (peer(1).await, peer(2).await);
         let feed = author.publish(1).await;
-        let fetcher = Fetcher::new(hoster.network.clone(), true);
+        let fetcher = Fetcher::new(hoster.network.clone(), true, Topics::off("a test"));
         let wrong = Endpoint { noise_key: Some(peer(3).await.network.public_key()), ..author.endpoint() };
         let from = [(wrong, NamedBy::User)];
         let failed = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap_err();

@@ -59,6 +59,8 @@ pub(crate) async fn fetch_all(
 ) -> Result<FetchedAll, Failed> {
     let _place = ctx.fetches.acquire().await.expect("the semaphore is never closed");
     let begun = Instant::now();
+    // All the time: who has one of them often has the others, and announces only the first.
+    let _looking: Vec<_> = feeds.iter().map(|feed| ctx.topics.look_for(FeedKey(feed.key))).collect();
     let endpoints: Vec<_> = sources.iter().map(|source| (Endpoint::from(source), NamedBy::Stranger)).collect();
     let size = |feed: &Feed| feed.head.bytes().unwrap_or(0);
     let total: u64 = feeds.iter().map(size).sum();

@@ -16,6 +16,7 @@
 //! dir/journal.json    what was ordered and is under way (module journal)
 //! dir/noise.key       who we are to other peers
 //! dir/port            where they could connect the last time
+//! dir/dht.json        nodes of the DHT that were known then
 //! dir/store/          feeds, with the secret keys of those that we publish
 //! dir/api.json        where the API is and its token, while the daemon runs
 //! ```
@@ -36,6 +37,7 @@ pub mod segments;
 mod server;
 mod status;
 mod story;
+pub mod swarm;
 mod tell;
 mod work;
 
@@ -59,6 +61,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use swarm::{Settings, Topics};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -104,6 +107,12 @@ pub enum StartError {
         /// Why.
         why: io::Error,
     },
+    /// The UDP port for peers.
+    #[error("can't begin a swarm: {why}; --no-swarm does without")]
+    Swarm {
+        /// Why.
+        why: io::Error,
+    },
     /// The port of the API.
     #[error("can't listen for the API at port {port}: {why}; choose another one with --api-port, or 0 for any")]
     Api {
@@ -132,7 +141,7 @@ impl Daemon {
         let store = open_store(config.dir.join("store")).await?;
         let (journal_path, key_path) = (config.dir.join("journal.json"), config.dir.join("noise.key"));
         let journal = Journal::open(&journal_path).map_err(at(journal_path))?;
-        let noise = Keypair::from_seed(&files::secret(&key_path).map_err(at(key_path))?);
+        let seed = files::secret(&key_path).map_err(at(key_path))?;
 
         let ledger = Ledger::connect(&config.ledger).await?;
         let on_one_machine = ledger.params() == Params::dev();
@@ -145,7 +154,7 @@ impl Daemon {
         }
         let network = datdot_hypercore::Config {
             max_connections: config.max_connections,
-            ..datdot_hypercore::Config::new(noise)
+            ..datdot_hypercore::Config::new(Keypair::from_seed(&seed))
         };
         let port_path = config.dir.join("port");
         let network = listen(&store, network, config.listen, &port_path)
@@ -157,15 +166,32 @@ impl Daemon {
             .await
             .map_err(|why| StartError::Api { port: config.api_port, why })?;
         let api_address = api.local_addr().map_err(|why| StartError::Api { port: config.api_port, why })?;
+        let mut tasks = JoinSet::new();
+        let topics = match &config.swarm {
+            Settings::Off => Topics::off("it was started without one"),
+            Settings::Public if on_one_machine => {
+                Topics::off("a dev chain has nothing to do with the public DHT; --bootstrap names one of its own")
+            }
+            settings => {
+                let swarm = Topics::start(settings.clone(), &seed, listen, &network, &config.dir).await;
+                let (topics, running) = swarm.map_err(|why| StartError::Swarm { why })?;
+                tasks.spawn(running.run());
+                topics
+            }
+        };
 
         let ctx = Arc::new(Context {
             rpc: config.rpc,
-            fetcher: Fetcher::new(network.clone(), allow_private),
+            fetcher: Fetcher::new(network.clone(), allow_private, topics.clone()),
+            topics,
             submitter: Submitter::new(&ledger, config.account),
             discovery: Box::new(discovery::OnLedger(ledger.clone())),
             story: Story::new(),
             noise_key: network.public_key(),
-            addresses: addresses(config.addresses, listen, allow_private),
+            addresses: match config.name_addresses {
+                true => addresses(config.addresses, listen, allow_private),
+                false => vec![],
+            },
             listen,
             spare_bytes: config.spare_bytes,
             max_term_days: config.max_term_days,
@@ -184,7 +210,6 @@ impl Daemon {
         let engine = Engine::new(ctx.clone(), journal, config.policy, to_engine.clone());
         let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
-        let mut tasks = JoinSet::new();
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
         tasks.spawn(engine.run(inbox));
         tasks.spawn(jobs::follow(ctx.clone(), to_engine));
@@ -238,6 +263,7 @@ impl Daemon {
         if timeout(LAST_ANSWERS, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        self.ctx.topics.close().await;
         self.ctx.network.close().await;
         tracing::info!(target: "daemon", "stopped");
     }

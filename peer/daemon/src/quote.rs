@@ -86,8 +86,8 @@ pub(crate) async fn cost(ctx: &Context, bytes: u64, wanted: &Wanted) -> Result<C
     long_enough(wanted.term, &params)?;
     let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price: highest(wanted, &market)? };
     let (call, bytes) = example(bytes, &terms)?;
-    if let Call::Request { feeds, terms, sources } = &call {
-        terms.check(feeds, sources, &params).map_err(|error| error.to_string())?;
+    if let Call::Request { feeds, terms, .. } = &call {
+        terms.check(feeds, &params).map_err(|error| error.to_string())?;
     }
     let (budget, deposit) = (budget(&terms, bytes, &params)?, params.deposit_for(terms.replicas));
     let fee = ctx.ledger.fee(&call).await.map_err(|error: Error| error.to_string())?;
@@ -247,8 +247,8 @@ mod tests {
     fn an_example_has_the_size_that_is_asked_for() {
         let terms = Terms { replicas: 1, term: 100, max_price: 1 };
         for bytes in [0, 1, 65_536, 1 << 30] {
-            let (Call::Request { feeds, terms, sources }, bytes) = example(bytes, &terms).unwrap() else { panic!() };
-            let segments = terms.check(&feeds, &sources, &Params::dev()).unwrap();
+            let (Call::Request { feeds, terms, .. }, bytes) = example(bytes, &terms).unwrap() else { panic!() };
+            let segments = terms.check(&feeds, &Params::dev()).unwrap();
             assert_eq!(segments[0].bytes, bytes);
         }
     }

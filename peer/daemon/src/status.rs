@@ -148,6 +148,7 @@ impl Shown {
             damage: self.damage.iter().map(Damage::status).collect(),
             feeds: feeds(ctx, view, journal),
             peers: peers(ctx),
+            swarm: ctx.topics.status(),
             disk_free: self.disk_free,
         }
     }
@@ -376,14 +377,16 @@ fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<Fe
         } else {
             FeedRole::Reader
         };
-        FeedStatus { key, role, blocks: info.length, bytes: info.bytes, held: info.bytes_here }
+        let announced = ctx.topics.announced(&feed.key()).map(|ago| ago.as_secs());
+        FeedStatus { key, role, blocks: info.length, bytes: info.bytes, held: info.bytes_here, announced }
     };
     ctx.store.feeds().iter().map(status).collect()
 }
 
 fn peers(ctx: &Context) -> Vec<PeerStatus> {
     let status = |peer: datdot_hypercore::PeerInfo| PeerStatus {
-        address: peer.address.map_or_else(|| "unknown".into(), |address| address.to_string()),
+        // Found by a feed's key, it has none that would say much.
+        address: peer.address.map_or_else(|| "by the swarm".into(), |address| address.to_string()),
         noise_key: Key(peer.remote),
     };
     ctx.network.peers().into_iter().map(status).collect()

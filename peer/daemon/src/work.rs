@@ -168,7 +168,7 @@ impl Work {
         let max_price = quote::max_price(&self.ctx, &wanted).await?;
         let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price };
         let params = self.ctx.ledger.params();
-        let segments = terms.check(&feeds, &sources, &params).map_err(|error| error.to_string())?;
+        let segments = terms.check(&feeds, &params).map_err(|error| error.to_string())?;
         let budget = quote::budget(&terms, terms::total_bytes(&segments), &params)?;
         // Only who has seen the account knows whether it has this request already.
         self.ctx.view.subscribe().wait_for(Option::is_some).await.map_err(|_| "the daemon stops")?;
@@ -182,11 +182,7 @@ impl Work {
     fn sources(&self, reached: &[Endpoint]) -> Result<Sources, String> {
         let sources = named(self.ctx.sources(), reached, self.ctx.allow_private);
         if sources.is_empty() {
-            return Err(format!(
-                "nobody could fetch the feed from this peer: it listens at {}; start it with --address HOST:PORT, the \
-                 address at which others reach it",
-                self.ctx.listen
-            ));
+            self.ctx.can_be_reached()?;
         }
         sources.try_into().map_err(|_| "four sources at most".into())
     }

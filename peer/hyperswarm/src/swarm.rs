@@ -63,7 +63,7 @@ pub struct SwarmStream {
 #[derive(Debug)]
 pub struct Swarm {
     wishes: mpsc::Sender<Wish>,
-    accepted: mpsc::Receiver<SwarmStream>,
+    accepted: tokio::sync::Mutex<mpsc::Receiver<SwarmStream>>,
     state: Arc<Mutex<Crowd>>,
     changed: watch::Receiver<()>,
     began: Instant,
@@ -132,7 +132,7 @@ impl Swarm {
             moves: 0,
         };
         tokio::spawn(task.run());
-        Ok(Swarm { wishes, accepted, state, changed, began, key })
+        Ok(Swarm { wishes, accepted: accepted.into(), state, changed, began, key })
     }
 
     /// Our key.
@@ -187,8 +187,8 @@ impl Swarm {
     }
 
     /// The next connection; `None` when the swarm has ended.
-    pub async fn accept(&mut self) -> Option<SwarmStream> {
-        self.accepted.recv().await
+    pub async fn accept(&self) -> Option<SwarmStream> {
+        self.accepted.lock().await.recv().await
     }
 
     /// Waits until a topic has been searched, and announced if we are a server there.
@@ -213,7 +213,7 @@ impl Swarm {
     }
 
     /// Withdraws all announcements and ends all connections.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.wish(Wish::Close(done)).await.is_ok() {
             _ = closed.await;

@@ -43,7 +43,7 @@ pub struct Offer {
     pub region: Option<[u8; 2]>,
     /// Static Noise key (Ed25519) of the hoster's peer.
     pub noise_key: [u8; 32],
-    /// Where its peer listens.
+    /// Where its peer listens; nowhere if it is to be found by the keys of its feeds alone.
     pub addresses: BoundedVec<Address, ConstU32<MAX_SOURCES>>,
 }
 
@@ -62,7 +62,7 @@ pub struct Feed {
 pub type Feeds = BoundedVec<Feed, ConstU32<MAX_FEEDS>>;
 /// The segments of a request, one a feed, in the same order.
 pub type Segments = BoundedVec<Segment, ConstU32<MAX_FEEDS>>;
-/// Peers to fetch from.
+/// Peers to fetch from; none if they are to be found by the feed's key alone.
 pub type Sources = BoundedVec<Source, ConstU32<MAX_SOURCES>>;
 
 /// How a sponsor wants its feeds hosted.
@@ -91,9 +91,6 @@ pub enum BadTerms {
     /// Nothing to host.
     #[error("a request names 1 to {MAX_FEEDS} feeds, none twice, each with at least one byte")]
     Feeds,
-    /// Nobody to fetch from.
-    #[error("a request names 1 to {MAX_SOURCES} sources")]
-    Sources,
     /// Too large to be proven or counted.
     #[error("a feed can have at most 16 TiB, and the cost must fit into 128 bits")]
     TooLarge,
@@ -152,15 +149,12 @@ impl Offer {
 impl Terms {
     /// Checks a request before it is opened and gives its segments. The signatures of the heads are checked apart, since that is
     /// what costs time.
-    pub fn check(&self, feeds: &Feeds, sources: &Sources, params: &Params) -> Result<Segments, BadTerms> {
+    pub fn check(&self, feeds: &Feeds, params: &Params) -> Result<Segments, BadTerms> {
         if !(1..=MAX_REPLICAS).contains(&self.replicas) {
             return Err(BadTerms::Replicas);
         }
         if self.term < 2 * params.period {
             return Err(BadTerms::TermTooShort(2 * params.period));
-        }
-        if sources.is_empty() {
-            return Err(BadTerms::Sources);
         }
         let twice = feeds.iter().enumerate().any(|(i, feed)| feeds[..i].iter().any(|other| other.key == feed.key));
         if feeds.is_empty() || twice {

@@ -80,7 +80,7 @@ fn play(stage: &Stage, network: &DevNetwork, dir: &Path, subject: &subject::Subj
         stage.name(&Client::open(&dir)?.status()?.account, name);
     }
     offers(network)?;
-    let publisher = Publisher::start(dir, &network.rpc())?;
+    let publisher = Publisher::start(dir, &network.rpc(), network.bootstrap())?;
     tell_to(&heard, publisher.dir(), cast::PUBLISHER)?;
     stage.tell(cast::PUBLISHER, format_args!("a process of its own, number {}", publisher.pid()));
 
@@ -172,13 +172,12 @@ fn hear(stage: &Stage, news: &Receiver<Heard>, mut enough: impl FnMut(&Stage) ->
 }
 
 fn read_back(stage: &Stage, network: &DevNetwork, dir: &Path, key: Key, subject: &subject::Subject) -> Result<()> {
-    let [hoster, ..] = HOSTERS;
-    let status = Client::open(&network.hoster(hoster))?.status()?;
-    let from = status.listen.context("a hoster listens")?;
-    stage.tell("reader", format_args!("node reader/get.js {key} --from {from} ({hoster})"));
+    let bootstrap = network.bootstrap().to_string();
+    stage
+        .tell("reader", format_args!("node reader/get.js {key} --bootstrap {bootstrap}: it knows nothing but the key"));
     let copy = dir.join("copy");
     let start = Instant::now();
-    reader::read(key, &from, &copy)?;
+    reader::read(key, &bootstrap, &copy)?;
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     if !subject::same(&subject.path, &copy)? {
         bail!("what the reader got is not what was published");

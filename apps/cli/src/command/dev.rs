@@ -44,6 +44,9 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         let rpc = network.rpc();
         say(format_args!("ledger    {rpc}, a block every second, one validator"));
         say(format_args!("          look at it: https://polkadot.js.org/apps/?rpc={rpc}#/explorer"));
+        let bootstrap = network.bootstrap();
+        say(format_args!("swarm     its own; others join with --bootstrap {bootstrap}, or in JavaScript"));
+        say(format_args!("          new Hyperswarm({{ bootstrap: ['{bootstrap}'] }})"));
         say(format_args!("state     {}", dir.display()));
         say(format_args!("you       //Alice, with money; {}", hosters(args.hosters.into())));
         say("\ntry       datdot publish FILE");

@@ -26,7 +26,7 @@ pub struct Args {
     key: FeedKey,
     /// The file to write; must not exist yet
     file: PathBuf,
-    /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters found on the ledger
+    /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters that the ledger or the swarm knows
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
 }

@@ -16,12 +16,14 @@ use datdot_api::{Key, QuoteOf, QuoteOrder, RequestOrder};
 /// Have a feed hosted that somebody else made; the sponsor need not be its author
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example: pay for two copies of a friend's feed, fetched from her computer
+Example: pay for two copies of a friend's feed, which the swarm finds
+  datdot request KEY --replicas 2 --for 90d
+fetched from her computer
   datdot request KEY --from 203.0.113.7:4977 --replicas 2 --for 90d")]
 pub struct Args {
     /// The feed's key: 64 hex digits, or 52 characters of z-base-32
     key: FeedKey,
-    /// Where the feed can be fetched, as HOST:PORT; may be given several times
+    /// Where the feed can be fetched, as HOST:PORT; may be given several times; without, the swarm looks for it
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! `datdot up`: the daemon alone, against a ledger that runs elsewhere.
 
 use crate::{
+    command::Swarm,
     keystore::{Keystore, Password},
     parse::Endpoint,
     place::Place,
@@ -23,7 +24,9 @@ Example: a hoster on a server with a public address
   datdot wallet new
   datdot up --ledger ws://ledger.example:9944 --address 203.0.113.7:3282
 then, in another terminal
-  datdot host --space 2TB --price 0.5")]
+  datdot host --space 2TB --price 0.5
+On a network of one machine, with the addresses that `datdot dev` prints
+  datdot up --ledger ws://127.0.0.1:9944 --account //Eve --bootstrap 127.0.0.1:49737")]
 pub struct Args {
     /// The ledger's node
     #[arg(long, default_value = "ws://127.0.0.1:9944", value_name = "ws://HOST:PORT")]
@@ -37,6 +40,11 @@ pub struct Args {
     /// How others reach this computer, if not by the address of `--listen`; may be given several times
     #[arg(long, value_name = "HOST:PORT")]
     address: Vec<Endpoint>,
+    /// Tell the ledger no address: others find this computer by the swarm alone
+    #[arg(long, conflicts_with_all = ["address", "no_swarm"])]
+    no_address: bool,
+    #[command(flatten)]
+    swarm: Swarm,
     /// Port of the API on this computer; 0 is any free one
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     api_port: u16,
@@ -59,6 +67,8 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     let config = Config {
         listen: args.listen,
         addresses: args.address.iter().map(Endpoint::resolve).collect::<Result<_, _>>()?,
+        name_addresses: !args.no_address,
+        swarm: args.swarm.settings()?,
         api_port: args.api_port,
         ..Config::new(place.dir(), &args.ledger, account)
     };

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, SocketAddrV4, ToSocketAddrs},
     str::FromStr,
 };
 
@@ -22,9 +22,20 @@ pub enum BadEndpoint {
     /// No such host.
     #[error("the host of {0} can't be found: is the name right, and is this computer online?")]
     NotFound(Endpoint),
+    /// No IPv4 address.
+    #[error("{0} has no IPv4 address, and the DHT knows no others")]
+    NotV4(Endpoint),
 }
 
 impl Endpoint {
+    /// Looks the host up, for those who speak IPv4 only.
+    pub fn resolve_v4(&self) -> Result<SocketAddrV4, BadEndpoint> {
+        let addresses =
+            (self.host.as_str(), self.port).to_socket_addrs().map_err(|_| BadEndpoint::NotFound(self.clone()))?;
+        let v4 = |address| if let SocketAddr::V4(address) = address { Some(address) } else { None };
+        addresses.into_iter().find_map(v4).ok_or_else(|| BadEndpoint::NotV4(self.clone()))
+    }
+
     /// Looks the host up. One address is enough: the first is taken.
     pub fn resolve(&self) -> Result<SocketAddr, BadEndpoint> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
@@ -74,6 +85,9 @@ mod tests {
         }
         let endpoint: Endpoint = "127.0.0.1:4977".parse().unwrap();
         assert_eq!(endpoint.resolve(), Ok("127.0.0.1:4977".parse().unwrap()));
+        assert_eq!(endpoint.resolve_v4(), Ok("127.0.0.1:4977".parse().unwrap()));
+        let v6: Endpoint = "[::1]:4977".parse().unwrap();
+        assert_eq!(v6.resolve_v4(), Err(BadEndpoint::NotV4(v6)));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A daemon's status as a page of text.
 
-use super::{blocks, bytes, millis, money, price, progress::count, short, thousands};
+use super::{blocks, bytes, millis, money, price, progress::count, short, span, thousands};
 use datdot_api::{
     Status,
     status::{
         ContractState, ContractStatus, DamageStatus, FeedRole, Money, OfferStatus, ProofOutcome, ProofStatus,
-        RequestState, RequestStatus, Standing,
+        RequestState, RequestStatus, Standing, SwarmStatus,
     },
 };
 use std::fmt::{self, Display, Formatter};
@@ -64,9 +64,23 @@ fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
         (Some(listen), true) => writeln!(f, "peer      listens at {listen}")?,
         (None, _) => writeln!(f, "peer      does not listen")?,
     }
+    swarm(f, &status.swarm)?;
     let peers = status.peers.len() as u64;
     let disk = status.disk_free.map_or(String::new(), |free| format!(", {} free on its disk", bytes(free)));
     writeln!(f, "          connected to {}; state in {}{disk}", count(peers, "peer", "peers"), status.dir)
+}
+
+fn swarm(f: &mut Formatter<'_>, swarm: &SwarmStatus) -> fmt::Result {
+    if let Some(why) = &swarm.off {
+        return writeln!(f, "swarm     none: {why}");
+    }
+    let state = match swarm.answers {
+        None => "begins".into(),
+        Some(false) => "the DHT does not answer; `datdot doctor` says more".into(),
+        Some(true) => format!("knows {}", count(swarm.known, "node of the DHT", "nodes of the DHT")),
+    };
+    let topics = count(swarm.topics, "feed", "feeds");
+    writeln!(f, "swarm     {state}; {topics} to announce, {}", count(swarm.connections, "connection", "connections"))
 }
 
 fn account(f: &mut Formatter<'_>, of: &Money) -> fmt::Result {
@@ -275,7 +289,8 @@ fn feeds(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
         } else {
             bytes(feed.bytes)
         };
-        writeln!(f, "  {}  {held} in {}, {role}", feed.key, count(feed.blocks, "block", "blocks"))?;
+        let announced = feed.announced.map_or(String::new(), |ago| format!(", announced {} ago", span(ago)));
+        writeln!(f, "  {}  {held} in {}, {role}{announced}", feed.key, count(feed.blocks, "block", "blocks"))?;
     }
     Ok(())
 }

@@ -30,6 +30,11 @@ fn a_dev_network_goes_on_where_it_was() {
         (process, status)
     };
     let (process, first) = start();
+    let [bootstrap] = &first.swarm.bootstrap[..] else { panic!("{first:?}") };
+    eventually("it says how to join its swarm", Duration::from_secs(60), || {
+        let said = std::fs::read_to_string(&log).ok()?;
+        said.contains(&format!("bootstrap: ['{bootstrap}']")).then_some(())
+    });
     let args = ["--dir", dir.path().to_str().unwrap(), "dev", "--rpc-port", "0"];
     assert_says(run(&args), 1, &["another node is running", "--dir"]);
     assert!(process.terminate().success());

@@ -11,3 +11,4 @@ mod life;
 mod network;
 mod process;
 mod strangers;
+mod swarm;

@@ -58,14 +58,32 @@ impl Network {
         self.dir.path().join(name)
     }
 
+    /// Where its DHT begins. With a node of your own ([`ledger`]) you need one of your own, too.
+    pub fn bootstrap(&self) -> String {
+        std::env::var("DATDOT_BOOTSTRAP").unwrap_or_else(|_| {
+            let status = || Client::open(&self.file("ledger")).ok()?.status().ok();
+            eventually("the network says where its DHT begins", START, status).swarm.bootstrap.remove(0)
+        })
+    }
+
     /// Starts a daemon for one of the dev chain's accounts, `bob` for `//Bob`.
     pub fn peer(&self, name: &str) -> Peer {
+        self.peer_with(name, vec![])
+    }
+
+    /// Starts a daemon that has no address and is in the swarm.
+    pub fn hidden(&self, name: &str) -> Peer {
+        self.peer_with(name, vec!["--no-address".into(), "--bootstrap".into(), self.bootstrap()])
+    }
+
+    fn peer_with(&self, name: &str, more: Vec<String>) -> Peer {
         let mut peer = Peer {
             name: name.into(),
             dir: self.file(name),
             log: self.file(&format!("{name}.log")),
             url: self.url(),
             listen: "127.0.0.1:0".into(),
+            more,
             process: None,
         };
         peer.start();
@@ -74,9 +92,12 @@ impl Network {
 
     /// Starts a daemon that offers 1 GB.
     pub fn hoster(&self, name: &str) -> Peer {
-        let peer = self.peer(name);
-        peer.must(["host", "--space", "1GB", "--price", "10"]);
-        peer
+        self.peer(name).offering()
+    }
+
+    /// The same without an address.
+    pub fn hidden_hoster(&self, name: &str) -> Peer {
+        self.hidden(name).offering()
     }
 }
 
@@ -87,6 +108,8 @@ pub struct Peer {
     log: PathBuf,
     url: String,
     listen: String,
+    /// Further arguments.
+    more: Vec<String>,
     process: Option<Process>,
 }
 
@@ -96,11 +119,16 @@ impl Peer {
         let mut account = format!("//{}", self.name);
         account[2..3].make_ascii_uppercase();
         let mut command = datdot_in(&self.dir);
-        command.args(["up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen]);
+        command.args(["up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen]).args(&self.more);
         let mut process = Process::start(&self.name, &self.log, command);
         let status = answer(&self.dir, &mut process);
         self.listen = status.listen.expect("it was told to listen");
         self.process = Some(process);
+    }
+
+    fn offering(self) -> Self {
+        self.must(["host", "--space", "1GB", "--price", "10"]);
+        self
     }
 
     /// SIGKILL.

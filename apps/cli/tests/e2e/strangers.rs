@@ -68,7 +68,7 @@ fn a_hoster_killed_while_fetching_fetches_only_what_is_missing() {
     read_from(&hoster, &network, &content);
 }
 
-fn original(network: &Network, content: &[u8]) -> PathBuf {
+pub fn original(network: &Network, content: &[u8]) -> PathBuf {
     let file = network.file("original");
     fs::write(&file, content).unwrap();
     file
@@ -99,11 +99,21 @@ fn a_compat_feed_is_read_from_its_javascript_author() {
 
 /// Reads a feed with the JavaScript reader that users have.
 pub fn read_with_javascript(key: Key, address: &str, file: &Path) {
+    read(key, &["--from", address], file);
+}
+
+/// The same, by the key alone: whoever announced the feed in the DHT that begins there is found.
+pub fn read_in_swarm(key: Key, bootstrap: &str, file: &Path) {
+    read(key, &["--bootstrap", bootstrap], file);
+}
+
+fn read(key: Key, how: &[&str], file: &Path) {
     let output = Command::new("node")
         .arg(repository().join("reader/get.js"))
         .arg(key.to_string())
         .arg(file)
-        .args(["--from", address])
+        .args(how)
+        .args(["--seconds", "120"])
         .output()
         .expect("Node.js is installed: scripts/setup.sh checks");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -111,17 +121,26 @@ pub fn read_with_javascript(key: Key, address: &str, file: &Path) {
 }
 
 /// A JavaScript program that made a feed of a file and serves it; killed when dropped.
-struct Author {
+pub struct Author {
     child: Child,
-    key: Key,
+    pub key: Key,
     address: String,
 }
 
 impl Author {
     fn start(file: &Path, folder: &Path, kind: &str) -> Self {
+        Self::run(file, folder, &[kind])
+    }
+
+    /// Announces itself in the DHT that begins there, and has no address.
+    pub fn in_swarm(file: &Path, folder: &Path, bootstrap: &str) -> Self {
+        Self::run(file, folder, &["swarm", bootstrap])
+    }
+
+    fn run(file: &Path, folder: &Path, how: &[&str]) -> Self {
         let script = repository().join("tests/js/author.js");
         let mut child =
-            Command::new("node").arg(script).arg(file).arg(folder).arg(kind).stdout(Stdio::piped()).spawn().unwrap();
+            Command::new("node").arg(script).arg(file).arg(folder).args(how).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -73,9 +73,17 @@ fn a_request_needs_sensible_terms() {
         }
         assert_noop!(ask(ALICE, &[], good), Error::<Test>::BadFeeds);
         assert_noop!(ask(ALICE, &[&data, &data], good), Error::<Test>::BadFeeds);
-        let nowhere = Datdot::request(RuntimeOrigin::signed(ALICE), feeds(&[&data]), good, Sources::new());
-        assert_noop!(nowhere, Error::<Test>::BadSources);
         assert_eq!((budgets(ALICE), Requests::<Test>::count()), (0, 0));
+    });
+}
+
+#[test]
+fn a_request_may_name_no_source_and_an_offer_no_address() {
+    run(|| {
+        let data = Data::new(1, 10_000);
+        assert_ok!(Datdot::request(RuntimeOrigin::signed(ALICE), feeds(&[&data]), terms(2, 60), Sources::new()));
+        assert_eq!(Requests::<Test>::count(), 1);
+        assert_ok!(post(hoster(0), Offer { addresses: Default::default(), ..an_offer() }));
     });
 }
 

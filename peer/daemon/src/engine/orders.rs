@@ -94,6 +94,7 @@ impl Engine {
                 let noted = self.noted(noted);
                 if noted.is_ok() {
                     self.tell_hoster(hoster::Input::Own(key.0)).await;
+                    self.announce();
                 }
                 _ = reply.send(noted);
             }
@@ -160,6 +161,7 @@ impl Engine {
                 for key in keys {
                     self.tell_hoster(hoster::Input::Own(key)).await;
                 }
+                self.announce();
                 let actions = self.sponsor.handle::<AccountId>(self.now(), sponsor::Input::Want(id, intent));
                 self.sponsor_acts(actions).await;
                 let view = self.ctx.view.borrow().clone();
@@ -173,13 +175,7 @@ impl Engine {
 
     /// The offer that an order means, or what is wrong with it.
     pub(super) fn offer(&self, order: &HostOrder) -> Result<Offer, String> {
-        if self.ctx.addresses.is_empty() {
-            return Err(format!(
-                "nobody could connect to this peer: it listens at {}; start it with --address HOST:PORT, the address \
-                 at which others reach it",
-                self.ctx.listen
-            ));
-        }
+        self.ctx.can_be_reached()?;
         let params = self.ctx.ledger.params();
         let held: u64 = self.ctx.store.feeds().iter().map(|feed| feed.info().bytes_here).sum();
         let room = self.ctx.room()?.saturating_add(held);

@@ -56,9 +56,10 @@ impl Work {
             Some(_) => Vec::new(),
             None => self.ctx.endpoints(feed, named.clone()).await,
         };
-        if here.is_none() && endpoints.is_empty() {
+        if here.is_none() && endpoints.is_empty() && !self.ctx.topics.is_on() {
             return Err(format!(
-                "nobody is known to have feed {key}: no request on the ledger names it; give --from HOST:PORT"
+                "nobody is known to have feed {key}: no request on the ledger names it, and there is no swarm to look for \
+                 it; give --from HOST:PORT"
             ));
         }
         let mut reported = Instant::now();

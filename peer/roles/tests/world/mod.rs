@@ -157,7 +157,7 @@ impl World {
             address: datdot_market::terms::Address::V4([1, 2, 3, 4], 5),
         }];
         let sources: Sources = sources.try_into().unwrap();
-        let segments = terms.check(&feeds, &sources, &PARAMS).unwrap();
+        let segments = terms.check(&feeds, &PARAMS).unwrap();
         let request = Request::open(2, terms, segments, sources, u128::MAX, self.now, &PARAMS);
         let contract = Contract::drawn(id, US, request.bytes(), DAT, self.now, &PARAMS);
         self.contracts.insert(id, (contract, request, feeds));

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use datdot_api::Client;
 use std::{
     fs::{self, File},
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -22,7 +23,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts it and waits until it sees the ledger.
-    pub fn start(dir: &Path, ledger: &str) -> Result<Self> {
+    pub fn start(dir: &Path, ledger: &str, bootstrap: SocketAddrV4) -> Result<Self> {
         let log = dir.join("publisher.log");
         let dir = dir.join(PUBLISHER);
         let out = File::create(&log).context("can't write the publisher's log")?;
@@ -30,6 +31,7 @@ impl Publisher {
             .arg("--dir")
             .arg(&dir)
             .args(["up", "--account", "//Alice", "--listen", "127.0.0.1:0", "--ledger", ledger])
+            .args(["--bootstrap", &bootstrap.to_string()])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
@@ -104,13 +106,13 @@ pub mod reader {
         Ok(script)
     }
 
-    /// Reads a feed into a file.
-    pub fn read(key: Key, from: &str, file: &Path) -> Result<()> {
+    /// Reads a feed into a file, from whoever announces it in the DHT that begins there.
+    pub fn read(key: Key, bootstrap: &str, file: &Path) -> Result<()> {
         let output = Command::new("node")
             .arg(find()?)
             .arg(key.to_string())
             .arg(file)
-            .args(["--from", from])
+            .args(["--bootstrap", bootstrap])
             .stdin(Stdio::null())
             .output()
             .context("can't start Node.js: run `make setup`")?;

@@ -1,0 +1,61 @@
+//! What others can find here by its key.
+
+use super::Engine;
+use datdot_drive::{drive::blobs_key, node::Header};
+use datdot_hypercore::{Feed, FeedKey};
+use datdot_roles::hoster::Data;
+use std::collections::BTreeSet;
+
+impl Engine {
+    /// Announces the feeds that we made, sponsor or host, and no others: what we only read is nobody's business. Nor the
+    /// contents of drives: who wants them has the drive's feed first, and the rest comes over the same connection.
+    pub(super) fn announce(&mut self) {
+        if !self.ctx.topics.is_on() {
+            return;
+        }
+        let hosted = self.hoster.data().iter().filter(|(_, data)| **data == Data::Held).map(|(id, _)| *id);
+        let hosted: BTreeSet<_> = hosted.collect();
+        let view = self.ctx.view.borrow().clone();
+        let works = view.iter().flat_map(|view| &view.hosting).flat_map(|hosting| &hosting.contracts);
+        let hosted = works.filter(|work| hosted.contains(&work.id)).flat_map(|work| &work.feeds).map(|feed| feed.key);
+        let keys: BTreeSet<FeedKey> =
+            self.journal.own().into_iter().map(|key| key.0).chain(hosted).map(FeedKey).collect();
+        let mut here: BTreeSet<FeedKey> = BTreeSet::new();
+        for feed in keys.iter().filter_map(|key| self.ctx.store.feed(key)).filter(|feed| feed.info().bytes_here > 0) {
+            here.insert(feed.key());
+            if !self.contents.contains_key(&feed.key())
+                && let Some(contents) = contents_of(&feed)
+            {
+                self.contents.insert(feed.key(), contents);
+            }
+        }
+        self.contents.retain(|drive, _| here.contains(drive));
+        let contents: BTreeSet<_> = self.contents.values().copied().collect();
+        self.ctx.topics.announce(here.difference(&contents).copied());
+    }
+}
+
+/// The feed with the contents, if a feed is a drive's.
+fn contents_of(feed: &Feed) -> Option<FeedKey> {
+    let header = Header::from_block(feed.read(0).ok()?.into()).ok()?;
+    header.content_feed().map(FeedKey).or_else(|| blobs_key(&feed.key(), feed.authors()?.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datdot_drive::Drive;
+    use datdot_hypercore::{Keypair, Store};
+
+    #[test]
+    fn a_drive_s_contents_are_known_and_a_plain_feed_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let drive = Drive::create(&store, &Keypair::from_seed([1; 32])).unwrap();
+        assert_eq!(contents_of(drive.metadata()), Some(drive.blobs().unwrap().key()));
+        let plain = store.create(&Keypair::from_seed([2; 32])).unwrap();
+        assert_eq!(contents_of(&plain), None);
+        plain.write(&[b"text".to_vec().into()]).unwrap();
+        assert_eq!(contents_of(&plain), None);
+    }
+}
