@@ -34,4 +34,6 @@ docs: ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LIGHT_FLAGS) --no-deps --document-private-items
 
 bench: setup ## Measure, and write docs/benchmarks.md
-	cargo xtask bench
+	cargo xtask bench ledger
+	cargo xtask bench hypercore
+	cargo xtask bench hyperswarm
