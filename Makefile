@@ -43,4 +43,6 @@ docs: build ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc $(WORKSPACE) --no-deps --document-private-items
 
 bench: setup ## Measure, and write docs/benchmarks.md
-	cargo xtask bench
+	cargo xtask bench ledger
+	cargo xtask bench hypercore
+	cargo xtask bench hyperswarm

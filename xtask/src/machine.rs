@@ -17,6 +17,19 @@ pub fn describe() -> Result<String> {
     Ok(format!("{cpu}, {cores} cores, {memory} of memory, {system}, {rustc}"))
 }
 
+/// What the system says about the memory of a process, in bytes.
+pub fn memory(process: u32, field: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with(field)).context("the system tells a process's memory")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("the system tells a process's memory")?.parse()?;
+    Ok(kib << 10)
+}
+
+/// Empties the page cache of the whole machine.
+pub fn forget_pages() -> Result<()> {
+    fs::write("/proc/sys/vm/drop_caches", "3").context("only root can empty the page cache, as cold figures need it")
+}
+
 fn field(path: &str, name: &str) -> Option<String> {
     field_of_text(&fs::read_to_string(path).ok()?, name, ':')
 }

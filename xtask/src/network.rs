@@ -1,11 +1,11 @@
 //! A network of processes: how long publishing takes, what a hosting daemon needs, what a proof costs the ledger.
 
-use crate::chain::Rpc;
+use crate::{chain::Rpc, machine};
 use anyhow::{Context, Result, bail};
 use datdot_api::{Client, HostOrder, Progress, PublishOrder, Status, Wanted, status::ProofOutcome};
 use std::{
     env,
-    fs::{self, File},
+    fs::File,
     io::{BufWriter, Write},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -96,7 +96,7 @@ pub fn measure(dir: &Path) -> Result<Figures> {
         let blocks: Vec<u32> = proven.filter_map(|proof| proof.block).collect();
         (blocks.len() >= 3).then_some(blocks)
     })?;
-    let memory = |field| memory(process.0.id(), field);
+    let memory = |field| machine::memory(process.0.id(), field);
     let rpc = Rpc::new(&ledger);
     let (mut with_proof, mut without) = (Duration::MAX, Duration::MAX);
     for number in proven.iter().flat_map(|block| [*block, block.saturating_sub(1), block.saturating_sub(2)]) {
@@ -149,11 +149,4 @@ fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
         thread::sleep(Duration::from_millis(100));
     }
     bail!("not within {} s: {what}", PATIENCE.as_secs())
-}
-
-fn memory(pid: u32, field: &str) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with(field)).context("the system tells a process's memory")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("the system tells a process's memory")?.parse()?;
-    Ok(kib << 10)
 }

@@ -1,5 +1,6 @@
 //! How long a hoster needs to hash a segment and to make a proof over it, with nothing in the page cache.
 
+use crate::machine;
 use anyhow::{Context, Result};
 use datdot_daemon::segments::{Hashed, Place, prove};
 use datdot_proof::{
@@ -61,7 +62,7 @@ pub fn measure(dir: &Path, bytes: u64, content: Content) -> Result<Figures> {
     for round in 0..ROUNDS {
         let seed = seed(&[7; 32], b"bench", round);
         let at = positions(&seed, &[Holding { pay: 1, segments: &[segment] }], DRAWS);
-        forget_pages()?;
+        machine::forget_pages()?;
         let make = || prove(&at, |_| place.open());
         let (proof, cold) = timed(make);
         let proof = proof.map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -115,9 +116,4 @@ fn root(path: &Path, bytes: u64) -> Result<[u8; 32]> {
         builder.update(&piece)?;
     }
     Ok(builder.finish()?)
-}
-
-/// Empties the page cache of the whole machine.
-fn forget_pages() -> Result<()> {
-    fs::write("/proc/sys/vm/drop_caches", "3").context("only root can empty the page cache, as cold figures need it")
 }

@@ -1,32 +1,26 @@
-//! docs/benchmarks.md.
+//! What `cargo xtask bench` says about proofs, ledger and main job.
 
-use crate::{network, proofs};
-use anyhow::{Context, Result};
-use std::{fs, path::Path, time::Duration};
+use crate::{document, network, proofs};
+use anyhow::Result;
+use std::time::Duration;
 
 /// Time that a block has for proofs, in a chain with six seconds a block: the operational class may use all of its two.
 const BLOCK: Duration = Duration::from_secs(2);
 
-/// Writes the report.
+/// Writes the sections.
 pub fn write(
     machine: &str,
     small: &proofs::Figures,
     large: &proofs::Figures,
     network: &network::Figures,
 ) -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let proof = network.with_proof.saturating_sub(network.without);
     let a_block = if proof.is_zero() { 0 } else { BLOCK.as_micros() / proof.as_micros().max(1) };
-    let text = format!(
-        "# Benchmarks
-
-Measured by `cargo xtask bench` on {machine}. Medians, with the worst of 40 in brackets.
-Figures move with the machine and with what else it does; measure on yours.
-
-## Storage proofs
-
-A proof has 16 chunks of 1 KiB with their paths. *Cold* is with an emptied page cache. The 64 GiB are a sparse file, so
+    let sources = format!("`cargo xtask bench ledger`, {machine}.");
+    let proofs = format!(
+        "A proof has 16 chunks of 1 KiB with their paths. *Cold* is with an emptied page cache. The 64 GiB are a sparse file, so
 what is read from the disk there is the outboard, the tree over groups of 16 KiB that a hoster keeps beside the data.
+Medians, with the worst of 40 in brackets.
 
 | | 1 GiB | 64 GiB | to reach |
 |---|---|---|---|
@@ -36,28 +30,7 @@ what is read from the disk there is the outboard, the tree over groups of 16 KiB
 | check a proof, native code | {} | {} | |
 | size of a proof | {} | {} | <= 30 KB |
 
-## The ledger
-
-| | | to reach |
-|---|---|---|
-| check a proof in the wasm runtime, as part of a block: signature, storage and money included | {} | < 3 ms |
-| execute a block without a proof | {} | |
-| proofs that fit into a block of 2 s of computation | {a_block} | |
-
-Blocks of a running dev chain were executed again by the node (`Core_execute_block`), with a proof and without.
-A block's length of 5 MiB has room for some 170 proofs: length is the limit, not computation.
-
-## The main job
-
-256 MiB, published by a daemon to three hosters, all on this machine with the ledger, blocks of a second.
-
-| | | to reach |
-|---|---|---|
-| from `publish` to the request on the ledger | {} | |
-| from `publish` to \"hosted by 3 of 3\" | {} | |
-| resident memory of a hosting daemon | {} | < 100 MB |
-| its peak, while it fetched | {} | |
-",
+{sources}",
         rate(small),
         rate(large),
         times(&small.cold),
@@ -68,16 +41,38 @@ A block's length of 5 MiB has room for some 170 proofs: length is the limit, not
         times(&large.check),
         sizes(&small.sizes),
         sizes(&large.sizes),
+    );
+    let ledger = format!(
+        "| | | to reach |
+|---|---|---|
+| check a proof in the wasm runtime, as part of a block: signature, storage and money included | {} | < 3 ms |
+| execute a block without a proof | {} | |
+| proofs that fit into a block of 2 s of computation | {a_block} | |
+
+Blocks of a running dev chain were executed again by the node (`Core_execute_block`), with a proof and without.
+A block's length of 5 MiB has room for some 170 proofs: length is the limit, not computation.
+
+{sources}",
         millis(proof),
         millis(network.without),
+    );
+    let job = format!(
+        "256 MiB, published by a daemon to three hosters, all on this machine with the ledger, blocks of a second.
+
+| | | to reach |
+|---|---|---|
+| from `publish` to the request on the ledger | {} | |
+| from `publish` to \"hosted by 3 of 3\" | {} | |
+| resident memory of a hosting daemon | {} | < 100 MB |
+| its peak, while it fetched | {} | |
+
+{sources}",
         seconds(network.opened),
         seconds(network.hosted),
         megabytes(network.resident),
         megabytes(network.peak),
     );
-    fs::write(&path, &text).with_context(|| format!("can't write {}", path.display()))?;
-    print!("{text}");
-    Ok(())
+    document::update(&[("Storage proofs", proofs), ("The ledger", ledger), ("The main job", job)])
 }
 
 fn rate(figures: &proofs::Figures) -> String {

@@ -42,7 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // apps: what people see
     ("datdot", &["datdot-api", "datdot-daemon", "datdot-ledger", "datdot-market", "datdot-node"]),
     // chores
-    ("xtask", &["datdot-api", "datdot-daemon", "datdot-proof"]),
+    ("xtask", &["datdot-api", "datdot-daemon", "datdot-hypercore", "datdot-hyperswarm", "datdot-proof", "datdot-wire"]),
 ];
 
 /// What only one of our packages may know, and which.

@@ -1,0 +1,204 @@
+'use strict'
+// JavaScript's side of `cargo xtask bench hypercore` and `hyperswarm`: node bench.js MODE --name=value …
+//
+// Each mode does what the mode of that name in xtask/src/peer does: it prints {"event":"ready",…}, waits for a line on
+// its input, does its work, and prints {"event":"done",…}. It ends with its input.
+const crypto = require('crypto')
+const net = require('net')
+const readline = require('readline')
+const Corestore = require('corestore')
+const DHT = require('hyperdht')
+const Hyperswarm = require('hyperswarm')
+const NoiseSecretStream = require('@hyperswarm/secret-stream')
+const { main, say } = require('./blocks')
+
+const options = Object.fromEntries(process.argv.slice(3).map((option) => option.slice(2).split('=')))
+const lines = readline.createInterface({ input: process.stdin })
+const orders = lines[Symbol.asyncIterator]()
+lines.on('close', () => process.exit(0))
+
+const ready = async (figures) => {
+  say({ event: 'ready', ...figures })
+  await orders.next()
+}
+const done = (figures) => say({ event: 'done', ...figures })
+const timer = (begin = process.hrtime.bigint()) => () => Number(process.hrtime.bigint() - begin) / 1e9
+
+const number = (name) => Number(options[name])
+
+// The author's feed, with at least so many blocks.
+async function filled(store, blocks, size) {
+  const core = store.get({ name: 'bench' })
+  await core.ready()
+  while (core.length < blocks) {
+    const count = Math.min(blocks - core.length, Math.max(1, Math.floor((4 << 20) / size)))
+    await core.append(Array.from({ length: count }, () => crypto.randomBytes(size)))
+  }
+  return core
+}
+
+function secret(initiator, socket) {
+  socket.setNoDelay(true)
+  const stream = new NoiseSecretStream(initiator, socket)
+  stream.on('error', () => {})
+  return stream
+}
+
+async function opened(key) {
+  const store = new Corestore(options.dir)
+  const core = store.get({ key: Buffer.from(key, 'hex') })
+  await core.ready()
+  return { store, core }
+}
+
+// Fetches all blocks of a feed that a peer is about to show.
+async function download(core) {
+  await core.update({ wait: true })
+  const range = core.download({ start: 0, end: core.length, linear: options.linear === 'true' })
+  await range.done()
+}
+
+const swarming = async () => {
+  const dht = new DHT({ bootstrap: [options.bootstrap], ephemeral: true, host: '127.0.0.1' })
+  await dht.fullyBootstrapped()
+  return new Hyperswarm({ dht })
+}
+
+const modes = {
+  async serve() {
+    const store = new Corestore(options.dir)
+    const core = await filled(store, number('blocks'), number('size'))
+    const server = net.createServer((socket) => store.replicate(secret(false, socket)))
+    server.listen(0, '127.0.0.1', () => ready({ key: core.key.toString('hex'), port: server.address().port }))
+  },
+
+  async fetch() {
+    const { store, core } = await opened(options.key)
+    await ready()
+    const seconds = timer()
+    const found = core.findingPeers()
+    const stream = secret(true, net.connect(number('port'), '127.0.0.1'))
+    store.replicate(stream)
+    stream.once('open', () => setImmediate(found))
+    await download(core)
+    done({ seconds: seconds(), bytes: core.byteLength, blocks: core.length })
+  },
+
+  async append() {
+    const core = new Corestore(options.dir).get({ name: 'bench' })
+    await core.ready()
+    const [blocks, size, batch] = [number('blocks'), number('size'), number('batch')]
+    const all = Array.from({ length: blocks }, () => crypto.randomBytes(size))
+    await ready()
+    const seconds = timer()
+    for (let at = 0; at < blocks; at += batch) await core.append(all.slice(at, at + batch))
+    done({ seconds: seconds() })
+  },
+
+  async get() {
+    const { core } = await opened(options.key)
+    await ready()
+    const times = []
+    let state = 88172645463325252n
+    for (let n = 0; n < number('count'); n++) {
+      state = BigInt.asUintN(64, state ^ (state << 13n))
+      state ^= state >> 7n
+      state = BigInt.asUintN(64, state ^ (state << 17n))
+      const seconds = timer()
+      await core.get(Number(state % BigInt(core.length)))
+      times.push(seconds() * 1e6)
+    }
+    times.sort((a, b) => a - b)
+    done({ p50: times[Math.floor(times.length / 2)], p99: times[Math.floor(times.length * 0.99)] })
+  },
+
+  async make() {
+    const store = new Corestore(options.dir)
+    for (let n = 0; n < number('feeds'); n++) {
+      const core = store.get({ name: 'feed ' + n })
+      await core.append(crypto.randomBytes(1000))
+      await core.close()
+    }
+    await store.close()
+    say({ event: 'ready' })
+    process.exit(0)
+  },
+
+  async open() {
+    const seconds = timer()
+    const store = new Corestore(options.dir)
+    const cores = Array.from({ length: number('feeds') }, (_, n) => store.get({ name: 'feed ' + n }))
+    await Promise.all(cores.map((core) => core.ready()))
+    await ready({ opened: seconds(), feeds: cores.filter((core) => core.length === 1).length })
+  },
+
+  async 'swarm-serve'() {
+    const swarm = await swarming()
+    const store = new Corestore(options.dir)
+    const core = await filled(store, number('blocks'), number('size'))
+    swarm.on('connection', (stream) => {
+      stream.on('error', () => {})
+      store.replicate(stream)
+    })
+    await swarm.join(core.discoveryKey, { server: true, client: false }).flushed()
+    await ready({ key: core.key.toString('hex') })
+  },
+
+  async 'swarm-fetch'() {
+    const swarm = await swarming()
+    const { store, core } = await opened(options.key)
+    await ready()
+    let seconds = timer()
+    swarm.on('connection', (stream) => {
+      stream.on('error', () => {})
+      store.replicate(stream)
+    })
+    const found = core.findingPeers()
+    swarm.join(core.discoveryKey, { server: false, client: true })
+    swarm.flush().then(found, found)
+    await core.get(0)
+    const first = seconds()
+    seconds = timer()
+    await download(core)
+    done({ first, seconds: seconds(), bytes: core.byteLength })
+  },
+
+  async topics() {
+    const swarm = await swarming()
+    await ready()
+    const seconds = timer()
+    const topic = (n) => crypto.createHash('sha256').update(String(n)).digest()
+    const topics = Array.from({ length: number('count') }, (_, n) => swarm.join(topic(n), { server: true, client: false }))
+    await Promise.all(topics.map((topic) => topic.flushed()))
+    done({ seconds: seconds(), announced: topics.length })
+  },
+
+  // The DHT of others, for both sides.
+  async dht() {
+    const port = 20000 + Math.floor(Math.random() * 20000)
+    const bootstrap = ['127.0.0.1:' + port]
+    const nodes = [DHT.bootstrapper(port, '127.0.0.1', { bootstrap: [] })]
+    await nodes[0].fullyBootstrapped()
+    while (nodes.length < number('nodes')) {
+      nodes.push(new DHT({ ephemeral: false, firewalled: false, bootstrap, host: '127.0.0.1', port: 0 }))
+      await nodes[nodes.length - 1].fullyBootstrapped()
+    }
+    await ready({ bootstrap: bootstrap[0] })
+  },
+
+  async listen() {
+    const dht = new DHT({ bootstrap: [options.bootstrap], ephemeral: true, host: '127.0.0.1' })
+    const held = new Set()
+    const server = dht.createServer((stream) => {
+      held.add(stream)
+      stream.on('error', () => {})
+      stream.on('close', () => held.delete(stream))
+      stream.resume()
+      stream.once('open', () => held.size === number('count') && done({ connections: held.size }))
+    })
+    await server.listen(DHT.keyPair(Buffer.alloc(32, 1)))
+    await ready({ key: server.publicKey.toString('hex') })
+  }
+}
+
+main(() => modes[process.argv[2]]())

@@ -1,0 +1,185 @@
+//! Feeds on the disk: appended to, read, opened.
+
+use super::{Options, Orders, say};
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use datdot_hypercore::{
+    Config, Feed, Keypair, Network, Store, Want,
+    messages::{NodeRequest, Request},
+};
+use datdot_wire::noise;
+use serde_json::json;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Bytes that are appended at a time where it is not measured.
+const BATCH: usize = 16 << 20;
+
+/// The author's feed, with at least so many blocks of a size.
+pub async fn filled(store: &Store, blocks: u64, size: usize) -> Result<Feed> {
+    let feed = store.create(&Keypair::from_seed([7; 32]))?;
+    let batch = (BATCH / size.max(1)).clamp(1, 10_000) as u64;
+    while feed.info().length < blocks {
+        let start = feed.info().length;
+        feed.append((start..blocks.min(start + batch)).map(|i| block(i, size)).collect()).await?;
+    }
+    Ok(feed)
+}
+
+/// A block whose bytes nothing compresses.
+fn block(number: u64, size: usize) -> Bytes {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes.into()
+}
+
+/// Appends blocks in batches.
+pub async fn append(options: &Options) -> Result<()> {
+    let (blocks, size, batch) = (options.get::<u64>("blocks")?, options.get("size")?, options.get::<usize>("batch")?);
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let feed = store.create(&Keypair::from_seed([7; 32]))?;
+    let all: Vec<_> = (0..blocks).map(|i| block(i, size)).collect();
+    let mut orders = Orders::new();
+    orders.ready(json!({})).await?;
+    let start = Instant::now();
+    for batch in all.chunks(batch) {
+        feed.append(batch.to_vec()).await?;
+    }
+    say("done", json!({ "seconds": start.elapsed().as_secs_f64() }));
+    orders.end().await
+}
+
+/// Reads blocks at random, one after the other.
+pub async fn get(options: &Options) -> Result<()> {
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let feed = store.feed(&options.get("key")?).context("the feed is not in the store")?;
+    let mut orders = Orders::new();
+    orders.ready(json!({})).await?;
+    let times = read_at_random(&feed, options.get("count")?).await?;
+    say("done", json!({ "p50": micros(&times, 50), "p99": micros(&times, 99) }));
+    orders.end().await
+}
+
+async fn read_at_random(feed: &Feed, count: usize) -> Result<Vec<Duration>> {
+    let (length, mut times) = (feed.info().length, Vec::with_capacity(count));
+    for block in at_random(length, count) {
+        let start = Instant::now();
+        feed.get(block).await?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Numbers below `length`, the same each time.
+fn at_random(length: u64, count: usize) -> impl Iterator<Item = u64> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % length
+    })
+    .take(count)
+}
+
+fn micros(sorted: &[Duration], percent: usize) -> f64 {
+    sorted.get(sorted.len() * percent / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
+}
+
+/// Makes feeds with a block each.
+pub async fn make(options: &Options) -> Result<()> {
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    for number in 0..options.get::<u32>("feeds")? {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_le_bytes());
+        store.create(&Keypair::from_seed(seed))?.append(vec![block(0, 1000)]).await?;
+    }
+    say("ready", json!({}));
+    Ok(())
+}
+
+/// Opens a store and does nothing.
+pub async fn open(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let network = Network::start(store, Config::new(noise::Keypair::from_seed(&[1; 32]))).await?;
+    let opened = start.elapsed().as_secs_f64();
+    say("ready", json!({ "opened": opened, "feeds": network.store().feeds().len() }));
+    Orders::new().end().await
+}
+
+/// How far a block is below the root that stands for it in a feed of so many blocks.
+fn steps_to_root(length: u64, block: u64) -> u64 {
+    let mut start = 0;
+    for height in (0..64).rev().filter(|height| length >> height & 1 == 1) {
+        start += 1 << height;
+        if block < start {
+            return height;
+        }
+    }
+    0
+}
+
+/// Lets a feed grow to one length after the other, and tells what a block costs there.
+pub async fn grow(options: &Options) -> Result<()> {
+    /// Blocks that are measured, and their size.
+    const BLOCKS: u64 = 640;
+    const SIZE: usize = 128;
+    let dir = options.get::<PathBuf>("dir")?;
+    let listen = Some(([127, 0, 0, 1], 0).into());
+    let config = |name| Config { listen, ..Config::new(noise::Keypair::from_seed(&[name; 32])) };
+    let author = Network::start(Store::open(dir.join("author"))?, config(1)).await?;
+    let address = author.local_addr().context("it listens")?;
+    let lengths = options.get::<String>("lengths")?;
+    let mut orders = Orders::new();
+    orders.ready(json!({})).await?;
+    for length in lengths.split(',') {
+        let length: u64 = length.parse()?;
+        let feed = filled(author.store(), length - BLOCKS, SIZE).await?;
+        let new: Vec<_> = (0..BLOCKS).map(|i| block(i, SIZE)).collect();
+        let start = Instant::now();
+        for batch in new.chunks(64) {
+            feed.append(batch.to_vec()).await?;
+        }
+        let append = start.elapsed();
+        let get = read_at_random(&feed, BLOCKS as usize).await?;
+
+        // Whole proofs: nothing is known but the head.
+        let (mut hashes, start) = (0, Instant::now());
+        for index in at_random(length, BLOCKS as usize) {
+            let block = Some(NodeRequest { index, nodes: steps_to_root(length, index) });
+            let proof = feed.answer(&Request { block, ..Request::default() })?;
+            hashes += proof.block.context("it was asked for")?.nodes.len();
+        }
+        let prove = start.elapsed();
+
+        let reader = Network::start(Store::open(dir.join(format!("reader-{length}")))?, config(2)).await?;
+        let copy = reader.store().open_remote(feed.key(), feed.signed_head())?;
+        let wanted: Vec<_> = at_random(length, BLOCKS as usize).map(|block| Want::blocks(block..block + 1)).collect();
+        let start = Instant::now();
+        let mut downloads: Vec<_> = wanted.into_iter().map(|want| reader.download(&copy, want)).collect();
+        reader.connect(address, None).await?;
+        for download in &mut downloads {
+            download.done().await?;
+        }
+        let fetch = start.elapsed();
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / BLOCKS as f64;
+        let figures = json!({
+            "length": length, "append": each(append), "get": micros(&get, 50), "prove": each(prove),
+            "hashes": hashes as f64 / BLOCKS as f64, "fetch": each(fetch),
+        });
+        say("length", figures);
+    }
+    say("done", json!({}));
+    orders.end().await
+}
