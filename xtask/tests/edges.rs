@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "datdot-daemon",
         &[
             "datdot-api",
+            "datdot-drive",
             "datdot-hypercore",
             "datdot-ledger",
             "datdot-market",

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod dev;
 pub mod get;
 pub mod host;
+pub mod ls;
 pub mod publish;
 pub mod request;
 pub mod status;
