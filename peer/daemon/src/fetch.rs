@@ -251,7 +251,9 @@ struct Goal<'a> {
 impl<'a> Goal<'a> {
     fn new(network: &Network, feed: &'a Feed, wants: &'a [Want], wanted: &Wanted) -> Self {
         let downloads = wants.iter().map(|want| network.download(feed, want.clone())).collect();
-        Goal { feed, downloads, exact: if matches!(wanted, Wanted::Runs { .. }) { wants } else { &[] } }
+        // A head that is longer than the one here has to be reached, however complete the shorter one is.
+        let exact = if matches!(wanted, Wanted::Runs { .. } | Wanted::Head(_)) { wants } else { &[] };
+        Goal { feed, downloads, exact }
     }
 
     fn is_reached(&self) -> bool {
@@ -470,6 +472,20 @@ mod tests {
         assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
         author.network.close().await;
         assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hoster_that_has_all_of_a_head_fetches_a_longer_one() {
+        let (author, hoster) = (peer(1).await, peer(2).await);
+        let feed = author.publish(3).await;
+        let fetcher = Fetcher::new(hoster.network.clone(), true);
+        let from = [(author.endpoint(), NamedBy::Stranger)];
+        for length in [3, 5] {
+            let head = Wanted::Head(feed.signed_head().unwrap());
+            let got = fetcher.fetch(feed.key(), &head, &from, &mut |_, _, _| {}).await.unwrap();
+            assert_eq!(got.feed.info().contiguous, length);
+            author.publish(2).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -111,7 +111,7 @@ fn a_publisher_killed_again_and_again_keeps_the_key_and_writes_every_byte_once()
     // What is there twice may be written once.
     fs::remove_file(folder.join("copy of large")).unwrap();
     for number in 0..6 {
-        fs::write(folder.join(format!("video {number}")), bytes(24 << 20, 100 + number)).unwrap();
+        fs::write(folder.join(format!("video {number}")), bytes(12 << 20, 100 + number)).unwrap();
     }
     let mut publisher = network.peer("alice");
     let path = folder.to_str().unwrap();
@@ -121,7 +121,7 @@ fn a_publisher_killed_again_and_again_keeps_the_key_and_writes_every_byte_once()
         let mut publishing = publishing(&publisher, path);
         let status = publisher.until("it reads on", 60, |status| {
             let now = status.feeds.iter().map(|feed| feed.held).sum::<u64>();
-            (now > held + (8 << 20) || is_hosted(status)).then(|| status.clone())
+            (now > held + (4 << 20) || is_hosted(status)).then(|| status.clone())
         });
         publisher.kill();
         publishing.kill().ok();
@@ -148,7 +148,7 @@ fn a_reader_killed_while_it_fetches_goes_on_and_a_drive_of_javascript_is_sponsor
     let network = Network::start();
     let folder = network.file("folder");
     make_folder(&folder);
-    fs::write(folder.join("video"), bytes(48 << 20, 9)).unwrap();
+    fs::write(folder.join("video"), bytes(24 << 20, 9)).unwrap();
     let mut author = JsDrive::author(&network.file("author"));
     author.run(serde_json::json!(["fromFolder", folder, true]));
     let from = format!("127.0.0.1:{}", author.port.unwrap());
