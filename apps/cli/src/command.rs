@@ -8,6 +8,7 @@ pub mod dev;
 pub mod doctor;
 pub mod get;
 pub mod host;
+pub mod ls;
 pub mod publish;
 pub mod request;
 pub mod status;

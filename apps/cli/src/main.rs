@@ -30,6 +30,8 @@ Example: a whole network on this computer, and a file hosted by three of it
   datdot dev                  in one terminal
   datdot publish video.mp4    in another; prints the feed's KEY
   datdot get KEY copy.mp4
+  datdot publish folder       a drive: publish it again, and what changed is added
+  datdot ls KEY
   datdot status";
 
 #[derive(Subcommand)]
@@ -43,6 +45,7 @@ enum Command {
     Publish(command::publish::Args),
     Request(command::request::Args),
     Get(command::get::Args),
+    Ls(command::ls::Args),
     Cancel(command::cancel::Args),
     Status(command::status::Args),
     Doctor(command::doctor::Args),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => command::publish::run(args, &place),
         Command::Request(args) => command::request::run(args, &place),
         Command::Get(args) => command::get::run(args, &place),
+        Command::Ls(args) => command::ls::run(args, &place),
         Command::Cancel(args) => command::cancel::run(args, &place),
         Command::Status(args) => command::status::run(args, &place),
         Command::Doctor(args) => command::doctor::run(args, &place),

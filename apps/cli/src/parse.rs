@@ -6,9 +6,11 @@ mod feed_key;
 mod money;
 mod size;
 mod span;
+mod target;
 
 pub use endpoint::Endpoint;
 pub use feed_key::FeedKey;
 pub use money::Money;
 pub use size::Size;
 pub use span::Span;
+pub use target::Target;

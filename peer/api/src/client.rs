@@ -5,8 +5,8 @@ use crate::{
     discovery::DiscoveryError,
     event::Told,
     order::{
-        Accepted, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOrder, RequestOrder, SendOrder,
-        Wallet,
+        Accepted, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOrder,
+        RequestOrder, SendOrder, StreamOrder, Wallet,
     },
     status::OfferStatus,
 };
@@ -92,7 +92,7 @@ impl Client {
         self.post("quote", order)
     }
 
-    /// Publishes a file.
+    /// Publishes a file or folder.
     pub fn publish(&self, order: &PublishOrder) -> Result<Lines<Progress>, ClientError> {
         self.stream("publish", order)
     }
@@ -102,9 +102,24 @@ impl Client {
         self.stream("request", order)
     }
 
-    /// Reads a feed into a file.
+    /// Reads a feed into a file, or a drive into a folder.
     pub fn read(&self, order: &GetOrder) -> Result<Lines<Progress>, ClientError> {
         self.stream("get", order)
+    }
+
+    /// Lists a drive.
+    pub fn list(&self, order: &ListOrder) -> Result<Lines<Listed>, ClientError> {
+        self.stream("list", order)
+    }
+
+    /// The bytes of a feed, or of a file of a drive, and how many will come. It is an error if fewer come.
+    pub fn bytes(&self, order: &StreamOrder) -> Result<(u64, impl Read + use<>), ClientError> {
+        let request = self.agent.post(self.url("stream")).header("authorization", self.token());
+        let request = request.header("content-type", "application/json");
+        let response = self.checked(request.send(json(order)?))?;
+        let bytes = response.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+        let bytes = bytes.ok_or_else(|| ClientError::Garbled("it does not say how much will come".into()))?;
+        Ok((bytes, response.into_body().into_reader()))
     }
 
     /// Follows a request that was opened before.

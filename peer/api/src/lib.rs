@@ -8,6 +8,8 @@
 //! POST   /v1/publish    PublishOrder  -> lines of Progress
 //! POST   /v1/request    RequestOrder  -> lines of Progress
 //! POST   /v1/get        GetOrder      -> lines of Progress
+//! POST   /v1/stream     StreamOrder   -> the bytes, with their number as content-length; fewer come if it fails
+//! POST   /v1/list       ListOrder     -> lines of Listed
 //! GET    /v1/follow/ID               -> lines of Progress, for a request opened before
 //! POST   /v1/cancel     CancelOrder   -> Accepted
 //! GET    /v1/wallet     Wallet
@@ -38,8 +40,8 @@ pub use discovery::Discovery;
 pub use event::{Event, Told};
 pub use key::Key;
 pub use order::{
-    Accepted, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder, Refusal,
-    RequestOrder, SendOrder, Wallet, Wanted,
+    Accepted, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder,
+    Refusal, RequestOrder, SendOrder, StreamOrder, Wallet, Wanted,
 };
 pub use size::Size;
 pub use status::Status;

@@ -31,16 +31,16 @@ pub struct Wanted {
     pub max_price: Option<Amount>,
 }
 
-/// Make a feed of a file, serve it, and have it hosted.
+/// Make a feed of a file, or a drive of a folder, serve it, and have it hosted. A folder that is published again is the same drive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishOrder {
-    /// The file, on the daemon's machine; absolute.
+    /// The file or folder, on the daemon's machine; absolute.
     pub path: PathBuf,
-    /// How it is to be hosted; without, the feed is only made and served.
+    /// How it is to be hosted; without, it is only made and served.
     pub wanted: Option<Wanted>,
 }
 
-/// Have a feed hosted that somebody else may have made.
+/// Have a feed, or a drive with both of its feeds, hosted that somebody else may have made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestOrder {
     /// The feed.
@@ -52,16 +52,107 @@ pub struct RequestOrder {
     pub wanted: Wanted,
 }
 
-/// Read a feed into a file.
+/// Read a feed into a file, or a drive into a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetOrder {
-    /// The feed.
+    /// The feed or drive.
     pub key: Key,
-    /// The file to write, on the daemon's machine; absolute. Written beside it first, then renamed.
+    /// A file or folder of the drive, if not all of it.
+    #[serde(default)]
+    pub inside: Option<String>,
+    /// The file or folder to write, on the daemon's machine; absolute. A file is written beside it first, then renamed, and must
+    /// not exist. A folder may; what it has besides is left alone.
     pub path: PathBuf,
+    /// Whether files of the folder that are others in the drive are replaced.
+    #[serde(default)]
+    pub replace: bool,
     /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
     #[serde(default)]
     pub from: Vec<String>,
+}
+
+/// Read a feed, or a file of a drive, as a stream of bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOrder {
+    /// The feed or drive.
+    pub key: Key,
+    /// The file of the drive.
+    #[serde(default)]
+    pub inside: Option<String>,
+    /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
+    #[serde(default)]
+    pub from: Vec<String>,
+}
+
+/// List what is in a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListOrder {
+    /// The drive.
+    pub key: Key,
+    /// A folder or file of it, if not all.
+    #[serde(default)]
+    pub inside: Option<String>,
+    /// Whether what is in folders is listed too.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
+    #[serde(default)]
+    pub from: Vec<String>,
+}
+
+/// A line of a list. The last one is [`Listed::Done`] or [`Listed::Failed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Listed {
+    /// A file.
+    File {
+        /// Its path, from the folder that is listed.
+        path: String,
+        /// Its bytes.
+        bytes: u64,
+        /// Whether it can be run.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Link {
+        /// Its path.
+        path: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// A folder; only if it isn't listed itself.
+    Folder {
+        /// Its path.
+        path: String,
+        /// Files and links in it and below.
+        files: u64,
+        /// Bytes of the files.
+        bytes: u64,
+    },
+    /// An entry that makes no sense.
+    Bad {
+        /// Its name, fit to be shown.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The end.
+    Done {
+        /// The drive's version.
+        version: u64,
+    },
+    /// The end: it can't be listed.
+    Failed {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+impl Listed {
+    /// Whether no other line follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Listed::Done { .. } | Listed::Failed { .. })
+    }
 }
 
 /// Ask what hosting would cost.
@@ -79,9 +170,9 @@ pub struct QuoteOrder {
 pub enum QuoteOf {
     /// A number of bytes.
     Bytes(u64),
-    /// A file on the daemon's machine; absolute path.
+    /// A file or folder on the daemon's machine; absolute path.
     File(PathBuf),
-    /// A feed that the daemon holds.
+    /// A feed or drive that the daemon holds.
     Feed(Key),
 }
 
@@ -164,20 +255,52 @@ pub struct Wallet {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Progress {
-    /// The file is being read into the feed.
+    /// The file or folder is being read.
     Reading {
         /// Bytes read.
         bytes: u64,
-        /// Bytes of the file.
+        /// Bytes in all.
         total: u64,
     },
-    /// The feed is complete here and served to everyone.
+    /// The folder is in its drive.
+    Imported {
+        /// Paths that are new.
+        added: u64,
+        /// Paths that have changed.
+        changed: u64,
+        /// Paths that are gone.
+        deleted: u64,
+        /// Paths that are as they were.
+        unchanged: u64,
+        /// Bytes of content that the drive did not have.
+        new_bytes: u64,
+    },
+    /// Something is left out.
+    Skipped {
+        /// Its path.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// An older request is for what the drive was before; it goes on until it ends or is cancelled.
+    Superseded {
+        /// The older request.
+        request: u32,
+    },
+    /// The drive is in its folder.
+    Exported {
+        /// Files and links that were written.
+        written: u64,
+        /// Files and links that were there already.
+        unchanged: u64,
+    },
+    /// The feed or drive is complete here and served to everyone.
     Serving {
-        /// The feed's key: all that a reader needs.
+        /// Its key: all that a reader needs.
         key: Key,
-        /// Its blocks.
+        /// Its blocks; of both feeds of a drive.
         blocks: u64,
-        /// Its bytes.
+        /// Their bytes.
         bytes: u64,
         /// Where it is served, as HOST:PORT.
         addresses: Vec<String>,

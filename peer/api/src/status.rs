@@ -34,6 +34,9 @@ pub struct Status {
     pub damage: Vec<DamageStatus>,
     /// Feeds in its store.
     pub feeds: Vec<FeedStatus>,
+    /// Drives that it published or sponsors; their feeds are among `feeds`.
+    #[serde(default)]
+    pub drives: Vec<DriveStatus>,
     /// Peers that it is connected to.
     pub peers: Vec<PeerStatus>,
     /// How it is found, and finds others, by the keys of feeds.
@@ -128,7 +131,7 @@ pub struct RequestStatus {
     pub id: Option<u32>,
     /// Its feeds.
     pub feeds: Vec<Key>,
-    /// The file that was published, if it was one.
+    /// The file or folder that was published, if it was one.
     pub file: Option<String>,
     /// Bytes of one replica.
     pub bytes: u64,
@@ -315,6 +318,23 @@ pub struct FeedStatus {
     pub held: u64,
     /// Seconds since others were last told that it is here; `None` if they aren't, or not yet.
     pub announced: Option<u64>,
+}
+
+/// A drive: two feeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriveStatus {
+    /// Its key: that of the feed with names and places.
+    pub key: Key,
+    /// The feed with the contents.
+    pub blobs: Key,
+    /// The folder that is published as this drive, if one is.
+    pub folder: Option<String>,
+    /// Its version: blocks of its first feed.
+    pub version: u64,
+    /// Files and links of that version.
+    pub files: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
 }
 
 /// Why a feed is in the store.

@@ -84,9 +84,9 @@ impl Engine {
     /// An engine that goes on where the journal and the store left off.
     pub fn new(ctx: Arc<Context>, journal: Journal, policy: hoster::Policy, me: mpsc::Sender<Msg>) -> Self {
         for feed in ctx.store.feeds() {
-            // Files that never got into their feed whole.
+            // Files that never got into their feed whole, and drives that were made and not noted.
             if feed.info().writable
-                && !journal.published().contains_key(&Key(feed.key().0))
+                && !journal.is_author(&Key(feed.key().0))
                 && let Err(error) = ctx.store.remove(&feed.key())
             {
                 ctx.trouble(format!("what is left of an interrupted publishing can't be removed: {error}"));

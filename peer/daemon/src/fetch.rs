@@ -9,16 +9,20 @@ use crate::{
     swarm::{Looking, Topics},
 };
 use datdot_api::Size;
-use datdot_hypercore::{Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
+use datdot_hypercore::{Download, Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
 use datdot_proof::head::SignedHead;
 use datdot_roles::Trouble;
-use std::{pin::pin, time::Duration};
+use std::{ops::Range, pin::pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
-const STALL: Duration = Duration::from_secs(15);
+const STALL: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
 /// How long one dial may take, its handshake included.
 const DIAL: Duration = Duration::from_secs(10);
+/// A peer tells of a newer head as soon as it is asked: after so long none will come.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Runs of blocks that are asked for at a time.
+const RUNS: usize = 256;
 /// How often peers that went away are dialled again while blocks still come from others.
 const REDIAL: Duration = Duration::from_secs(5);
 /// How often a feed is looked for in the swarm, one [`REDIAL`] each, before nobody is there.
@@ -42,6 +46,20 @@ pub enum Wanted {
     Head(SignedHead),
     /// The blocks of the first head that a peer shows.
     First {
+        /// Bytes that may come.
+        room: u64,
+    },
+    /// The blocks of the newest head that peers show; what is here counts if there are none.
+    Newest {
+        /// Bytes that may come.
+        room: u64,
+    },
+    /// Some blocks of the newest head that peers show. Those that it does not reach are left out.
+    Runs {
+        /// Which, in ascending order.
+        runs: Vec<Range<u64>>,
+        /// Their bytes, to tell how far it is.
+        bytes: u64,
         /// Bytes that may come.
         room: u64,
     },
@@ -95,11 +113,11 @@ impl Fetcher {
     ) -> Result<Fetched, Failed> {
         let alone = self.under_way.of(key);
         let _alone = alone.lock().await;
-        let (feed, want) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
+        let (feed, wants) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
         let before = feed.info().bytes_here;
         let looking = self.topics.look_for(key);
         let mut dialled = Dialled { network: &self.network, peers: Vec::new(), looking };
-        let done = self.run(&feed, want, wanted, endpoints, &mut dialled, progress).await;
+        let done = self.run(&feed, wants, wanted, endpoints, &mut dialled, progress).await;
         let bytes = feed.info().bytes_here.saturating_sub(before);
         let reached = dialled.peers.iter().map(|(endpoint, peer)| endpoint.proven(peer)).collect();
         match done {
@@ -111,80 +129,97 @@ impl Fetcher {
     async fn run(
         &self,
         feed: &Feed,
-        want: Want,
+        wants: Vec<Want>,
         wanted: &Wanted,
         endpoints: &[(Endpoint, NamedBy)],
         dialled: &mut Dialled<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<(), Trouble> {
-        let mut download = self.network.download(feed, want.clone());
-        let mut watch = feed.watch();
-        let mut report = |feed: &Feed, peers: usize| {
-            let info = feed.info();
-            progress(info.bytes_here.min(info.bytes), info.bytes, peers);
-        };
         let before = feed.info().bytes_here;
-        let fits = |feed: &Feed| match wanted {
-            Wanted::First { room } => fits(feed.info().bytes.saturating_sub(before), *room),
+        let gained = || feed.info().bytes_here.saturating_sub(before);
+        let mut report = |peers: usize| {
+            let info = feed.info();
+            match wanted {
+                Wanted::Runs { bytes, .. } => progress(gained().min(*bytes), *bytes, peers),
+                _ => progress(info.bytes_here.min(info.bytes), info.bytes, peers),
+            }
+        };
+        let fits = || match wanted {
+            Wanted::First { room } | Wanted::Newest { room } => fits(feed.info().bytes.saturating_sub(before), *room),
+            Wanted::Runs { room, .. } => fits(gained(), *room),
             Wanted::Head(_) => Ok(()),
         };
-        let mut last_gain = Instant::now();
-        let mut why = Vec::new();
-        for round in 0u32.. {
-            if download.is_done() {
-                break;
-            }
-            why.clear();
-            {
-                // Those who don't answer hold up nothing if others have it.
-                let mut dialling = pin!(self.dial(endpoints, dialled, &mut why));
-                loop {
-                    tokio::select! {
-                        () = &mut dialling => break,
-                        done = download.done() => break done.map_err(trouble)?,
-                        Ok(()) = watch.changed() => {
-                            last_gain = Instant::now();
-                            watch.borrow_and_update();
-                            fits(feed)?;
+        if let Wanted::Newest { .. } = wanted {
+            self.settle(feed, endpoints, dialled).await;
+        }
+        for wants in wants.chunks(RUNS) {
+            let mut goal = Goal::new(&self.network, feed, wants, wanted);
+            let mut watch = feed.watch();
+            let mut last_gain = Instant::now();
+            let mut why = Vec::new();
+            for round in 0u32.. {
+                if goal.is_reached() {
+                    break;
+                }
+                why.clear();
+                {
+                    // Those who don't answer hold up nothing if others have it.
+                    let mut dialling = pin!(self.dial(endpoints, dialled, &mut why));
+                    loop {
+                        tokio::select! {
+                            () = &mut dialling => break,
+                            reached = goal.reached() => break reached.map_err(trouble)?,
+                            Ok(()) = watch.changed() => {
+                                last_gain = Instant::now();
+                                watch.borrow_and_update();
+                                fits()?;
+                            }
                         }
                     }
                 }
-            }
-            fits(feed)?;
-            if download.is_done() {
-                break;
-            }
-            if dialled.connected() == 0 && self.network.peers().is_empty() {
-                if dialled.looking.is_on() {
-                    why.push(format!("nobody who announces it answered within {round} searches"));
+                fits()?;
+                if goal.is_reached() {
+                    break;
                 }
-                if !dialled.looking.is_on() || round >= SEARCHES {
-                    return Err(Trouble::Unreachable(reasons(&why)));
-                }
-            }
-            if round > 0 && last_gain.elapsed() >= REDIAL {
-                dialled.looking.again();
-            }
-            report(feed, dialled.peers());
-            let redial = Instant::now() + REDIAL;
-            loop {
-                let give_up = last_gain + STALL;
-                tokio::select! {
-                    done = download.done() => {
-                        done.map_err(trouble)?;
-                        break;
+                if dialled.connected() == 0 && self.network.peers().is_empty() {
+                    if dialled.looking.is_on() {
+                        why.push(format!("nobody who announces it answered within {round} searches"));
                     }
-                    Ok(()) = watch.changed() => {
-                        last_gain = Instant::now();
-                        watch.borrow_and_update();
-                        fits(feed)?;
-                        report(feed, dialled.peers());
-                    }
-                    () = sleep_until(give_up) => {
-                        why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
+                    if !dialled.looking.is_on() || round >= SEARCHES {
                         return Err(Trouble::Unreachable(reasons(&why)));
                     }
-                    () = sleep_until(redial) => break,
+                }
+                if round > 0 && last_gain.elapsed() >= REDIAL {
+                    dialled.looking.again();
+                }
+                report(dialled.peers());
+                let redial = Instant::now() + REDIAL;
+                loop {
+                    let give_up = last_gain + STALL;
+                    tokio::select! {
+                        reached = goal.reached() => {
+                            reached.map_err(trouble)?;
+                            break;
+                        }
+                        Ok(()) = watch.changed() => {
+                            last_gain = Instant::now();
+                            watch.borrow_and_update();
+                            fits()?;
+                            report(dialled.peers());
+                        }
+                        () = sleep_until(give_up) => {
+                            if goal.is_all_there_is() {
+                                break;
+                            }
+                            why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
+                            return Err(Trouble::Unreachable(reasons(&why)));
+                        }
+                        () = sleep_until(redial) => break,
+                    }
+                }
+                if goal.is_all_there_is() && last_gain.elapsed() >= STALL {
+                    // What follows lies even further away.
+                    break;
                 }
             }
         }
@@ -194,8 +229,22 @@ impl Fetcher {
             // The feed may have been shorter when the fetch began; now the two can be compared.
             feed.adopt(head.clone()).await.map_err(feed_trouble)?;
         }
-        report(feed, dialled.peers());
+        report(dialled.peers());
         Ok(())
+    }
+
+    /// Gives peers the time to show a newer head than the one that is here. Nobody knows a newer one than the author.
+    async fn settle(&self, feed: &Feed, endpoints: &[(Endpoint, NamedBy)], dialled: &mut Dialled<'_>) {
+        let before = feed.info();
+        if before.length == 0 || before.writable {
+            return;
+        }
+        let _following = self.network.download(feed, Want { blocks: 0..0, follow: true });
+        self.dial(endpoints, dialled, &mut Vec::new()).await;
+        if dialled.connected() > 0 {
+            let mut watch = feed.watch();
+            _ = timeout(SETTLED, watch.wait_for(|now| now.length > before.length)).await;
+        }
     }
 
     /// Connects to endpoints that are not connected, one at a time.
@@ -221,6 +270,47 @@ impl Fetcher {
 impl Endpoint {
     fn proven(&self, peer: &PeerInfo) -> Endpoint {
         Endpoint { noise_key: Some(peer.remote), ..*self }
+    }
+}
+
+/// Blocks that are fetched until all of them are here.
+struct Goal<'a> {
+    feed: &'a Feed,
+    downloads: Vec<Download>,
+    /// Blocks that have to be here also if the head that is known does not reach them.
+    exact: &'a [Want],
+}
+
+impl<'a> Goal<'a> {
+    fn new(network: &Network, feed: &'a Feed, wants: &'a [Want], wanted: &Wanted) -> Self {
+        let downloads = wants.iter().map(|want| network.download(feed, want.clone())).collect();
+        // A head that is longer than the one here has to be reached, however complete the shorter one is.
+        let exact = if matches!(wanted, Wanted::Runs { .. } | Wanted::Head(_)) { wants } else { &[] };
+        Goal { feed, downloads, exact }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.is_all_there_is() && self.exact.iter().all(|want| self.feed.missing_in(want.blocks.clone()) == 0)
+    }
+
+    /// Whether all is here that the head reaches.
+    fn is_all_there_is(&self) -> bool {
+        self.downloads.iter().all(Download::is_done)
+    }
+
+    async fn reached(&mut self) -> Result<(), Stopped> {
+        let mut watch = self.feed.watch();
+        loop {
+            watch.borrow_and_update();
+            for download in &mut self.downloads {
+                download.done().await?;
+            }
+            if self.is_reached() {
+                return Ok(());
+            }
+            // The head has to grow.
+            _ = watch.changed().await;
+        }
     }
 }
 
@@ -266,23 +356,28 @@ fn fits(bytes: u64, room: u64) -> Result<(), Trouble> {
     }
 }
 
-fn open(store: &Store, key: FeedKey, wanted: &Wanted) -> Result<(Feed, Want), Trouble> {
+fn open(store: &Store, key: FeedKey, wanted: &Wanted) -> Result<(Feed, Vec<Want>), Trouble> {
+    let remote = || store.open_remote(key, None).map_err(store_trouble);
     match wanted {
         Wanted::First { .. } => {
-            let feed = store.open_remote(key, None).map_err(store_trouble)?;
+            let feed = remote()?;
             let want = match feed.info().length {
                 0 => Want::blocks(0..u64::MAX),
                 length => Want::blocks(0..length),
             };
-            Ok((feed, want))
+            Ok((feed, vec![want]))
+        }
+        Wanted::Newest { .. } => Ok((remote()?, vec![Want::all()])),
+        Wanted::Runs { runs, .. } => {
+            let want = |run: &Range<u64>| Want { blocks: run.clone(), follow: true };
+            Ok((remote()?, runs.iter().map(want).collect()))
         }
         Wanted::Head(head) => {
             let blocks = 0..head.length;
             match store.open_remote(key, Some(head.clone())) {
-                Ok(feed) => Ok((feed, Want::blocks(blocks))),
+                Ok(feed) => Ok((feed, vec![Want::blocks(blocks)])),
                 Err(StoreError::Feed(FeedError::NeedsUpgrade { .. })) => {
-                    let feed = store.open_remote(key, None).map_err(store_trouble)?;
-                    Ok((feed, Want { blocks, follow: true }))
+                    Ok((remote()?, vec![Want { blocks, follow: true }]))
                 }
                 Err(error) => Err(store_trouble(error)),
             }
@@ -386,6 +481,51 @@ mod tests {
         assert!(failed.fetched < 2 << 20, "{failed:?}");
         let room = Wanted::First { room: 5 << 20 };
         fetcher.fetch(feed.key(), &room, &from, &mut |_, _, _| {}).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn some_blocks_are_fetched_and_those_that_nobody_has_written_are_left_out() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(40).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let from = [(author.endpoint(), NamedBy::User)];
+        let some = |runs: Vec<Range<u64>>| Wanted::Runs { runs, bytes: 4 * (64 << 10), room: u64::MAX };
+        let mut last = (0, 0);
+        let mut progress = |bytes, total, _| last = (bytes, total);
+        let got = fetcher.fetch(feed.key(), &some(vec![3..5, 7..9]), &from, &mut progress).await.unwrap();
+        assert_eq!((got.bytes, got.feed.info().blocks_here), (4 * (64 << 10), 4));
+        assert_eq!(last, (4 * (64 << 10), 4 * (64 << 10)));
+        let got = fetcher.fetch(feed.key(), &some(vec![8..10, 39..99]), &from, &mut |_, _, _| {}).await.unwrap();
+        assert_eq!(got.feed.info().blocks_here, 6);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_newest_head_is_followed_and_what_is_here_is_enough_without_peers() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(3).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let from = [(author.endpoint(), NamedBy::User)];
+        let newest = Wanted::Newest { room: u64::MAX };
+        let length = |got: Fetched| got.feed.info().contiguous;
+        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 3);
+        author.publish(2).await;
+        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
+        author.network.close().await;
+        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hoster_that_has_all_of_a_head_fetches_a_longer_one() {
+        let (author, hoster) = (peer(1).await, peer(2).await);
+        let feed = author.publish(3).await;
+        let fetcher = Fetcher::new(hoster.network.clone(), true, Topics::off("a test"));
+        let from = [(author.endpoint(), NamedBy::Stranger)];
+        for length in [3, 5] {
+            let head = Wanted::Head(feed.signed_head().unwrap());
+            let got = fetcher.fetch(feed.key(), &head, &from, &mut |_, _, _| {}).await.unwrap();
+            assert_eq!(got.feed.info().contiguous, length);
+            author.publish(2).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::files;
 use codec::{Decode, Encode};
-use datdot_api::{HostOrder, Key, PublishOrder};
+use datdot_api::{GetOrder, HostOrder, Key, PublishOrder};
 use datdot_market::{
     Block, RequestId,
     terms::{Feeds, Sources, Terms},
@@ -37,6 +37,12 @@ struct Notes {
     /// Files that were published, by the key of their feed.
     #[serde(default)]
     published: BTreeMap<Key, Published>,
+    /// Drives that are published or sponsored here.
+    #[serde(default)]
+    drives: BTreeMap<Key, Drive>,
+    /// Orders to read that are not done: a start begins them again.
+    #[serde(default)]
+    readings: Vec<Reading>,
     /// Feeds that are served because we sponsor them.
     #[serde(default)]
     sponsored: BTreeSet<Key>,
@@ -69,6 +75,38 @@ pub struct Published {
     pub file: FileState,
     /// BLAKE3 hash of its bytes.
     pub root: Key,
+}
+
+/// A drive that a folder became, or that somebody else made and we sponsor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drive {
+    /// The feed with the contents.
+    pub blobs: Key,
+    /// The folder, if it is published here.
+    pub folder: Option<PathBuf>,
+    /// Its figures when it was last looked through.
+    pub figures: Figures,
+}
+
+/// A version of a drive in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Blocks of the metadata.
+    pub version: u64,
+    /// Files and links.
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// When the folder was last read, in milliseconds since 1970.
+    pub read: u64,
+}
+
+/// A feed or drive that is being read into a file or folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Reading {
+    order: GetOrder,
+    /// What it keeps here meanwhile.
+    feeds: BTreeSet<Key>,
 }
 
 /// A file as it was when it was looked at.
@@ -155,6 +193,65 @@ impl Journal {
         self.write()
     }
 
+    /// Drives that are published or sponsored here.
+    pub fn drives(&self) -> &BTreeMap<Key, Drive> {
+        &self.notes.drives
+    }
+
+    /// The drive of a folder.
+    pub fn drive_of(&self, folder: &Path) -> Option<(Key, &Drive)> {
+        let of = |drive: &Drive| drive.folder.as_deref() == Some(folder);
+        self.notes.drives.iter().find(|(_, drive)| of(drive)).map(|(key, drive)| (*key, drive))
+    }
+
+    /// Notes a drive, or what has become of it. The folder of one that is published here stays.
+    pub fn set_drive(&mut self, key: Key, drive: Drive) -> io::Result<()> {
+        let folder = self.notes.drives.get(&key).and_then(|before| before.folder.clone());
+        self.notes.drives.insert(key, Drive { folder: drive.folder.or(folder), ..drive });
+        self.write()
+    }
+
+    /// Forgets a drive.
+    pub fn forget_drive(&mut self, key: &Key) -> io::Result<()> {
+        self.notes.drives.remove(key);
+        self.write()
+    }
+
+    /// Whether we wrote a feed.
+    pub fn is_author(&self, key: &Key) -> bool {
+        let of = |(metadata, drive): (&Key, &Drive)| drive.folder.is_some() && (metadata == key || drive.blobs == *key);
+        self.notes.published.contains_key(key) || self.notes.drives.iter().any(of)
+    }
+
+    /// The file or folder that a feed was made of.
+    pub fn made_of(&self, key: &Key) -> Option<&Path> {
+        let file = self.notes.published.get(key).map(|found| found.file.path.as_path());
+        file.or_else(|| self.notes.drives.get(key)?.folder.as_deref())
+    }
+
+    /// Orders to read that a start begins again.
+    pub fn readings(&self) -> Vec<GetOrder> {
+        self.notes.readings.iter().map(|reading| reading.order.clone()).collect()
+    }
+
+    /// Notes that an order to read is under way, and needs this feed.
+    pub fn reads(&mut self, order: &GetOrder, feed: Key) -> io::Result<()> {
+        match self.notes.readings.iter_mut().find(|reading| reading.order == *order) {
+            Some(reading) => _ = reading.feeds.insert(feed),
+            None => self.notes.readings.push(Reading { order: order.clone(), feeds: [feed].into() }),
+        }
+        self.write()
+    }
+
+    /// Forgets an order to read, and says which feeds it kept here.
+    pub fn has_read(&mut self, order: &GetOrder) -> io::Result<BTreeSet<Key>> {
+        let (done, others): (Vec<_>, _) =
+            std::mem::take(&mut self.notes.readings).into_iter().partition(|reading| reading.order == *order);
+        self.notes.readings = others;
+        self.write()?;
+        Ok(done.into_iter().flat_map(|reading| reading.feeds).collect())
+    }
+
     /// Feeds of others that are served because we sponsor them.
     pub fn sponsored(&self) -> &BTreeSet<Key> {
         &self.notes.sponsored
@@ -162,7 +259,10 @@ impl Journal {
 
     /// Feeds that are needed here whatever contracts say.
     pub fn own(&self) -> BTreeSet<Key> {
-        self.notes.published.keys().chain(&self.notes.sponsored).copied().collect()
+        let drives = self.notes.drives.iter().filter(|(_, drive)| drive.folder.is_some());
+        let drives = drives.flat_map(|(key, drive)| [key, &drive.blobs]);
+        let readings = self.notes.readings.iter().flat_map(|reading| &reading.feeds);
+        self.notes.published.keys().chain(drives).chain(readings).chain(&self.notes.sponsored).copied().collect()
     }
 
     /// Notes a request that is wanted; the order that it is for is forgotten with the same write. Returns its name and what
@@ -177,7 +277,7 @@ impl Journal {
     ) -> io::Result<(IntentId, Intent)> {
         let id = self.notes.next;
         self.notes.next += 1;
-        let others = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.notes.published.contains_key(key));
+        let others: Vec<_> = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.is_author(key)).collect();
         self.notes.sponsored.extend(others);
         self.notes.begun.retain(|begun| Some(begun) != order);
         let noted = Noted { what: What { feeds, terms, sources }, since, sent: None, request: None };
@@ -210,6 +310,7 @@ impl Journal {
         let wanted: BTreeSet<_> = feeds.map(|feed| Key(feed.key)).collect();
         let (kept, gone) = std::mem::take(&mut self.notes.sponsored).into_iter().partition(|key| wanted.contains(key));
         self.notes.sponsored = kept;
+        self.notes.drives.retain(|key, drive| drive.folder.is_some() || self.notes.sponsored.contains(key));
         self.write()?;
         Ok(BTreeSet::into_iter(gone).collect())
     }
@@ -290,6 +391,34 @@ mod tests {
         assert_eq!(journal.over(theirs).unwrap(), []);
         assert_eq!(journal.over(again).unwrap(), [Key([2; 32])]);
         assert_eq!(journal.own(), [Key([1; 32])].into());
+    }
+
+    #[test]
+    fn a_drive_keeps_both_of_its_feeds_and_what_is_read_keeps_them_until_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).unwrap();
+        let drive = |blobs, folder: Option<&str>| Drive {
+            blobs: Key([blobs; 32]),
+            folder: folder.map(Into::into),
+            figures: Figures::default(),
+        };
+        journal.set_drive(Key([1; 32]), drive(2, Some("/folder"))).unwrap();
+        let (theirs, _) = journal.want(None, feeds(3), TERMS, Sources::new(), 1).unwrap();
+        journal.set_drive(Key([3; 32]), drive(4, None)).unwrap();
+        let order = GetOrder { key: Key([5; 32]), inside: None, path: "/out".into(), replace: false, from: vec![] };
+        journal.reads(&order, Key([5; 32])).unwrap();
+        journal.reads(&order, Key([6; 32])).unwrap();
+
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.own(), [1, 2, 3, 5, 6].map(|name| Key([name; 32])).into());
+        assert!(journal.is_author(&Key([2; 32])) && !journal.is_author(&Key([4; 32])));
+        assert_eq!(journal.drive_of(Path::new("/folder")).map(|(key, _)| key), Some(Key([1; 32])));
+        assert_eq!(journal.readings(), [order.clone()]);
+        assert_eq!(journal.has_read(&order).unwrap(), [5, 6].map(|name| Key([name; 32])).into());
+        journal.over(theirs).unwrap();
+        assert_eq!(journal.drives().len(), 1, "a drive that was only sponsored is forgotten with its request");
+        assert_eq!(journal.own(), [1, 2].map(|name| Key([name; 32])).into());
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl Daemon {
             ledger,
         });
         let (to_engine, inbox) = mpsc::channel(engine::WAITING);
-        let begun = journal.begun().to_vec();
+        let (begun, readings) = (journal.begun().to_vec(), journal.readings());
         let engine = Engine::new(ctx.clone(), journal, config.policy, to_engine.clone());
         let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
@@ -214,6 +214,7 @@ impl Daemon {
         tasks.spawn(engine.run(inbox));
         tasks.spawn(jobs::follow(ctx.clone(), to_engine));
         work.resume(begun);
+        work.resume_readings(readings);
         let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), ctx.stop.subscribe()));
         found.write(&ctx.dir).map_err(at(ctx.dir.join(datdot_api::discovery::FILE)))?;
         tracing::info!(

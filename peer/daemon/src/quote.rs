@@ -1,8 +1,7 @@
 //! What hosting would cost and what it would give, before anything is signed.
 
-use crate::{context::Context, work::look};
-use datdot_api::{Amount, Quote, QuoteOf, QuoteOrder, Wanted};
-use datdot_hypercore::FeedKey;
+use crate::context::Context;
+use datdot_api::{Amount, Quote, Wanted};
 use datdot_ledger::{At, Call, Error};
 use datdot_market::{
     Balance, Block,
@@ -19,19 +18,8 @@ use datdot_proof::{
 /// The chance with which a loss is to be met when a quote says how long that takes: 99 %.
 const MET: f64 = 0.99;
 
-/// Answers a quote.
-pub(crate) async fn quote(ctx: &Context, order: &QuoteOrder) -> Result<Quote, String> {
-    let bytes = match &order.of {
-        QuoteOf::Bytes(bytes) => *bytes,
-        QuoteOf::File(path) => look(path)?.bytes,
-        QuoteOf::Feed(key) => {
-            let feed = ctx.store.feed(&FeedKey(key.0)).ok_or_else(|| {
-                format!("feed {key} is not here, so its size is not known: `datdot get` or `datdot request` fetches it")
-            })?;
-            feed.info().bytes
-        }
-    };
-    let wanted = &order.wanted;
+/// Says what it would cost to have so many bytes hosted.
+pub(crate) async fn quote(ctx: &Context, bytes: u64, wanted: &Wanted) -> Result<Quote, String> {
     let cost = cost(ctx, bytes, wanted).await?;
     let affordable = cost.is_affordable();
     let Cost { market, terms, bytes, budget, deposit, fee, .. } = cost;

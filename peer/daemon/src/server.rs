@@ -3,7 +3,7 @@
 use crate::{
     engine::Order,
     quote,
-    work::{Steps, Work},
+    work::{Steps, Streamed, Work},
 };
 use axum::{
     Extension, Json, Router,
@@ -15,8 +15,8 @@ use axum::{
     routing::{get, post},
 };
 use datdot_api::{
-    Accepted, Amount, CancelOrder, GetOrder, HostOrder, Progress, PublishOrder, Quote, QuoteOrder, Refusal,
-    RequestOrder, SendOrder, Status, Told, Wallet, status::OfferStatus,
+    Accepted, Amount, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOrder,
+    Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, Wallet, status::OfferStatus,
 };
 use datdot_ledger::{AccountId, At, Call};
 use datdot_market::{Balance, params::Dat};
@@ -54,6 +54,8 @@ pub(crate) async fn serve(listener: TcpListener, work: Work, token: String, stop
         .route("/v1/publish", post(publish))
         .route("/v1/request", post(request))
         .route("/v1/get", post(read))
+        .route("/v1/stream", post(stream_bytes))
+        .route("/v1/list", post(list))
         .route("/v1/follow/{request}", get(follow))
         .route("/v1/cancel", post(cancel))
         .route("/v1/wallet", get(wallet))
@@ -104,7 +106,8 @@ async fn stop_hosting(State(work): State<Work>) -> Answer<Accepted> {
 }
 
 async fn ask_quote(State(work): State<Work>, Sent(order): Sent<QuoteOrder>) -> Answer<Quote> {
-    Ok(Json(quote::quote(&work.ctx, &order).await?))
+    let bytes = work.bytes_to_quote(&order.of).await?;
+    Ok(Json(quote::quote(&work.ctx, bytes, &order.wanted).await?))
 }
 
 async fn publish(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<PublishOrder>) -> Response {
@@ -117,6 +120,24 @@ async fn request(State(work): State<Work>, Extension(stop): Stop, Sent(order): S
 
 async fn read(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<GetOrder>) -> Response {
     steps(stop, |to| work.spawn(to, |work, steps| work.get(order, steps)))
+}
+
+async fn stream_bytes(
+    State(work): State<Work>,
+    Extension(stop): Stop,
+    Sent(order): Sent<StreamOrder>,
+) -> Result<Response, Refused> {
+    let Streamed { bytes, pieces } = work.stream(order).await?;
+    let headers =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, bytes.to_string())];
+    let pieces = stream::unfold(pieces, |mut pieces| async { pieces.recv().await.map(|piece| (piece, pieces)) });
+    Ok((headers, Body::from_stream(pieces.take_until(Box::pin(stopped(stop))))).into_response())
+}
+
+async fn list(State(work): State<Work>, Extension(stop): Stop, Sent(order): Sent<ListOrder>) -> Response {
+    let (to, from) = mpsc::channel(STEPS);
+    work.jobs.spawn(work.clone().list(order, to));
+    lines::<Listed>(stop, told(from, Listed::is_last))
 }
 
 async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): Path<u32>) -> Response {
@@ -201,18 +222,25 @@ async fn events(State(work): State<Work>, Extension(stop): Stop) -> Response {
 fn steps(stop: watch::Receiver<bool>, start: impl FnOnce(Steps)) -> Response {
     let (to, from) = mpsc::channel(STEPS);
     start(to);
-    let steps = stream::unfold(Some(from), |from| async move {
+    lines::<Progress>(stop, told(from, Progress::is_last))
+}
+
+/// What comes, with an empty line after each silence, until the last one.
+fn told<T: Send + 'static>(
+    from: mpsc::Receiver<T>,
+    is_last: fn(&T) -> bool,
+) -> impl Stream<Item = Option<T>> + Send + 'static {
+    stream::unfold(Some(from), move |from| async move {
         let mut from = from?;
         match timeout(SILENCE, from.recv()).await {
             Err(_) => Some((None, Some(from))),
             Ok(None) => None,
-            Ok(Some(step)) => {
-                let more = (!step.is_last()).then_some(from);
-                Some((Some(step), more))
+            Ok(Some(item)) => {
+                let more = (!is_last(&item)).then_some(from);
+                Some((Some(item), more))
             }
         }
-    });
-    lines::<Progress>(stop, steps)
+    })
 }
 
 /// A body of JSON lines; `None` is an empty line.

@@ -6,14 +6,14 @@ pub(crate) use damage::Damage;
 
 use crate::{
     context::Context,
-    journal::{Journal, Ordered},
+    journal::{Drive, Journal, Ordered},
     story::Story,
     tell,
 };
 use datdot_api::{
     Amount, Event, Key, Status,
     status::{
-        ContractState, ContractStatus, FeedRole, FeedStatus, LedgerStatus, Money, OfferStatus, PeerStatus,
+        ContractState, ContractStatus, DriveStatus, FeedRole, FeedStatus, LedgerStatus, Money, OfferStatus, PeerStatus,
         ProofOutcome, ProofStatus, ReplicaStatus, RequestState, RequestStatus, Standing,
     },
 };
@@ -147,6 +147,7 @@ impl Shown {
             proofs: self.proofs.iter().cloned().collect(),
             damage: self.damage.iter().map(Damage::status).collect(),
             feeds: feeds(ctx, view, journal),
+            drives: journal.drives().iter().map(drive).collect(),
             peers: peers(ctx),
             swarm: ctx.topics.status(),
             disk_free: self.disk_free,
@@ -203,9 +204,8 @@ impl Shown {
     }
 
     fn requests(&self, view: Option<&AccountView>, sponsor: &Sponsor, journal: &Journal) -> Vec<RequestStatus> {
-        let file = |keys: &[Key]| {
-            keys.iter().find_map(|key| journal.published().get(key)).map(|found| found.file.path.display().to_string())
-        };
+        let file =
+            |keys: &[Key]| keys.iter().find_map(|key| journal.made_of(key)).map(|path| path.display().to_string());
         let open = view.iter().flat_map(|view| &view.requests).map(|request| {
             let keys: Vec<_> = request.keys.iter().map(|key| Key(*key)).collect();
             request_status(request, file(&keys), keys)
@@ -368,7 +368,7 @@ fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<Fe
     let hosted: BTreeSet<_> = works.flat_map(|work| &work.feeds).map(|feed| feed.key).collect();
     let status = |feed: &datdot_hypercore::Feed| {
         let (info, key) = (feed.info(), Key(feed.key().0));
-        let role = if journal.published().contains_key(&key) {
+        let role = if journal.is_author(&key) {
             FeedRole::Author
         } else if journal.sponsored().contains(&key) {
             FeedRole::Sponsor
@@ -381,6 +381,18 @@ fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<Fe
         FeedStatus { key, role, blocks: info.length, bytes: info.bytes, held: info.bytes_here, announced }
     };
     ctx.store.feeds().iter().map(status).collect()
+}
+
+fn drive((key, drive): (&Key, &Drive)) -> DriveStatus {
+    let Drive { blobs, folder, figures } = drive;
+    DriveStatus {
+        key: *key,
+        blobs: *blobs,
+        folder: folder.as_ref().map(|folder| folder.display().to_string()),
+        version: figures.version,
+        files: figures.files,
+        bytes: figures.bytes,
+    }
 }
 
 fn peers(ctx: &Context) -> Vec<PeerStatus> {

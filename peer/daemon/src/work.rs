@@ -2,11 +2,14 @@
 //!
 //! Each runs in a task of its own and reports its steps; who asked may go away meanwhile, the work goes on.
 
+mod list;
 mod publish;
 mod read;
+mod stream;
+mod subject;
 
 pub use publish::BLOCK_BYTES;
-pub(crate) use publish::look;
+pub(crate) use stream::Streamed;
 
 use crate::{
     context::Context,
@@ -14,16 +17,21 @@ use crate::{
     engine::{Msg, Opened, Order, Want},
     quote, segments, tell,
 };
-use datdot_api::{Amount, Key, Progress, PublishOrder, RequestOrder, Wanted};
-use datdot_hypercore::Feed;
+use datdot_api::{Amount, Key, Progress, PublishOrder, QuoteOf, RequestOrder, Wanted};
+use datdot_drive::Drive;
+use datdot_hypercore::{Feed, FeedKey};
+use datdot_ledger::AccountId;
 use datdot_market::{
     MAX_SOURCES, RequestId,
     terms::{self, Source, Sources, Terms},
+    view::RequestView,
 };
+use datdot_proof::segment::Segment;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use subject::Subject;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -52,7 +60,7 @@ impl Jobs {
         Self(Arc::new(Mutex::new(Some(JoinSet::new()))))
     }
 
-    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         if let Some(jobs) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             while jobs.try_join_next().is_some() {}
             jobs.spawn(job);
@@ -80,7 +88,7 @@ impl Work {
         });
     }
 
-    /// Fetches a feed if it isn't here, serves it, and has it hosted.
+    /// Fetches a feed or drive if it isn't here, serves it, and has it hosted.
     pub async fn request(self, order: RequestOrder, steps: Steps) -> Result<(), String> {
         // If it is sponsored in the end, the journal keeps it.
         self.keeping(order.key, self.request_kept(&order, &steps)).await
@@ -89,13 +97,52 @@ impl Work {
     async fn request_kept(&self, order: &RequestOrder, steps: &Steps) -> Result<(), String> {
         // What is wrong with the wish whatever the feed's size is found before it is fetched.
         quote::cost(&self.ctx, 1, &order.wanted).await?;
-        let fetched = self.fetch(order.key, &order.from, self.ctx.room()?, steps).await?;
-        let feed = fetched.feed;
-        let (hashed, ctx) = (feed.clone(), self.ctx.clone());
-        let root = blocking(move || segments::root_of(&hashed, hashed.info().bytes, &|| ctx.goes_on())).await?;
-        let root = root.map_err(|error| error.to_string())?;
-        self.serve(&feed, steps).await;
-        self.sponsor(&feed, root, &fetched.reached, order.wanted, None, steps).await
+        let RequestOrder { key, from, wanted } = order;
+        match self.find_out(*key, from, self.ctx.room()?, steps).await? {
+            Subject::Feed(_) => {
+                let fetched = self.fetch(*key, from, self.ctx.room()?, steps).await?;
+                let feeds = vec![self.as_it_is(&fetched.feed).await?];
+                self.serve(*key, &feeds, steps).await;
+                let hosted = Hosted { feeds, reached: &fetched.reached, wanted: *wanted, order: None };
+                self.sponsor(hosted, steps).await
+            }
+            Subject::Drive(drive) => {
+                let blobs = Key(blobs_of(&drive)?.0);
+                let work = async {
+                    let reached = self.fetch_whole(&drive, from, steps).await?;
+                    let feeds = self.both_feeds(&drive).await?;
+                    self.note_others(&drive).await?;
+                    self.serve(*key, &feeds, steps).await;
+                    self.sponsor(Hosted { feeds, reached: &reached, wanted: *wanted, order: None }, steps).await
+                };
+                self.keeping(blobs, work).await
+            }
+        }
+    }
+
+    /// Bytes of what a quote is about, or of what it will be, about.
+    pub async fn bytes_to_quote(&self, of: &QuoteOf) -> Result<u64, String> {
+        match of {
+            QuoteOf::Bytes(bytes) => Ok(*bytes),
+            QuoteOf::File(path) if path.is_dir() => self.bytes_of_folder(path).await,
+            QuoteOf::File(path) => Ok(publish::file::look(path)?.bytes),
+            QuoteOf::Feed(key) => {
+                let feed = self.ctx.store.feed(&FeedKey(key.0)).ok_or_else(|| {
+                    format!(
+                        "feed {key} is not here, so its size is not known: `datdot get` or `datdot request` fetches it"
+                    )
+                })?;
+                let store = self.ctx.store.clone();
+                let both = blocking(move || {
+                    let blobs = match Drive::is_drive(&feed) {
+                        Ok(true) => Drive::open(&store, feed.key()).and_then(|drive| Ok(drive.blobs()?.info().bytes)),
+                        _ => Ok(0),
+                    };
+                    blobs.map(|blobs| feed.info().bytes.saturating_add(blobs))
+                });
+                both.await?.map_err(|error| error.to_string())
+            }
+        }
     }
 
     /// Follows a request until it is hosted as often as it asks for, or can't be.
@@ -144,27 +191,40 @@ impl Work {
         }
     }
 
-    async fn serve(&self, feed: &Feed, steps: &Steps) {
-        let info = feed.info();
+    async fn serve(&self, key: Key, feeds: &[terms::Feed], steps: &Steps) {
         let addresses = self.ctx.addresses.iter().map(ToString::to_string).collect();
-        let key = Key(feed.key().0);
-        say(steps, Progress::Serving { key, blocks: info.length, bytes: info.bytes, addresses }).await;
+        let blocks = feeds.iter().map(|feed| feed.head.length).sum();
+        say(steps, Progress::Serving { key, blocks, bytes: bytes_of(feeds), addresses }).await;
     }
 
-    /// Opens a request for a feed that is complete here, and follows it.
-    async fn sponsor(
-        &self,
-        feed: &Feed,
-        root: [u8; 32],
-        reached: &[Endpoint],
-        wanted: Wanted,
-        order: Option<PublishOrder>,
-        steps: &Steps,
-    ) -> Result<(), String> {
-        let head = feed.signed_head().ok_or("the feed has no head")?;
+    /// A feed that is complete here as the ledger wants it.
+    async fn as_it_is(&self, feed: &Feed) -> Result<terms::Feed, String> {
+        let (hashed, ctx) = (feed.clone(), self.ctx.clone());
+        let hashed = blocking(move || {
+            // Appended to meanwhile or not, the head says how much counts.
+            let wanted = as_it_is(&hashed, [0; 32])?;
+            let bytes = wanted.head.bytes().map_err(|error| error.to_string())?;
+            let root = segments::root_of(&hashed, bytes, &|| ctx.goes_on()).map_err(|error| error.to_string())?;
+            Ok(terms::Feed { root, ..wanted })
+        });
+        hashed.await?
+    }
+
+    /// The feeds of a drive that is complete here; a feed without a byte can't be hosted, and need not be.
+    async fn both_feeds(&self, drive: &Drive) -> Result<Vec<terms::Feed>, String> {
+        let blobs = drive.blobs().map_err(|error| error.to_string())?;
+        let mut feeds = vec![self.as_it_is(drive.metadata()).await?];
+        if blobs.info().bytes > 0 {
+            feeds.push(self.as_it_is(blobs).await?);
+        }
+        Ok(feeds)
+    }
+
+    /// Opens a request for feeds that are complete here, and follows it.
+    async fn sponsor(&self, Hosted { feeds, reached, wanted, order }: Hosted<'_>, steps: &Steps) -> Result<(), String> {
         let sources = self.sources(reached)?;
-        let feeds: terms::Feeds =
-            vec![terms::Feed { key: feed.key().0, head, root }].try_into().expect("one is less than four");
+        let key = feeds.first().map(|feed| feed.key).unwrap_or_default();
+        let feeds: terms::Feeds = feeds.try_into().map_err(|_| "more than four feeds".to_owned())?;
         let max_price = quote::max_price(&self.ctx, &wanted).await?;
         let terms = Terms { replicas: wanted.replicas, term: wanted.term, max_price };
         let params = self.ctx.ledger.params();
@@ -175,7 +235,24 @@ impl Work {
         let want = Box::new(Want { order, feeds, terms, sources, any_price: wanted.max_price.is_none() });
         let Opened { request, already } = self.order(|reply| Order::Want(want, reply)).await?;
         say(steps, Progress::Opened { request, budget: Amount(budget), already }).await;
+        for older in self.superseded(key, &segments) {
+            say(steps, Progress::Superseded { request: older }).await;
+        }
         self.clone().follow(request, steps.clone()).await
+    }
+
+    /// Open requests of this account for the same feed or drive as it was before.
+    fn superseded(&self, key: [u8; 32], segments: &[Segment]) -> Vec<RequestId> {
+        let view = self.ctx.view.borrow().clone();
+        let requests = view.iter().flat_map(|view| &view.requests);
+        let is_older = |found: &&RequestView<AccountId>| {
+            let was = &found.request.segments;
+            found.request.closing.is_none()
+                && found.keys.first() == Some(&key)
+                && was.iter().zip(segments).all(|(was, is)| was.bytes <= is.bytes)
+                && **was != *segments
+        };
+        requests.filter(is_older).map(|found| found.id).collect()
     }
 
     /// Where the ledger is told to fetch: from us, and from those whom the user named and who were reached.
@@ -207,6 +284,31 @@ impl Work {
     pub async fn order<T>(&self, order: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Order) -> Result<T, String> {
         self.ask(order).await?
     }
+}
+
+/// What is to be hosted, and for whom.
+struct Hosted<'a> {
+    /// The first one names all of them.
+    feeds: Vec<terms::Feed>,
+    /// Peers that have it, too.
+    reached: &'a [Endpoint],
+    wanted: Wanted,
+    /// The order to publish that it is for.
+    order: Option<PublishOrder>,
+}
+
+/// A feed as the ledger wants it, if its root is known.
+fn as_it_is(feed: &Feed, root: [u8; 32]) -> Result<terms::Feed, String> {
+    let several = || format!("feed {} has several signers, which can't be hosted yet, or no head", feed.key());
+    Ok(terms::Feed { key: feed.key().0, head: feed.signed_head().ok_or_else(several)?, root })
+}
+
+fn bytes_of(feeds: &[terms::Feed]) -> u64 {
+    feeds.iter().filter_map(|feed| feed.head.bytes().ok()).sum()
+}
+
+fn blobs_of(drive: &Drive) -> Result<FeedKey, String> {
+    drive.blobs().map(Feed::key).map_err(|error| error.to_string())
 }
 
 /// Waits for whoever asked; if nobody does any more, nothing is said.

@@ -239,7 +239,16 @@ impl Writing {
 
     /// Adds what a stream has.
     pub fn add(&mut self, content: &mut impl Read) -> Result<Blob, StreamError> {
-        let (block_offset, byte_offset) = (self.length, self.bytes);
+        self.add_rest(self.length, self.bytes, content)
+    }
+
+    /// Adds the rest of a content that begins at this block and byte of the feed and goes on to its end so far.
+    pub(crate) fn add_rest(
+        &mut self,
+        block_offset: u64,
+        byte_offset: u64,
+        content: &mut impl Read,
+    ) -> Result<Blob, StreamError> {
         loop {
             let mut block = vec![0; BLOCK_BYTES];
             let len = read_full(content, &mut block).map_err(StreamError::Read)?;
@@ -261,6 +270,11 @@ impl Writing {
         Ok(Blob { block_offset, byte_offset, block_length, byte_length, block_map: false })
     }
 
+    /// Blocks of the feed, those that wait included.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Appends what waits; it is on the disk then.
     pub fn flush(&mut self) -> Result<(), FeedError> {
         self.waiting_bytes = 0;
@@ -269,7 +283,7 @@ impl Writing {
 }
 
 /// Fills the buffer as far as the stream goes.
-fn read_full(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_full(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < buffer.len() {
         match stream.read(&mut buffer[len..]) {

@@ -2,7 +2,8 @@
 //!
 //! Every name is created in a folder that was opened part by part without following links, so nothing is written outside the
 //! target, whatever the drive and whatever lies in the folder already. A file appears under its name when it is whole. Links
-//! come last, and only those that stay within the folder. What the folder has besides is left alone.
+//! come last, and only those that stay within the folder. What the folder has besides is left alone, and what it has in the place of
+//! something of the drive only makes way if the caller says so.
 
 use crate::{
     blobs::{BlobError, Layout},
@@ -14,7 +15,7 @@ use crate::{
 use datdot_hypercore::FeedError;
 use rustix::{
     fd::OwnedFd,
-    fs::{self, AtFlags, FlockOperation, Mode, OFlags},
+    fs::{self, AtFlags, FlockOperation, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 use std::{
@@ -87,6 +88,8 @@ pub struct Options {
     /// Bytes that all files together may have. A small drive can describe very large ones: several files, or several places
     /// in a file, may share a block.
     pub max_bytes: u64,
+    /// Whether files and links that are there, and are others, are replaced. Folders never are.
+    pub replace: bool,
 }
 
 /// Brings a folder up to a drive; makes it if it isn't there. Waits for the disk: not for a thread that has other things to do.
@@ -100,14 +103,14 @@ pub fn export<'a>(
     let plan = Plan::of(version, options, &mut exported.skipped)?;
     let root = Root::open(target)?;
     let counter = Counter::new((plan.files.len() + plan.links.len()) as u64, plan.bytes, listener);
-    let mut work = Work { version, root, exported, counter };
+    let mut work = Work { version, root, replace: options.replace, exported, counter };
     for file in &plan.files {
         let result = work.write_file(file);
         work.settle(&file.path, result)?;
         work.counter.done(file.layout.bytes())?;
     }
     for (path, link) in &plan.links {
-        let result = work.root.write_link(path, link);
+        let result = work.root.write_link(path, link, options.replace);
         work.settle(path, result)?;
         work.counter.done(0)?;
     }
@@ -205,12 +208,15 @@ fn link_within(path: &DrivePath, target: &str, depth: usize) -> Option<String> {
 struct Work<'a, 'b> {
     version: &'a Version,
     root: Root,
+    replace: bool,
     exported: Exported,
     counter: Counter<'b>,
 }
 
 /// How the writing of one file ended.
 enum Failed {
+    /// Something else is there.
+    Other,
     System(Errno),
     Io(io::Error),
     Export(ExportError),
@@ -245,6 +251,10 @@ impl Work<'_, '_> {
                 return Ok(());
             }
             Err(Failed::Export(error)) => return Err(error),
+            Err(Failed::Other) => {
+                self.exported.skipped.push(Skipped { name: path.to_string(), why: Why::Other });
+                return Ok(());
+            }
             Err(Failed::Io(source)) => source,
             Err(Failed::System(errno)) => {
                 let names = [
@@ -275,6 +285,9 @@ impl Work<'_, '_> {
         if self.is_there(&folder, name, layout, *executable)? {
             return Ok(false);
         }
+        if !self.replace && is_taken(&folder, name)? {
+            return Err(Failed::Other);
+        }
         remove(&folder, PART)?;
         let mode = Mode::from_raw_mode(if *executable { 0o777 } else { 0o666 });
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -287,7 +300,7 @@ impl Work<'_, '_> {
                 written += block.len() as u64;
                 self.counter.tell(written)?;
             }
-            Ok(fs::renameat(&folder, PART, &folder, name)?)
+            give_name(&folder, name, self.replace)
         };
         if let Err(error) = fill() {
             _ = remove(&folder, PART);
@@ -352,19 +365,44 @@ impl Root {
     }
 
     /// Says whether it was necessary.
-    fn write_link(&self, path: &DrivePath, target: &str) -> Result<bool, Failed> {
+    fn write_link(&self, path: &DrivePath, target: &str, replace: bool) -> Result<bool, Failed> {
         let (folder, name) = self.folder_of(path)?;
         if fs::readlinkat(&folder, name, Vec::new()).is_ok_and(|there| there.as_bytes() == target.as_bytes()) {
             return Ok(false);
         }
+        if !replace && is_taken(&folder, name)? {
+            return Err(Failed::Other);
+        }
         remove(&folder, PART)?;
         fs::symlinkat(target, &folder, PART)?;
-        if let Err(errno) = fs::renameat(&folder, PART, &folder, name) {
+        if let Err(error) = give_name(&folder, name, replace) {
             _ = remove(&folder, PART);
-            return Err(errno.into());
+            return Err(error);
         }
         Ok(true)
     }
+}
+
+/// Whether something has that name.
+fn is_taken(folder: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Gives what is whole its name.
+fn give_name(folder: &OwnedFd, name: &str, replace: bool) -> Result<(), Failed> {
+    if !replace {
+        match fs::renameat_with(folder, PART, folder, name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return Err(Failed::Other),
+            // A file system that can't promise it; that the name was free a moment ago has to do.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    Ok(fs::renameat(folder, PART, folder, name)?)
 }
 
 fn remove(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
@@ -412,7 +450,7 @@ mod tests {
             for (path, target) in links {
                 let path: DrivePath = path.parse().unwrap();
                 let Some(target) = link_within(&path, &target, 0) else { continue };
-                if root.write_link(&path, &target).is_ok() {
+                if root.write_link(&path, &target, true).is_ok() {
                     made.push(path);
                 }
             }

@@ -1,12 +1,14 @@
 //! From a folder to a drive: what changed is added, what is gone is deleted.
 //!
 //! Nothing is remembered between two imports. A file is the one in the drive if its blocks have the hashes that are in the tree
-//! of the blobs feed, so the folder is read, but not the feed; one that was moved is found again by its size and those hashes.
+//! of the blobs feed, so the folder is read, but not the feed; one that was moved is found again by its size and those hashes, and what
+//! an import had written before it was cut off is found as well.
 
 use crate::{
     blobs::{Layout, StreamError, Writing},
     drive::{Drive, DriveError},
     entry::{Blob, Content, Entry},
+    leftover::{Found as There, Leftover},
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
 };
@@ -15,10 +17,11 @@ use ignore::WalkBuilder;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, Metadata},
-    io::{self, Read, Seek},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::PoisonError,
+    time::SystemTime,
 };
 
 /// Files that are left out: patterns as in `.gitignore`, for the folder with the file and those below.
@@ -41,6 +44,8 @@ pub struct Imported {
     pub unchanged: u64,
     /// Bytes of content that the drive did not have.
     pub new_bytes: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
     /// What a drive can't have.
     pub skipped: Vec<Skipped>,
 }
@@ -82,8 +87,10 @@ pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) 
     }
     let mut imported = Imported::default();
     let found = walk(folder, &mut imported.skipped)?;
+    let known = Known::of(drive)?;
     let mut work = Work {
-        known: Known::of(drive)?,
+        leftover: Leftover::after(drive.blobs()?, known.end).map_err(DriveError::Blobs)?,
+        known,
         writing: Writing::new(drive.blobs()?.clone()),
         changes: Vec::new(),
         uncommitted: 0,
@@ -99,10 +106,43 @@ pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) 
     Ok(work.imported)
 }
 
-/// Files and links of a folder that are not ignored, and the bytes of the files: what a first import would bring.
-pub fn measure(folder: &Path) -> Result<(u64, u64), ImportError> {
+/// What an import would find, without reading a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Files and links that are not ignored.
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Files and links that are new, or have changed as far as size and time tell.
+    pub new_files: u64,
+    /// Their bytes: what an import adds at most.
+    pub new_bytes: u64,
+}
+
+/// Measures a folder, compared with the drive that it was imported to at some time, if it was.
+pub fn measure(folder: &Path, before: Option<(&Drive, SystemTime)>) -> Result<Measured, ImportError> {
     let found = walk(folder, &mut Vec::new())?;
-    Ok((found.len() as u64, found.iter().map(|found| found.bytes).sum()))
+    let (known, since) = match before {
+        Some((drive, since)) => (Known::of(drive)?.entries, Some(since)),
+        None => (BTreeMap::new(), None),
+    };
+    let is_known = |found: &Found| match known.get(&found.path).map(|entry| &entry.content) {
+        Some(Content::File { blob, .. }) => {
+            !found.is_link && blob.byte_length == found.bytes && found.modified.is_some_and(|at| Some(at) < since)
+        }
+        Some(Content::Link { .. }) => found.is_link,
+        _ => false,
+    };
+    let mut measured = Measured::default();
+    for found in &found {
+        measured.files += 1;
+        measured.bytes = measured.bytes.saturating_add(found.bytes);
+        if !is_known(found) {
+            measured.new_files += 1;
+            measured.new_bytes = measured.new_bytes.saturating_add(found.bytes);
+        }
+    }
+    Ok(measured)
 }
 
 struct Found {
@@ -110,6 +150,7 @@ struct Found {
     from: PathBuf,
     is_link: bool,
     bytes: u64,
+    modified: Option<SystemTime>,
 }
 
 /// All files and links of a folder that are not ignored.
@@ -143,6 +184,7 @@ fn walk(folder: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<Found>, ImportE
                 path,
                 is_link: metadata.is_symlink(),
                 bytes: if metadata.is_file() { metadata.len() } else { 0 },
+                modified: metadata.modified().ok(),
                 from,
             }),
             Err(why) => skip(why.into()),
@@ -172,11 +214,13 @@ fn unless_gone<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, Impor
 struct Known {
     entries: BTreeMap<DrivePath, Entry>,
     by_size: HashMap<u64, Vec<Blob>>,
+    /// The block after the last one that it knows.
+    end: u64,
 }
 
 impl Known {
     fn of(drive: &Drive) -> Result<Known, DriveError> {
-        let (mut entries, mut by_size) = (BTreeMap::new(), HashMap::<_, Vec<_>>::new());
+        let (mut entries, mut by_size, mut end) = (BTreeMap::new(), HashMap::<_, Vec<_>>::new(), 0u64);
         for entry in drive.latest().entries(None) {
             let (path, entry) = match entry {
                 // Somebody else's doing: it is left alone.
@@ -184,6 +228,7 @@ impl Known {
                 entry => entry?,
             };
             if let Content::File { blob, .. } = &entry.content {
+                end = end.max(blob.block_offset.saturating_add(blob.block_length));
                 let same_size = by_size.entry(blob.byte_length).or_default();
                 if !blob.block_map && !same_size.contains(blob) && same_size.len() < MAX_COMPARED {
                     same_size.push(*blob);
@@ -191,13 +236,14 @@ impl Known {
             }
             entries.insert(path, entry);
         }
-        Ok(Known { entries, by_size })
+        Ok(Known { entries, by_size, end })
     }
 }
 
 struct Work<'a> {
     drive: &'a Drive,
     known: Known,
+    leftover: Leftover,
     writing: Writing,
     changes: Vec<(DrivePath, Option<Entry>)>,
     /// Bytes of content that no metadata on the disk knows.
@@ -212,6 +258,10 @@ impl Work<'_> {
         let Some(content) = (if found.is_link { read_link(found)? } else { self.read_file(found)? }) else {
             return Ok(self.counter.done(found.bytes)?);
         };
+        if let Content::File { blob, .. } = &content {
+            let bytes = if blob.block_map { found.bytes } else { blob.byte_length };
+            self.imported.bytes = self.imported.bytes.saturating_add(bytes);
+        }
         match self.known.entries.remove(&found.path) {
             Some(old) if old.content == content => self.imported.unchanged += 1,
             Some(old) => {
@@ -258,8 +308,7 @@ impl Work<'_> {
                 }
             }
         }
-        let added = source.rewind().map_err(StreamError::Read).and_then(|()| self.writing.add(&mut source));
-        let blob = added.map_err(failed)?;
+        let blob = add(&self.leftover, &mut self.writing, &mut source).map_err(failed)?;
         self.imported.new_bytes += blob.byte_length;
         self.uncommitted += blob.byte_length;
         Ok(Some(Content::File { blob, executable }))
@@ -288,6 +337,22 @@ impl Work<'_> {
     }
 }
 
+/// Where a content is that the metadata does not know.
+fn add(leftover: &Leftover, writing: &mut Writing, source: &mut Source<'_, '_>) -> Result<Blob, StreamError> {
+    let there = if leftover.is_empty() { None } else { leftover.find(source)? };
+    match there {
+        Some(There::Whole(blob)) => Ok(blob),
+        Some(There::Begun(blocks, bytes)) if blocks.end == writing.length() => {
+            source.seek(SeekFrom::Start(bytes.end - bytes.start)).map_err(StreamError::Read)?;
+            writing.add_rest(blocks.start, bytes.start, source)
+        }
+        _ => {
+            source.rewind().map_err(StreamError::Read)?;
+            writing.add(source)
+        }
+    }
+}
+
 fn read_link(found: &Found) -> Result<Option<Content>, ImportError> {
     let Some(target) = unless_gone(fs::read_link(&found.from), &found.from)? else { return Ok(None) };
     // A target that is not text is lost in part; what it leads to could not be named in a drive anyway.
@@ -305,13 +370,13 @@ struct Source<'a, 'b> {
     counter: &'a mut Counter<'b>,
 }
 
-impl Source<'_, '_> {
-    fn rewind(&mut self) -> io::Result<()> {
-        if self.at > 0 {
-            self.file.rewind()?;
-            self.at = 0;
+impl Seek for Source<'_, '_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        // Most files are read once, from the start.
+        if to != SeekFrom::Start(self.at) {
+            self.at = self.file.seek(to)?;
         }
-        Ok(())
+        Ok(self.at)
     }
 }
 

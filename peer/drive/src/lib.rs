@@ -19,6 +19,7 @@ pub mod entry;
 pub mod export;
 pub mod fetch;
 pub mod import;
+mod leftover;
 pub mod node;
 pub mod path;
 pub mod progress;

@@ -46,6 +46,9 @@ pub enum Why {
         /// Where it leads.
         target: String,
     },
+    /// The folder has another file or link of that name.
+    #[error("another one is there already")]
+    Other,
     /// The file system has something else there, or can't have such a name.
     #[error("it can't be written there: {0}")]
     InTheWay(io::Error),

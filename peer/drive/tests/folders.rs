@@ -7,7 +7,7 @@ use datdot_drive::{
     Content, Drive, DrivePath,
     export::{ExportError, Exported, Options, export},
     fetch::{fetch, with_missing},
-    import::{IGNORE_FILE, ImportError, Imported, import},
+    import::{IGNORE_FILE, ImportError, Imported, Measured, import, measure},
     progress::{Progress, Why},
 };
 use datdot_hypercore::{Config, Keypair, Network, Store};
@@ -19,6 +19,7 @@ use std::{
     ops::ControlFlow,
     os::unix::{ffi::OsStrExt, net::UnixListener},
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 fn go_on(_: Progress) -> ControlFlow<()> {
@@ -34,7 +35,7 @@ fn bring(drive: &Drive, folder: &Path) -> Imported {
 }
 
 fn everything() -> Options {
-    Options { folder: None, max_bytes: u64::MAX }
+    Options { folder: None, max_bytes: u64::MAX, replace: true }
 }
 
 fn write_out(drive: &Drive, target: &Path) -> Exported {
@@ -204,6 +205,135 @@ fn what_lies_in_the_target_is_kept_unless_the_drive_has_it() {
     for (name, content) in [("own", "own"), ("a/file", "new"), ("b/inside", "inside"), ("c", "file")] {
         assert_eq!(fs::read_to_string(target.join(name)).unwrap(), content, "{name}");
     }
+}
+
+#[test]
+fn without_leave_nothing_that_is_there_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    for name in ["edited", "same", "new", "mode", "linked", "folder/file"] {
+        write(source.join(name), name);
+    }
+    std::os::unix::fs::symlink("same", source.join("zlink")).unwrap();
+    bring(&drive, &source);
+    write(target.join("edited"), "by the user");
+    write(target.join("same"), "same");
+    write(target.join("mode"), "mode");
+    set_executable(&target.join("mode"));
+    std::os::unix::fs::symlink("same", target.join("linked")).unwrap();
+    std::os::unix::fs::symlink("new", target.join("zlink")).unwrap();
+    let options = Options { replace: false, ..everything() };
+    let exported = export(&drive.latest(), &target, &options, &mut go_on).unwrap();
+    let skipped: Vec<_> = exported.skipped.iter().map(|skipped| (&skipped.name[..], skipped.why.to_string())).collect();
+    let other = || "another one is there already".to_owned();
+    assert_eq!(skipped, ["/edited", "/linked", "/mode", "/zlink"].map(|name| (name, other())));
+    assert_eq!((exported.written, exported.unchanged), (2, 1));
+    assert_eq!(fs::read_to_string(target.join("edited")).unwrap(), "by the user");
+    assert_eq!(fs::read_link(target.join("zlink")).unwrap(), Path::new("new"));
+    assert!(!names_in(&target).iter().any(|name| name.contains(".datdot-part")));
+    assert_eq!(write_out(&drive, &target).skipped.len(), 0);
+    assert_same(&source, &target);
+}
+
+/// What a killed import leaves: contents that no metadata knows.
+fn cut_off(drive: &Drive, source: &Path, bytes: u64) {
+    let mut until = |progress: Progress| {
+        if progress.bytes < bytes { go_on(progress) } else { ControlFlow::Break(()) }
+    };
+    assert!(matches!(import(drive, source, &mut until), Err(ImportError::Stopped)));
+}
+
+#[test]
+fn what_an_import_wrote_before_it_was_cut_off_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    write(source.join("before"), "before");
+    bring(&drive, &source);
+    fs::create_dir_all(&source).unwrap();
+    let noise = |seed: u64, len: usize| {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect::<Vec<u8>>()
+    };
+    fs::write(source.join("a small"), "small").unwrap();
+    fs::write(source.join("b large"), noise(1, (5 << 20) + 5)).unwrap();
+    fs::write(source.join("c whole blocks"), noise(2, 4 << 20)).unwrap();
+    fs::write(source.join("d"), noise(3, 100_000)).unwrap();
+    let measured = measure(&source, None).unwrap().bytes;
+    // In the middle of one file, then of another.
+    for bytes in [(9 << 20) / 2, 9 << 20] {
+        let known = drive.blobs().unwrap().info().bytes;
+        cut_off(&drive, &source, bytes);
+        assert!(drive.blobs().unwrap().info().bytes > known, "it had written something");
+    }
+    let imported = bring(&drive, &source);
+    assert_eq!((imported.added, imported.unchanged), (4, 1));
+    assert_eq!(drive.blobs().unwrap().info().bytes, measured, "every byte is there once");
+    let target = dir.path().join("target");
+    write_out(&drive, &target);
+    assert_same(&source, &target);
+
+    // A file that is another one when it goes on.
+    let mut content = noise(4, 5 << 20);
+    fs::write(source.join("e"), &content).unwrap();
+    cut_off(&drive, &source, measured + (9 << 20) / 2);
+    content[3 << 20] ^= 1;
+    fs::write(source.join("e"), content).unwrap();
+    bring(&drive, &source);
+    let target = dir.path().join("second target");
+    write_out(&drive, &target);
+    assert_same(&source, &target);
+}
+
+/// The most memory that this process has had, in bytes.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+#[ignore = "reads and writes 1 GiB, and looks at the memory of the process: alone, cargo test --release -- --ignored flat"]
+fn memory_stays_flat_with_a_file_of_a_gibibyte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    fs::create_dir(&source).unwrap();
+    make_sparse(&source.join("large"), 1 << 30);
+    let drive = drive(dir.path());
+    assert_eq!(bring(&drive, &source).new_bytes, 1 << 30);
+    assert_eq!(bring(&drive, &source).new_bytes, 0);
+    write_out(&drive, &target);
+    let peak = peak_memory();
+    assert!(peak < 64 << 20, "{} MiB", peak >> 20);
+    assert_same(&source, &target);
+}
+
+#[test]
+fn a_folder_is_measured_without_reading_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    write(source.join("a"), "four");
+    write(source.join("b/c"), "seven..");
+    write(source.join("ignored"), "much more");
+    write(source.join(IGNORE_FILE), "ignored\n.datdotignore\n");
+    std::os::unix::fs::symlink("a", source.join("link")).unwrap();
+    let all = Measured { files: 3, bytes: 11, new_files: 3, new_bytes: 11 };
+    assert_eq!(measure(&source, None).unwrap(), all);
+    bring(&drive, &source);
+    let later = SystemTime::now() + Duration::from_secs(10);
+    let nothing_new = Measured { new_files: 0, new_bytes: 0, ..all };
+    assert_eq!(measure(&source, Some((&drive, later))).unwrap(), nothing_new);
+    // What was touched since may have changed.
+    let files = measure(&source, Some((&drive, SystemTime::UNIX_EPOCH))).unwrap();
+    assert_eq!((files.new_files, files.new_bytes), (2, 11));
+    write(source.join("a"), "fifty");
+    assert_eq!(measure(&source, Some((&drive, later))).unwrap().new_bytes, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn fetched(ours: &Network, author: &JsDrive) -> Drive {
 }
 
 fn export_all(drive: &Drive, target: &Path) -> Exported {
-    let options = export::Options { folder: None, max_bytes: u64::MAX };
+    let options = export::Options { folder: None, max_bytes: u64::MAX, replace: true };
     let exported = export(&drive.latest(), target, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(exported.skipped.is_empty(), "{exported:?}");
     exported
@@ -261,7 +261,7 @@ async fn a_hostile_drive_of_javascript_writes_nothing_outside() {
     let ours = network(dir.path(), 1).await;
     let drive = fetched(&ours, &author).await;
     let target = dir.path().join("a/b/target");
-    let options = export::Options { folder: None, max_bytes: 1 << 30 };
+    let options = export::Options { folder: None, max_bytes: 1 << 30, replace: true };
     let before = names_in(dir.path());
     let exported = export(&drive.latest(), &target, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let skipped: Vec<_> = exported.skipped.iter().map(|skipped| &skipped.name).collect();

@@ -1,4 +1,4 @@
-//! `datdot request`: have a feed hosted that somebody else made.
+//! `datdot request`: have a feed or drive hosted that somebody else made.
 
 use crate::{
     command::{Hosting, say_quote},
@@ -13,17 +13,18 @@ use crate::{
 use anyhow::Result;
 use datdot_api::{Key, QuoteOf, QuoteOrder, RequestOrder};
 
-/// Have a feed hosted that somebody else made; the sponsor need not be its author
+/// Have a feed or drive hosted that somebody else made; the sponsor need not be its author
 #[derive(clap::Args)]
 #[command(after_help = "\
+Of a drive both feeds are hosted, as they are now.
 Example: pay for two copies of a friend's feed, which the swarm finds
   datdot request KEY --replicas 2 --for 90d
 fetched from her computer
   datdot request KEY --from 203.0.113.7:4977 --replicas 2 --for 90d")]
 pub struct Args {
-    /// The feed's key: 64 hex digits, or 52 characters of z-base-32
+    /// Its key: 64 hex digits, or 52 characters of z-base-32
     key: FeedKey,
-    /// Where the feed can be fetched, as HOST:PORT; may be given several times; without, the swarm looks for it
+    /// Where it can be fetched, as HOST:PORT; may be given several times; without, the swarm looks for it
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
     #[command(flatten)]
@@ -49,7 +50,10 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     };
     let done = progress::follow(client.request(&RequestOrder { key, from, wanted })?, otherwise)?;
     let (hosted, of) = done.hosted;
-    say(format_args!("\nHosted by {hosted} of {of}: {} of feed {}", bytes(done.bytes), done.key));
+    say(format_args!("\nHosted by {hosted} of {of}: {} of {}", bytes(done.bytes), done.key));
+    for older in done.superseded {
+        say(format_args!("Request {older} is for what it was before, and goes on. To end that: datdot cancel {older}"));
+    }
     Ok(())
 }
 

@@ -16,6 +16,10 @@ pub struct Done {
     pub request: Option<u32>,
     /// Hosters that have it, and replicas wanted.
     pub hosted: (u32, u32),
+    /// Files of a drive that were written, and that were there already.
+    pub exported: Option<(u64, u64)>,
+    /// Requests for what it was before.
+    pub superseded: Vec<u32>,
 }
 
 /// What becomes of the work without those who follow it.
@@ -30,15 +34,27 @@ pub struct Otherwise {
 pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>, otherwise: Otherwise) -> Result<Done> {
     running::say_on_interrupt(otherwise.interrupted);
     let mut screen = Screen { bar: None };
+    let (mut exported, mut superseded) = (None, Vec::new());
     for step in steps {
         match step.context("the daemon can't be followed any more; `datdot status` shows whether the work goes on")? {
             Progress::Reading { bytes, total } => screen.advance("reading", bytes, total),
             Progress::Fetching { bytes, total, peers } => {
                 screen.advance(&format!("fetching from {}", count(peers, "peer", "peers")), bytes, total)
             }
+            Progress::Imported { added, changed, deleted, unchanged, new_bytes } => {
+                screen.clear();
+                let unchanged = count(unchanged, "file", "files");
+                say(format_args!(
+                    "folder    {added} added, {changed} changed, {deleted} deleted, {unchanged} as before; {} of new content",
+                    bytes(new_bytes)
+                ));
+            }
+            Progress::Skipped { name, why } => screen.note(format!("left out  {name}: {why}")),
+            Progress::Superseded { request } => superseded.push(request),
+            Progress::Exported { written, unchanged } => exported = Some((written, unchanged)),
             Progress::Serving { key, blocks, bytes: size, addresses } => {
                 screen.clear();
-                say(format_args!("feed      {key}"));
+                say(format_args!("key       {key}"));
                 let at = if addresses.is_empty() { "nowhere yet".into() } else { addresses.join(", ") };
                 say(format_args!("serving   {} in {} at {at}", bytes(size), count(blocks, "block", "blocks")));
             }
@@ -63,7 +79,7 @@ pub fn follow(steps: impl Iterator<Item = Result<Progress, ClientError>>, otherw
             }
             Progress::Done { key, bytes, request, hosted, of } => {
                 screen.clear();
-                return Ok(Done { key, bytes, request, hosted: (hosted, of) });
+                return Ok(Done { key, bytes, request, hosted: (hosted, of), exported, superseded });
             }
             Progress::Failed { error } => {
                 screen.clear();

@@ -27,11 +27,12 @@ impl Display for Page<'_> {
         self.contracts(f)?;
         self.proofs(f)?;
         damage(f, &status.damage)?;
+        drives(f, status)?;
         feeds(f, status)?;
         if status.offer.is_none() && status.requests.is_empty() && status.contracts.is_empty() {
             writeln!(
                 f,
-                "\nNothing offered and nothing requested yet. Try: datdot publish FILE, or datdot host --space 50GB --price 0.5"
+                "\nNothing offered and nothing requested yet. Try: datdot publish FILE (or a folder), or datdot host --space 50GB --price 0.5"
             )?;
         }
         Ok(())
@@ -273,11 +274,37 @@ fn damage(f: &mut Formatter<'_>, damage: &[DamageStatus]) -> fmt::Result {
     Ok(())
 }
 
+fn drives(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
+    if !status.drives.is_empty() {
+        writeln!(f, "\nDrives")?;
+    }
+    for drive in &status.drives {
+        let folder = drive.folder.as_deref().unwrap_or("sponsored here");
+        writeln!(f, "  {}  {folder}", drive.key)?;
+        let of = |key| status.feeds.iter().find(|feed| feed.key == key);
+        let stored: u64 = [drive.key, drive.blobs].into_iter().filter_map(of).map(|feed| feed.held).sum();
+        match drive.version {
+            0 => writeln!(f, "        being read for the first time, {} so far", bytes(stored))?,
+            version => writeln!(
+                f,
+                "        version {}: {} with {}; {} stored with its history",
+                thousands(version.into()),
+                count(drive.files, "file", "files"),
+                bytes(drive.bytes),
+                bytes(stored)
+            )?,
+        }
+    }
+    Ok(())
+}
+
 fn feeds(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
-    if !status.feeds.is_empty() {
+    let is_shown = |key| status.drives.iter().any(|drive| drive.key == key || drive.blobs == key);
+    let feeds: Vec<_> = status.feeds.iter().filter(|feed| !is_shown(feed.key)).collect();
+    if !feeds.is_empty() {
         writeln!(f, "\nFeeds")?;
     }
-    for feed in &status.feeds {
+    for feed in feeds {
         let role = match feed.role {
             FeedRole::Author => "made here",
             FeedRole::Sponsor => "sponsored here",

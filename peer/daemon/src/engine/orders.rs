@@ -1,15 +1,15 @@
 //! What the API asks of the engine.
 
 use super::{Engine, Reply};
-use crate::journal::{Ordered, Published};
-use datdot_api::{HostOrder, Key, PublishOrder, Size, Status, status::OfferStatus};
+use crate::journal::{Drive, Ordered, Published};
+use datdot_api::{GetOrder, HostOrder, Key, PublishOrder, Size, Status, status::OfferStatus};
 use datdot_ledger::AccountId;
 use datdot_market::{
     Block, RequestId,
     terms::{Feeds, Offer, Sources, Terms},
 };
 use datdot_roles::{hoster, sponsor};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 use tokio::sync::oneshot;
 
 /// An order, with where its answer goes.
@@ -25,6 +25,16 @@ pub(crate) enum Order {
     End(PublishOrder, Reply<()>),
     /// Note a file that is in its feed whole.
     Publish(Key, Published, Reply<()>),
+    /// The drive of a folder, if it was published.
+    DriveOf(PathBuf, oneshot::Sender<Option<(Key, Drive)>>),
+    /// Note a drive that is made or sponsored here, or what has become of it. One that is made here is kept.
+    NoteDrive(Key, Drive, Reply<()>),
+    /// Forget a drive whose feeds are not kept any longer.
+    ForgetDrive(Key, Reply<()>),
+    /// Note that an order to read needs a feed: a start begins it again until it has ended, and the feed is kept.
+    Reads(GetOrder, Key, Reply<()>),
+    /// Forget it.
+    HasRead(GetOrder, Reply<()>),
     /// Open a request; answered when it is on the ledger.
     Want(Box<Want>, Reply<Opened>),
     /// Keep a feed, or don't any longer: as often as it was asked for.
@@ -97,6 +107,43 @@ impl Engine {
                     self.announce();
                 }
                 _ = reply.send(noted);
+            }
+            Order::DriveOf(folder, reply) => {
+                _ = reply.send(self.journal.drive_of(&folder).map(|(key, drive)| (key, drive.clone())));
+            }
+            Order::NoteDrive(key, drive, reply) => {
+                let own = drive.folder.is_some().then_some([key, drive.blobs]);
+                let noted = self.journal.set_drive(key, drive);
+                let noted = self.noted(noted);
+                if noted.is_ok() {
+                    for key in own.into_iter().flatten() {
+                        self.tell_hoster(hoster::Input::Own(key.0)).await;
+                    }
+                }
+                _ = reply.send(noted);
+            }
+            Order::ForgetDrive(key, reply) => {
+                let blobs = self.journal.drives().get(&key).map(|drive| drive.blobs);
+                let noted = self.journal.forget_drive(&key);
+                let noted = self.noted(noted);
+                for key in [Some(key), blobs].into_iter().flatten() {
+                    self.release(key).await;
+                }
+                _ = reply.send(noted);
+            }
+            Order::Reads(order, key, reply) => {
+                let noted = self.journal.reads(&order, key);
+                let noted = self.noted(noted);
+                self.tell_hoster(hoster::Input::Own(key.0)).await;
+                _ = reply.send(noted);
+            }
+            Order::HasRead(order, reply) => {
+                let kept = self.journal.has_read(&order);
+                let kept = self.noted(kept);
+                for key in kept.iter().flatten() {
+                    self.release(*key).await;
+                }
+                _ = reply.send(kept.map(drop));
             }
             Order::Want(want, reply) => self.want(*want, reply).await,
             Order::Pin(key, true, reply) => {

@@ -20,7 +20,7 @@ pub(super) fn off(why: &str) -> SwarmStatus {
 
 /// What a node at `listen` found out, that knows so many others.
 pub(super) fn status(status: Status, listen: SocketAddrV4, known: usize) -> SwarmStatus {
-    let Status { bootstrapped, online, reach } = status;
+    let Status { bootstrapped, online, reach, .. } = status;
     let nat = match reach.outside {
         None => Nat::Unknown,
         Some(Outside::Address(_)) if !reach.firewalled => Nat::Open,
@@ -65,7 +65,7 @@ mod tests {
         let address: SocketAddrV4 = "1.2.3.4:5".parse().unwrap();
         let nat = |outside, firewalled| {
             let reach = Reach { outside, firewalled, host: false };
-            let status = status(Status { bootstrapped: true, online: true, reach }, address, 7);
+            let status = status(Status { bootstrapped: true, online: true, reach, moves: 0 }, address, 7);
             (status.nat, status.outside, status.answers)
         };
         assert_eq!(nat(None, true), (Nat::Unknown, None, Some(true)));

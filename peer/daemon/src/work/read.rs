@@ -1,62 +1,231 @@
-//! Reading: a feed is fetched and becomes a file.
+//! Reading: a feed is fetched and becomes a file, a drive becomes a folder.
+//!
+//! The order is noted until it is done, with the feeds that it needs, so that a daemon that was stopped goes on with what came.
 
-use super::{REPORT, Steps, Work, blocking, say};
+use super::{
+    REPORT, Steps, Work, blobs_of, blocking, say,
+    subject::{Subject, no_drive, not_there, path_in},
+};
 use crate::{
     discovery::Endpoint,
+    engine::Order,
     fetch::{Fetched, Wanted as Fetch},
     files,
     segments::GoesOn,
 };
 use datdot_api::{Event, GetOrder, Key, Progress, Size};
+use datdot_drive::{
+    Blob, Content, Drive, DriveError, DrivePath,
+    export::{self, ExportError, Exported},
+    progress::{Skipped, Why},
+};
 use datdot_hypercore::{Feed, FeedKey};
 use std::{
     fs::Permissions,
     io::{self, Write},
+    ops::ControlFlow,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     time::Instant,
 };
+use tokio::sync::mpsc;
+
+/// Left out paths that are named.
+const MAX_NAMED: usize = 20;
 
 impl Work {
-    /// Reads a feed into a file.
+    /// Reads a feed into a file, or a drive into a folder.
     pub async fn get(self, order: GetOrder, steps: Steps) -> Result<(), String> {
-        self.keeping(order.key, self.get_kept(&order, &steps)).await
+        parent_of(&order.path)?;
+        self.order(|reply| Order::Reads(order.clone(), order.key, reply)).await?;
+        let done = self.keeping(order.key, self.get_begun(&order, &steps)).await;
+        // What a stop interrupted goes on at the next start.
+        if self.ctx.goes_on().is_ok() {
+            self.order(|reply| Order::HasRead(order, reply)).await?;
+        }
+        done
     }
 
-    async fn get_kept(&self, order: &GetOrder, steps: &Steps) -> Result<(), String> {
-        let begun = Instant::now();
-        let dir = may_write(&order.path)?;
-        // The feed, and beside it the file.
-        let copies = if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
-        let feed = self.fetch(order.key, &order.from, self.ctx.room()? / copies, steps).await?.feed;
-        let bytes = feed.info().bytes;
-        let free = files::free_bytes(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let room = free.saturating_sub(self.ctx.spare_bytes);
-        if bytes > room {
-            return Err(format!("the feed has {}, but {} has room for {}", Size(bytes), dir.display(), Size(room)));
+    /// Begins again what was not done when the daemon was stopped.
+    pub fn resume_readings(&self, orders: Vec<GetOrder>) {
+        for order in orders {
+            tracing::info!(target: "daemon", path = %order.path.display(), "reading goes on after a stop");
+            let (steps, _) = mpsc::channel(1);
+            self.spawn(steps, |work, steps| async move {
+                let (ctx, path) = (work.ctx.clone(), order.path.clone());
+                let done = work.get(order, steps).await;
+                if let Err(why) = &done {
+                    ctx.trouble(format!("{} is not read, as was begun before the stop: {why}", path.display()));
+                }
+                done
+            });
         }
-        let (path, ctx) = (order.path.clone(), self.ctx.clone());
-        let written = blocking(move || write_out(&feed, &path, &|| ctx.goes_on())).await?;
-        written.map_err(|error| format!("{}: {error}", order.path.display()))?;
+    }
+
+    async fn get_begun(&self, order: &GetOrder, steps: &Steps) -> Result<(), String> {
+        let begun = Instant::now();
+        let dir = parent_of(&order.path)?;
+        let inside = path_in(order.inside.as_deref())?;
+        // What is fetched, and beside it what is written.
+        let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
+        let bytes = match self.find_out(order.key, &order.from, room, steps).await? {
+            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
+            Subject::Feed(_) => self.get_feed(order, room, steps).await?,
+            Subject::Drive(drive) => {
+                let blobs = Key(blobs_of(&drive)?.0);
+                self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
+                self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
+            }
+        };
         let millis = begun.elapsed().as_millis() as u64;
         self.ctx.story.tell(Event::Read { key: order.key, bytes, millis });
         say(steps, Progress::Done { key: order.key, bytes, request: None, hosted: 0, of: 0 }).await;
         Ok(())
     }
 
+    async fn get_feed(&self, order: &GetOrder, room: u64, steps: &Steps) -> Result<u64, String> {
+        may_write(&order.path)?;
+        let feed = self.fetch(order.key, &order.from, room, steps).await?.feed;
+        let bytes = feed.info().bytes;
+        self.has_room(bytes, &order.path)?;
+        let (path, ctx) = (order.path.clone(), self.ctx.clone());
+        let blocks = move || (0..feed.info().length).map(move |block| feed.read(block).map_err(io::Error::other));
+        let written = blocking(move || write_out(blocks(), false, &path, &|| ctx.goes_on())).await?;
+        written.map_err(|error| format!("{}: {error}", order.path.display()))?;
+        Ok(bytes)
+    }
+
+    async fn get_drive(
+        &self,
+        order: &GetOrder,
+        drive: &Drive,
+        inside: Option<DrivePath>,
+        room: u64,
+        steps: &Steps,
+    ) -> Result<u64, String> {
+        let (version, path) = (drive.latest(), inside.clone());
+        let found = blocking(move || {
+            let single = path.as_ref().map_or(Ok(None), |path| version.entry(path))?;
+            let some = single.is_some() || version.entries(path.as_ref()).next().is_some();
+            Ok((single.map(|entry| entry.content), some))
+        });
+        match (found.await?.map_err(|error: DriveError| error.to_string())?, inside) {
+            ((_, false), Some(path)) => Err(not_there(order.key, &path)),
+            ((_, false), None) => Err(format!("drive {} is empty", order.key)),
+            ((Some(Content::File { blob, executable }), _), Some(path)) => {
+                self.get_file(order, drive, path, blob, executable, room, steps).await
+            }
+            ((Some(Content::Link { target }), _), Some(path)) => {
+                Err(format!("{path} is a link to {target}: ask for that, or for the folder with both"))
+            }
+            (_, inside) => self.get_folder(order, drive, inside, room, steps).await,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what to read, and where to")]
+    async fn get_file(
+        &self,
+        order: &GetOrder,
+        drive: &Drive,
+        path: DrivePath,
+        blob: Blob,
+        executable: bool,
+        room: u64,
+        steps: &Steps,
+    ) -> Result<u64, String> {
+        may_write(&order.path)?;
+        self.has_room(blob.byte_length, &order.path)?;
+        self.fetch_contents(drive, Some(&path), &order.from, room, steps).await?;
+        let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
+        let written = blocking(move || {
+            let blocks = version.read(&path, &blob).map_err(io::Error::other)?;
+            write_out(blocks.map(|block| block.map_err(io::Error::other)), executable, &to, &|| ctx.goes_on())
+        });
+        written.await?.map_err(|error| format!("{}: {error}", order.path.display()))
+    }
+
+    async fn get_folder(
+        &self,
+        order: &GetOrder,
+        drive: &Drive,
+        inside: Option<DrivePath>,
+        room: u64,
+        steps: &Steps,
+    ) -> Result<u64, String> {
+        if order.path.symlink_metadata().is_ok() && !order.path.is_dir() {
+            return Err(format!("{} is not a folder: give another name, or move it away", order.path.display()));
+        }
+        self.fetch_contents(drive, inside.as_ref(), &order.from, room, steps).await?;
+        let max_bytes = self.room_at(&order.path)?;
+        let options = export::Options { folder: inside, max_bytes, replace: order.replace };
+        let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
+        let written = blocking(move || {
+            let mut bytes = 0;
+            let mut listener = |now: datdot_drive::progress::Progress| {
+                bytes = now.of_bytes;
+                if ctx.goes_on().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            let exported = export::export(&version, &to, &options, &mut listener);
+            exported.map(|exported| (exported, bytes))
+        });
+        let (exported, bytes) = written.await?.map_err(|error| match error {
+            ExportError::Stopped => "the daemon stops".into(),
+            ExportError::TooLarge { bytes, max } => no_room(bytes, &order.path, max),
+            ExportError::InUse { path } => format!("{} is being written by another get: wait for that", path.display()),
+            error => error.to_string(),
+        })?;
+        tell_skipped(&exported.skipped, steps).await;
+        let Exported { written, unchanged, .. } = exported;
+        say(steps, Progress::Exported { written, unchanged }).await;
+        let others = exported.skipped.iter().filter(|skipped| matches!(skipped.why, Why::Other)).count();
+        match others {
+            0 => Ok(bytes),
+            others => Err(format!(
+                "{others} of the drive's files are others in {} and were left as they are: move them away, or have them \
+                 replaced with --replace",
+                order.path.display()
+            )),
+        }
+    }
+
+    fn room_at(&self, path: &Path) -> Result<u64, String> {
+        let dir = parent_of(path)?;
+        let free = files::free_bytes(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(free.saturating_sub(self.ctx.spare_bytes))
+    }
+
+    fn has_room(&self, bytes: u64, path: &Path) -> Result<(), String> {
+        match self.room_at(path)? {
+            room if bytes > room => Err(no_room(bytes, path, room)),
+            _ => Ok(()),
+        }
+    }
+
     /// Gets a feed here, if it isn't: from where the user says, then from where the ledger says. At most `room` bytes.
     pub(super) async fn fetch(&self, key: Key, from: &[String], room: u64, steps: &Steps) -> Result<Fetched, String> {
+        self.fetch_as(key, Fetch::First { room }, from, steps).await
+    }
+
+    /// Gets what is wanted of a feed here, as far as it isn't.
+    pub(super) async fn fetch_as(
+        &self,
+        key: Key,
+        wanted: Fetch,
+        from: &[String],
+        steps: &Steps,
+    ) -> Result<Fetched, String> {
         let feed = FeedKey(key.0);
         let mut named = Vec::new();
         for place in from {
             named.extend(resolve(place).await?);
         }
-        let here = self.ctx.store.feed(&feed).filter(|feed| feed.info().is_complete());
-        let endpoints = match &here {
-            Some(_) => Vec::new(),
-            None => self.ctx.endpoints(feed, named.clone()).await,
+        let here = self.ctx.store.feed(&feed).is_some_and(|feed| is_here(&feed, &wanted));
+        let newest = matches!(wanted, Fetch::Newest { .. });
+        let endpoints = match here && !newest {
+            true => Vec::new(),
+            false => self.ctx.endpoints(feed, named).await,
         };
-        if here.is_none() && endpoints.is_empty() && !self.ctx.topics.is_on() {
+        if !here && endpoints.is_empty() && !self.ctx.topics.is_on() {
             return Err(format!(
                 "nobody is known to have feed {key}: no request on the ledger names it, and there is no swarm to look for \
                  it; give --from HOST:PORT"
@@ -70,9 +239,9 @@ impl Work {
                 _ = told.try_send(Progress::Fetching { bytes, total, peers: peers as u32 });
             }
         };
-        let result = self.ctx.fetcher.fetch(feed, &Fetch::First { room }, &endpoints, &mut progress).await;
+        let result = self.ctx.fetcher.fetch(feed, &wanted, &endpoints, &mut progress).await;
         let mut fetched = result.map_err(|failed| failed.why.to_string())?;
-        if here.is_some() {
+        if here && !newest {
             // Not dialled, so their keys are not known; nobody is named as a source whose key was not seen.
             fetched.reached.clear();
         }
@@ -80,45 +249,81 @@ impl Work {
     }
 }
 
-/// The folder of a file that can be written as far as one can see.
-fn may_write(path: &Path) -> Result<&Path, String> {
+/// Whether nothing has to be fetched, as far as one can see without asking anybody.
+fn is_here(feed: &Feed, wanted: &Fetch) -> bool {
+    match wanted {
+        Fetch::Runs { runs, .. } => runs.iter().all(|run| feed.missing_in(run.clone()) == 0),
+        _ => feed.info().is_complete(),
+    }
+}
+
+pub(super) async fn tell_skipped(skipped: &[Skipped], steps: &Steps) {
+    for left_out in skipped.iter().take(MAX_NAMED) {
+        let name = left_out.name.escape_debug().to_string();
+        say(steps, Progress::Skipped { name, why: left_out.why.to_string() }).await;
+    }
+    if let Some(more) = skipped.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        say(steps, Progress::Skipped { name: format!("{more} more"), why: "for such reasons".into() }).await;
+    }
+}
+
+fn no_room(bytes: u64, path: &Path, room: u64) -> String {
+    format!("it has {}, but there is room for {} at {}", Size(bytes), Size(room), path.display())
+}
+
+/// The folder in which something is to be written.
+fn parent_of(path: &Path) -> Result<&Path, String> {
     let dir = match path.parent() {
         Some(dir) if path.is_absolute() => dir,
-        _ => return Err(format!("{} is not the absolute path of a file", path.display())),
+        _ => return Err(format!("{} is not the absolute path of a file or folder", path.display())),
     };
     if !dir.is_dir() {
         return Err(format!("{} is no folder: nothing can be written there", dir.display()));
     }
+    Ok(dir)
+}
+
+/// Refuses a file that can't be written as far as one can see.
+fn may_write(path: &Path) -> Result<(), String> {
+    parent_of(path)?;
     if path.symlink_metadata().is_ok() {
         return Err(format!("{} exists already: give another name, or move it away", path.display()));
     }
-    Ok(dir)
+    Ok(())
 }
 
 fn is_one_disk(one: &Path, other: &Path) -> bool {
     matches!((one.metadata(), other.metadata()), (Ok(one), Ok(other)) if one.dev() == other.dev())
 }
 
-/// Writes a feed's blocks, each checked against its author's tree, to a file beside `path`, then gives it that name. A file
-/// that is there stays.
-fn write_out(feed: &Feed, path: &Path, goes_on: &GoesOn) -> io::Result<()> {
+/// Writes blocks, each checked against its author's tree, to a file beside `path`, then gives it that name. A file that is there
+/// stays. Returns the bytes.
+fn write_out<Block: AsRef<[u8]>>(
+    blocks: impl Iterator<Item = io::Result<Block>>,
+    executable: bool,
+    path: &Path,
+    goes_on: &GoesOn,
+) -> io::Result<u64> {
     let dir = path.parent().ok_or_else(|| io::Error::other("it names no file"))?;
     // As any new file: who may read it is up to the user's umask.
     let part = tempfile::Builder::new()
         .prefix(".datdot-")
         .suffix(".part")
-        .permissions(Permissions::from_mode(0o666))
+        .permissions(Permissions::from_mode(if executable { 0o777 } else { 0o666 }))
         .tempfile_in(dir)?;
     let mut file = io::BufWriter::with_capacity(1 << 20, part.as_file());
-    for block in 0..feed.info().length {
+    let mut bytes = 0;
+    for block in blocks {
         goes_on()?;
-        file.write_all(&feed.read(block).map_err(io::Error::other)?)?;
+        let block = block?;
+        file.write_all(block.as_ref())?;
+        bytes += block.as_ref().len() as u64;
     }
     file.flush()?;
     drop(file);
     part.as_file().sync_all()?;
     part.persist_noclobber(path)?;
-    Ok(())
+    Ok(bytes)
 }
 
 /// Where HOST:PORT is.
@@ -132,10 +337,15 @@ async fn resolve(place: &str) -> Result<Vec<Endpoint>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::publish::{BLOCK_BYTES, append, look};
+    use crate::work::publish::file::{BLOCK_BYTES, append, look};
     use datdot_hypercore::{Keypair, Store};
     use std::fs;
     use tokio::sync::mpsc;
+
+    fn write_out(feed: &Feed, path: &Path, goes_on: &GoesOn) -> io::Result<u64> {
+        let blocks = (0..feed.info().length).map(|block| feed.read(block).map_err(io::Error::other));
+        super::write_out(blocks, false, path, goes_on)
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_file_goes_into_a_feed_and_comes_out_the_same() {

@@ -1,0 +1,147 @@
+//! What a key names, a feed or a drive, and how a drive comes here.
+
+use super::{Steps, Work, blocking};
+use crate::{
+    discovery::Endpoint,
+    engine::Order,
+    fetch::Wanted as Fetch,
+    journal::{Drive as Noted, Figures},
+};
+use datdot_api::Key;
+use datdot_drive::{
+    Content, Drive, DriveError, DrivePath, Entry,
+    fetch::{Round, wanted},
+};
+use datdot_hypercore::{Feed, FeedKey};
+
+/// What a key names.
+pub(super) enum Subject {
+    /// A feed; its first block and its head are here.
+    Feed(Feed),
+    /// A drive; all of its newest metadata is here.
+    Drive(Drive),
+}
+
+impl Work {
+    /// Finds out what a key names, for which the first block has to come; of a drive all metadata comes, at most `room` bytes.
+    pub(super) async fn find_out(
+        &self,
+        key: Key,
+        from: &[String],
+        room: u64,
+        steps: &Steps,
+    ) -> Result<Subject, String> {
+        let first = Fetch::Runs { runs: vec![0..1], bytes: 0, room };
+        let feed = self.fetch_as(key, first, from, steps).await?.feed;
+        let (looked, store) = (feed.clone(), self.ctx.store.clone());
+        let is_drive = move || Drive::is_drive(&looked).map_err(|error| error.to_string());
+        if !blocking(is_drive).await?? {
+            return Ok(Subject::Feed(feed));
+        }
+        self.fetch_as(key, Fetch::Newest { room }, from, steps).await?;
+        let open = move || {
+            let drive = Drive::open(&store, FeedKey(key.0))?;
+            drive.blobs()?;
+            Ok(drive)
+        };
+        blocking(open).await?.map(Subject::Drive).map_err(|error: DriveError| error.to_string())
+    }
+
+    /// Brings all blocks of a drive here whose metadata is here; returns the peers that were reached.
+    pub(super) async fn fetch_whole(
+        &self,
+        drive: &Drive,
+        from: &[String],
+        steps: &Steps,
+    ) -> Result<Vec<Endpoint>, String> {
+        let (all, blobs) = (drive.clone(), drive.blobs().map_err(|error| error.to_string())?.key());
+        let nothing = blocking(move || Ok(wanted(&all, None, Round::Contents)?.is_empty()));
+        if nothing.await?.map_err(|error: DriveError| error.to_string())? {
+            return Ok(Vec::new());
+        }
+        let newest = Fetch::Newest { room: self.ctx.room()? };
+        Ok(self.fetch_as(Key(blobs.0), newest, from, steps).await?.reached)
+    }
+
+    /// Brings the contents here of a file or folder of a drive whose metadata is here, at most `room` bytes.
+    pub(super) async fn fetch_contents(
+        &self,
+        drive: &Drive,
+        inside: Option<&DrivePath>,
+        from: &[String],
+        room: u64,
+        steps: &Steps,
+    ) -> Result<(), String> {
+        let blobs = Key(drive.blobs().map_err(|error| error.to_string())?.key().0);
+        // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
+        for round in [Round::Maps, Round::Contents] {
+            let (all, inside) = (drive.clone(), inside.cloned());
+            let look = move || {
+                let bytes = if round == Round::Contents { bytes_in(&all, inside.as_ref())? } else { 0 };
+                Ok((wanted(&all, inside.as_ref(), round)?, bytes))
+            };
+            let (runs, bytes) = blocking(look).await?.map_err(|error: DriveError| error.to_string())?;
+            if !runs.is_empty() {
+                self.fetch_as(blobs, Fetch::Runs { runs, bytes, room }, from, steps).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a drive that somebody else made, to be shown.
+    pub(super) async fn note_others(&self, drive: &Drive) -> Result<(), String> {
+        let (looked, key) = (drive.clone(), Key(drive.key().0));
+        let noted = blocking(move || {
+            let (mut files, mut bytes) = (0, 0u64);
+            let version = looked.latest();
+            for entry in usable(version.entries(None)) {
+                files += 1;
+                bytes = bytes.saturating_add(bytes_at(&entry?.1));
+            }
+            let figures = Figures { version: version.version(), files, bytes, read: 0 };
+            Ok(Noted { blobs: Key(looked.blobs()?.key().0), folder: None, figures })
+        });
+        let noted = noted.await?.map_err(|error: DriveError| error.to_string())?;
+        self.order(|reply| Order::NoteDrive(key, noted, reply)).await
+    }
+}
+
+/// A path in a drive as the user wrote it; `None` is all of it.
+pub(super) fn path_in(inside: Option<&str>) -> Result<Option<DrivePath>, String> {
+    let path = inside.map(str::trim).filter(|path| !path.is_empty() && *path != "/");
+    path.map(|path| path.parse().map_err(|error| format!("{path} is no path in a drive: {error}"))).transpose()
+}
+
+/// What to say of a path that is not there.
+pub(super) fn not_there(key: Key, path: &DrivePath) -> String {
+    format!("there is nothing at {path} in the drive: `datdot ls {key}` shows what there is")
+}
+
+/// What to say of a path in a feed.
+pub(super) fn no_drive(key: Key) -> String {
+    format!("{key} is a feed and not a drive, so there are no paths in it: leave out what follows the key")
+}
+
+/// Entries that make sense.
+pub(super) fn usable(
+    entries: impl Iterator<Item = Result<(DrivePath, Entry), DriveError>>,
+) -> impl Iterator<Item = Result<(DrivePath, Entry), DriveError>> {
+    entries.filter(|entry| !matches!(entry, Err(DriveError::Entry(_))))
+}
+
+pub(super) fn bytes_at(entry: &Entry) -> u64 {
+    match &entry.content {
+        Content::File { blob, .. } => blob.byte_length,
+        _ => 0,
+    }
+}
+
+/// Bytes of the files at a path, as the drive tells.
+fn bytes_in(drive: &Drive, inside: Option<&DrivePath>) -> Result<u64, DriveError> {
+    let version = drive.latest();
+    let single = match inside {
+        Some(path) => version.entry(path)?.map_or(0, |entry| bytes_at(&entry)),
+        None => 0,
+    };
+    usable(version.entries(inside)).try_fold(single, |sum, entry| Ok(sum.saturating_add(bytes_at(&entry?.1))))
+}
