@@ -139,6 +139,7 @@ pub(in crate::work) fn append(
 mod tests {
     use super::*;
     use datdot_hypercore::Store;
+    use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn reading_ends_when_the_daemon_stops() {
