@@ -16,7 +16,7 @@ use std::{ops::Range, pin::pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
-const STALL: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 15 });
+const STALL: Duration = Duration::from_secs(15);
 /// How long one dial may take, its handshake included.
 const DIAL: Duration = Duration::from_secs(10);
 /// A peer tells of a newer head as soon as it is asked: after so long none will come.
