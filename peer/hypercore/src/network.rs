@@ -14,7 +14,6 @@ use crate::{
 use bytes::Bytes;
 use datdot_wire::{
     connection::{self, Connection, ConnectionError, FrameReader, FrameWriter, Options},
-    mux::Frame,
     noise::{Keypair, PublicKey, Role},
 };
 use std::{
@@ -471,7 +470,7 @@ struct News {
 
 struct Step {
     peer: Peer,
-    output: Vec<Frame>,
+    output: Vec<Vec<u8>>,
     requests_left: bool,
 }
 
@@ -492,8 +491,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let now = Instant::now();
             let portion = self.upload.iter().fold(ROUND, |most, limit| limit.portion(most));
             let room = if serve_at <= now { portion.saturating_sub(queued) } else { 0 };
-            // A step costs more than a small block.
-            let due = news.is_urgent() || gathered || requests_left && room > portion / 2;
+            let due = news.is_urgent() || gathered || requests_left && room > 0;
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
                 stepped = now;
@@ -503,7 +501,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let send = async {
                 match self.writer.queued() {
                     0 => self.writer.keep_alive().await,
-                    _ => self.writer.write().await.map_err(ConnectionError::from),
+                    _ => self.writer.flush().await.map_err(ConnectionError::from),
                 }
             };
             tokio::select! {
@@ -518,11 +516,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
-                    let bytes = step.output.iter().map(Frame::len).sum();
+                    let bytes = step.output.iter().map(Vec::len).sum();
                     let now = Instant::now();
                     serve_at = self.upload.iter().map(|limit| limit.pass(now, bytes)).fold(now, Instant::max);
-                    for text in step.output {
-                        if let Err(error) = self.writer.queue_frame(text) {
+                    for text in &step.output {
+                        if let Err(error) = self.writer.queue(text) {
                             return Ended::Connection(error.into());
                         }
                     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use datdot_proof::flat;
 use datdot_wire::{
     encoding::DecodeError,
-    mux::{ChannelError, ChannelId, Event, Frame, Mux, MuxError, RequestId},
+    mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
 };
 use std::{
     collections::BTreeMap,
@@ -229,8 +229,8 @@ impl Peer {
     }
 
     /// What has to be sent now.
-    pub fn take_output(&mut self) -> Vec<Frame> {
-        std::iter::from_fn(|| self.mux.take_frame()).collect()
+    pub fn take_output(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.mux.take_output()).collect()
     }
 
     fn handshake(&self, feed: &Feed, initiator: bool) -> Handshake {
@@ -447,19 +447,9 @@ impl Peer {
     }
 
     fn say(&mut self, id: ChannelId, message: &Message) {
-        let sent = match message {
-            Message::Data(data) => {
-                let (before, after) = data.encode_around();
-                let value = data.block.as_ref().map_or_else(Bytes::new, |block| block.value.clone());
-                self.mux.send_shared(id, Message::DATA, &before, &value, &after)
-            }
-            message => {
-                let (kind, body) = message.encode();
-                self.mux.send(id, kind, &body)
-            }
-        };
+        let (kind, body) = message.encode();
         // A channel that has gone meanwhile needs no answers; our messages are never too large.
-        if let Err(error) = sent {
+        if let Err(error) = self.mux.send(id, kind, &body) {
             tracing::debug!(target: "hypercore", %error, "message not sent");
         }
     }

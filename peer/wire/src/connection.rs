@@ -3,7 +3,7 @@
 //! A connection has two halves, which one task can drive or two:
 //!
 //! - [`FrameReader::next`] returns the texts that the remote sends, slices of a large read buffer. It can be cancelled.
-//! - [`FrameWriter::queue`] takes a text, [`FrameWriter::flush`] encrypts and writes. A flush can be cancelled and begun
+//! - [`FrameWriter::queue`] encrypts into a buffer, [`FrameWriter::flush`] writes it. A flush can be cancelled and begun
 //!   again, so that `select!` may wait for both halves. Never wait for the flush alone while the remote may do the same:
 //!   keep reading, and answer less while [`FrameWriter::queued`] is large.
 //! - [`FrameWriter::keep_alive`] sends an empty text whenever nothing was written for a while. JavaScript does so every
@@ -13,13 +13,9 @@
 //! [`SMALL_FRAME`] therefore waits for its share of a [`Budget`] that all connections have in common, then its buffer
 //! grows with what arrives, and it has to arrive in time.
 
-use crate::mux::Frame;
 use crate::noise::{Handshake, HandshakeError, Keypair, PublicKey, Role, Session};
-use crate::secret_stream::{
-    HEADER, MAX_FRAME, MAX_TEXT, NONCE, OVERHEAD, Pull, Push, StreamError, get_length, put_length,
-};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::collections::VecDeque;
+use crate::secret_stream::{HEADER, MAX_FRAME, NONCE, Pull, Push, StreamError, get_length, put_length};
+use bytes::{Buf, Bytes, BytesMut};
 use std::future::pending;
 use std::io;
 use std::pin::Pin;
@@ -36,9 +32,6 @@ pub const SMALL_FRAME: usize = 256 << 10;
 
 /// [`FrameWriter::send`] writes as soon as this many bytes are queued.
 const WRITE_AT: usize = 256 << 10;
-
-/// Frames of so many bytes are read one by one.
-const LARGE_FRAME: usize = 32 << 10;
 
 const SMALLEST_READ: usize = 4 << 10;
 const LARGEST_READ: usize = 256 << 10;
@@ -224,16 +217,7 @@ async fn shake_hands<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         remote: session.remote,
         handshake_hash: session.hash,
         reader: FrameReader { frames, pull },
-        writer: FrameWriter {
-            io,
-            push,
-            waiting: VecDeque::new(),
-            bytes: 0,
-            out,
-            written: 0,
-            keep_alive: options.keep_alive,
-            last: Instant::now(),
-        },
+        writer: FrameWriter { io, push, out, written: 0, keep_alive: options.keep_alive, last: Instant::now() },
     })
 }
 
@@ -265,10 +249,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 pub struct FrameWriter<W> {
     io: W,
     push: Push,
-    /// Texts that are not encrypted yet: each is when it is its turn, so that what is written is still in the cache.
-    waiting: VecDeque<Frame>,
-    /// Bytes in them.
-    bytes: usize,
     out: Vec<u8>,
     /// How much of `out` was written.
     written: usize,
@@ -277,44 +257,23 @@ pub struct FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Takes a text to be sent.
+    /// Encrypts a text into the buffer.
     pub fn queue(&mut self, text: &[u8]) -> Result<(), StreamError> {
-        self.queue_frame(Bytes::copy_from_slice(text).into())
-    }
-
-    /// Takes a frame of a [`Mux`](crate::mux::Mux) to be sent.
-    pub fn queue_frame(&mut self, text: Frame) -> Result<(), StreamError> {
-        if text.len() > MAX_TEXT {
-            return Err(StreamError::TooLarge(text.len()));
+        // A busy writer may never be done: what was written goes as soon as it is the larger part.
+        if self.written > self.out.len() / 2 {
+            self.out.drain(..self.written);
+            self.written = 0;
         }
-        self.bytes += text.len();
-        self.waiting.push_back(text);
-        Ok(())
+        self.push.push(text, &mut self.out)
     }
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        self.out.len() - self.written + self.bytes + OVERHEAD * self.waiting.len()
+        self.out.len() - self.written
     }
 
     /// Writes all that is queued. If it is cancelled, the next flush goes on where it was.
     pub async fn flush(&mut self) -> io::Result<()> {
-        while self.queued() > 0 {
-            self.write().await?;
-        }
-        Ok(())
-    }
-
-    /// Writes the next part of what is queued, some 256 KiB. If it is cancelled, the next one goes on where it was.
-    pub async fn write(&mut self) -> io::Result<()> {
-        // Small texts go together.
-        while self.written == 0
-            && self.out.len() < WRITE_AT
-            && let Some(text) = self.waiting.pop_front()
-        {
-            self.bytes -= text.len();
-            self.push.push_parts(text.parts(), &mut self.out).map_err(io::Error::other)?;
-        }
         while self.written < self.out.len() {
             let written = self.io.write(&self.out[self.written..]).await?;
             if written == 0 {
@@ -323,11 +282,11 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             self.written += written;
             self.last = Instant::now();
         }
-        self.written = 0;
-        self.out.clear();
-        // One large answer must not cost its memory for ever.
-        self.out.shrink_to(2 * WRITE_AT);
-        if self.waiting.is_empty() {
+        if self.written > 0 {
+            self.out.clear();
+            // One large answer must not cost its memory for ever.
+            self.out.shrink_to(2 * WRITE_AT);
+            self.written = 0;
             self.io.flush().await?;
         }
         Ok(())
@@ -433,7 +392,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             if !self.buffer.is_empty() && self.begun.is_none() {
                 self.begun = Some(Instant::now());
             }
-            if self.read_some(len, missing).await? == 0 {
+            if self.read_some(missing).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -443,24 +402,19 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     /// Reads once, with room for what the frame still needs but never for much more than has come already.
-    async fn read_some(&mut self, frame: usize, missing: usize) -> Result<usize, ConnectionError> {
+    async fn read_some(&mut self, missing: usize) -> Result<usize, ConnectionError> {
         let arrived = self.buffer.len();
         if arrived == 0 && self.read == SMALLEST_READ {
             // Let go of what a busier time has left.
             self.buffer = BytesMut::new();
         }
-        let room = match frame >= LARGE_FRAME && missing <= 2 * self.read {
-            // Up to the length of the next one: then that one begins a buffer of its own, and need not be moved into it.
-            true => missing + 3,
-            false => missing.min(arrived).max(self.read),
-        };
+        let room = missing.min(arrived).max(self.read);
         self.buffer.reserve(room);
 
         let now = Instant::now();
         let silent = self.silence.map(|silence| now + silence);
         let slow = self.begun.map(|begun| begun + self.frame);
-        let mut space = (&mut self.buffer).limit(room);
-        let read = self.io.read_buf(&mut space);
+        let read = self.io.read_buf(&mut self.buffer);
         let count = match (silent, slow) {
             (None, None) => read.await?,
             (Some(silent), Some(slow)) if slow < silent => {

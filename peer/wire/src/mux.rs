@@ -36,7 +36,6 @@
 mod batch;
 
 use crate::encoding::{DecodeError, Reader, Writer};
-pub use batch::Frame;
 use batch::{BATCH, Input, Message, Output};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,9 +43,6 @@ use std::collections::{BTreeMap, VecDeque};
 /// A batch is closed before it would grow past this, unless one message alone is larger. JavaScript goes to 8 MiB;
 /// a receiver can use nothing of a frame before all of it is there, so smaller ones arrive sooner.
 pub const MAX_BATCH: usize = 256 << 10;
-
-/// From so many bytes on a shared part is less work than a copy.
-const WORTH_SHARING: usize = 4 << 10;
 
 /// Largest body of one message, so that its frame fits into one of the secret stream (2^24 - 1 bytes with overhead).
 pub const MAX_BODY: usize = (1 << 24) - 128;
@@ -298,23 +294,6 @@ impl Mux {
         Ok(())
     }
 
-    /// Queues a message whose body has a large part, which is not copied: [`Mux::take_frame`] returns it as it is.
-    pub fn send_shared(
-        &mut self,
-        channel: ChannelId,
-        kind: u64,
-        before: &[u8],
-        shared: &Bytes,
-        after: &[u8],
-    ) -> Result<(), ChannelError> {
-        let len = before.len() + shared.len() + after.len();
-        if shared.len() < WORTH_SHARING || len > MAX_BODY || !self.is_alive(channel) {
-            return self.send_parts(channel, kind, &[before, shared, after]);
-        }
-        self.output.push_shared(number(channel.slot), kind, before, shared.clone(), after);
-        Ok(())
-    }
-
     /// Closes a channel. No event follows, and none of its messages; without effect if it is gone already.
     pub fn close(&mut self, channel: ChannelId) {
         if !self.is_alive(channel) {
@@ -372,11 +351,6 @@ impl Mux {
 
     /// The next frame for the remote: everything queued so far, in batches. Call it until `None` after each round.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
-        self.output.take().map(|frame| frame.to_vec())
-    }
-
-    /// The same, with large bodies as they were given to [`Mux::send_shared`].
-    pub fn take_frame(&mut self) -> Option<Frame> {
         self.output.take()
     }
 

@@ -173,32 +173,6 @@ fn answers_go_out_in_batches_of_bounded_size() {
 }
 
 #[test]
-fn shared_parts_are_sent_as_they_are_and_read_as_if_they_were_copied() {
-    let (mut a, mut b) = (Mux::new(), Mux::new());
-    let (ours, theirs) = pair(&mut a, &mut b, "x");
-    let block = Bytes::from(vec![7; 60_000]);
-    a.send(ours, 1, b"small").unwrap();
-    for n in 0..10u8 {
-        a.send_shared(ours, 2, &[n], &block, b"after").unwrap();
-    }
-    a.send_shared(ours, 2, &[10], &block.slice(..10), b"after").unwrap();
-    let queued = a.output_len();
-    let sent: Vec<_> = std::iter::from_fn(|| a.take_frame()).collect();
-    assert_eq!((sent.iter().map(|frame| frame.len()).sum::<usize>(), a.output_len()), (queued, 0));
-    assert!(sent.iter().all(|frame| frame.len() <= MAX_BATCH + 64 && frame.to_vec().len() == frame.len()));
-    let shared = sent.iter().flat_map(|frame| frame.parts()).filter(|part| part.as_ptr() == block.as_ptr());
-    assert_eq!(shared.count(), 10);
-    sent.iter().for_each(|frame| b.receive(frame.to_vec().into()));
-    assert!(matches!(b.next(), Ok(Some(Event::Message { body, .. })) if body == "small"));
-    for n in 0..11u8 {
-        let Some(Event::Message { channel, kind, body }) = b.next().unwrap() else { panic!() };
-        let len = if n < 10 { block.len() } else { 10 };
-        assert_eq!((channel, kind, body), (theirs, 2, [&[n], &block[..len], b"after"].concat().into()));
-    }
-    assert_eq!(b.next(), Ok(None));
-}
-
-#[test]
 fn broken_rules_end_the_connection() {
     for (frame, error) in [
         ("0001020178", MuxError::InvalidOpen(2)),

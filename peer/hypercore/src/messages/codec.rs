@@ -10,9 +10,6 @@ const MAX_NODES: usize = 256;
 const MAX_WORDS: usize = 1 << 16;
 
 impl Message {
-    /// The type of [`Message::Data`].
-    pub const DATA: u64 = 3;
-
     /// Reads the message of type `kind`; types that we don't know are none. Bytes after the last field are ignored.
     pub fn decode(kind: u64, body: &Bytes) -> Result<Option<Message>, DecodeError> {
         let r = &mut Reader::new(body);
@@ -32,7 +29,7 @@ impl Message {
             }
             1 => Message::Request(read_request(r)?),
             2 => Message::Cancel { id: r.uint()? },
-            Self::DATA => Message::Data(Box::new(read_data(r, body)?)),
+            3 => Message::Data(Box::new(read_data(r, body)?)),
             4 => {
                 let id = r.uint()?;
                 let flags = if r.is_empty() { 0 } else { r.uint()? };
@@ -88,10 +85,8 @@ impl Message {
                 2
             }
             Message::Data(data) => {
-                write_head(&mut w, data);
-                data.block.iter().for_each(|block| _ = w.raw(&block.value));
-                write_proof(&mut w, data);
-                Self::DATA
+                write_data(&mut w, data);
+                3
             }
             Message::NoData { id, reason } => {
                 w.uint(*id);
@@ -131,15 +126,6 @@ impl Message {
 }
 
 impl Data {
-    /// The same as [`Message::encode`] of it, without the block's value in the middle: what comes before, and what after. It
-    /// is large, and need not be copied.
-    pub fn encode_around(&self) -> (Vec<u8>, Vec<u8>) {
-        let (mut before, mut after) = (Writer::with_capacity(64), Writer::with_capacity(256));
-        write_head(&mut before, self);
-        write_proof(&mut after, self);
-        (before.into_vec(), after.into_vec())
-    }
-
     fn size_hint(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| block.value.len() + 48 * block.nodes.len());
         block + 256
@@ -232,8 +218,7 @@ fn read_data(r: &mut Reader<'_>, body: &Bytes) -> Result<Data, DecodeError> {
     Ok(data)
 }
 
-/// What comes before the block's value.
-fn write_head(w: &mut Writer, data: &Data) {
+fn write_data(w: &mut Writer, data: &Data) {
     w.uint(flags([
         data.block.is_some(),
         data.hash.is_some(),
@@ -244,13 +229,7 @@ fn write_head(w: &mut Writer, data: &Data) {
     .uint(data.id)
     .uint(data.fork);
     if let Some(block) = &data.block {
-        w.uint(block.index).uint(block.value.len() as u64);
-    }
-}
-
-/// What comes after the block's value, or after the fork.
-fn write_proof(w: &mut Writer, data: &Data) {
-    if let Some(block) = &data.block {
+        w.uint(block.index).buffer(&block.value);
         write_nodes(w, &block.nodes);
     }
     if let Some(hash) = &data.hash {
@@ -384,11 +363,6 @@ mod tests {
         #[test]
         fn messages_are_read_as_they_are_written(message in message()) {
             let (kind, body) = message.encode();
-            if let Message::Data(data) = &message {
-                let (before, after) = data.encode_around();
-                let value = data.block.as_ref().map_or(&[][..], |block| &block.value);
-                prop_assert_eq!(&[&before, value, &after].concat(), &body);
-            }
             prop_assert_eq!(Message::decode(kind, &body.into()), Ok(Some(message)));
         }
 

@@ -72,54 +72,11 @@ impl Input {
     }
 }
 
-/// A frame to send, in parts: large bodies are shared with whoever sent them, not copied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frame {
-    parts: Vec<Bytes>,
-    len: usize,
-}
-
-impl Frame {
-    /// Its bytes, one part after the other.
-    pub fn parts(&self) -> &[Bytes] {
-        &self.parts
-    }
-
-    /// How many bytes it has.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has none.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// All its bytes in one piece.
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.parts.concat()
-    }
-
-    fn push(&mut self, part: Bytes) {
-        self.len += part.len();
-        self.parts.push(part);
-    }
-}
-
-impl From<Bytes> for Frame {
-    fn from(bytes: Bytes) -> Self {
-        Frame { len: bytes.len(), parts: vec![bytes] }
-    }
-}
-
 /// What waits to be sent: full batches, and the one that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    full: VecDeque<Frame>,
-    /// The batch that is being filled, up to its last shared part.
-    batch: Frame,
-    /// What came after that.
-    open: Writer,
+    full: VecDeque<Vec<u8>>,
+    batch: Writer,
     channel: u64,
     /// Bytes in all of them.
     pub(super) len: usize,
@@ -133,61 +90,33 @@ impl Output {
     }
 
     pub(super) fn push(&mut self, channel: u64, kind: u64, parts: &[&[u8]]) {
-        let len = parts.iter().map(|part| part.len()).sum();
-        self.begin(channel, kind, len, len);
-        for part in parts {
-            self.open.raw(part);
+        let len = uint_len(kind) + parts.iter().map(|part| part.len()).sum::<usize>();
+        let before = self.batch.len();
+        if before > 0 && before + len > MAX_BATCH {
+            self.full.push_back(std::mem::take(&mut self.batch).into_vec());
         }
-        self.len += len;
-    }
-
-    /// The same with a part in the middle that is not copied.
-    pub(super) fn push_shared(&mut self, channel: u64, kind: u64, before: &[u8], shared: Bytes, after: &[u8]) {
-        let len = before.len() + shared.len() + after.len();
-        self.begin(channel, kind, len, before.len());
-        self.open.raw(before);
-        self.batch.push(std::mem::take(&mut self.open).into_vec().into());
-        self.batch.push(shared);
-        self.open.reserve(after.len() + 32);
-        self.open.raw(after);
-        self.len += len;
-    }
-
-    /// Writes what comes before a body of `len` bytes, of which `next` will be copied.
-    fn begin(&mut self, channel: u64, kind: u64, len: usize, next: usize) {
-        let len = uint_len(kind) + len;
-        let filled = self.batch.len() + self.open.len();
-        if filled > 0 && filled + len > MAX_BATCH {
-            let frame = self.close();
-            self.full.push_back(frame);
-        }
-        let before = self.open.len();
-        self.open.reserve(next + 32);
-        if self.batch.is_empty() && self.open.is_empty() {
-            self.open.uint(0).uint(BATCH).uint(channel);
+        let before = self.batch.len();
+        self.batch.reserve(len + 32);
+        if self.batch.is_empty() {
+            self.batch.uint(0).uint(BATCH).uint(channel);
         } else if self.channel != channel {
-            self.open.uint(0).uint(channel);
+            self.batch.uint(0).uint(channel);
         }
         self.channel = channel;
-        self.open.uint(len as u64).uint(kind);
-        self.len += self.open.len() - before;
-    }
-
-    /// The batch that was being filled.
-    fn close(&mut self) -> Frame {
-        let mut frame = std::mem::take(&mut self.batch);
-        if !self.open.is_empty() {
-            frame.push(std::mem::take(&mut self.open).into_vec().into());
+        self.batch.uint(len as u64).uint(kind);
+        for part in parts {
+            self.batch.raw(part);
         }
-        frame
+        self.len += self.batch.len() - before;
     }
 
-    pub(super) fn take(&mut self) -> Option<Frame> {
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
         let frame = match self.full.pop_front() {
             Some(frame) => frame,
-            None => self.close(),
+            None if self.batch.is_empty() => return None,
+            None => std::mem::take(&mut self.batch).into_vec(),
         };
         self.len -= frame.len();
-        Some(frame).filter(|frame| !frame.is_empty())
+        Some(frame)
     }
 }
