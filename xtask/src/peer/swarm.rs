@@ -35,7 +35,7 @@ async fn replicating(options: &Options, seed: u8) -> Result<(Dht, Swarm, Network
 }
 
 /// Hands the connections of a swarm over, for as long as it runs.
-async fn replicate(mut swarm: Swarm, network: Network) {
+async fn replicate(swarm: Swarm, network: Network) {
     while let Some(connection) = swarm.accept().await {
         _ = network.attach(connection.stream.secret);
     }
