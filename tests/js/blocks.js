@@ -40,6 +40,7 @@ exports.connect = (args, replicate, cores = []) => {
     const DHT = require('hyperdht')
     const swarm = new Hyperswarm({ dht: new DHT({ bootstrap: args.bootstrap.split(','), ephemeral: true, host: '127.0.0.1' }) })
     swarm.on('connection', (stream) => {
+      exports.say({ event: 'connection' })
       stream.on('error', () => {})
       stream.on('close', () => exports.say({ event: 'connection-closed' }))
       replicate(stream)

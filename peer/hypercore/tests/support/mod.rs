@@ -149,7 +149,7 @@ impl Js {
         soon(async {
             while let Some(line) = self.output.next_line().await.expect("text") {
                 let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-                println!("javascript: {}", line.to_string().get(..300).unwrap_or_default());
+                println!("javascript: {}", line.to_string().chars().take(300).collect::<String>());
                 let name = line["event"].as_str().expect("each line has an event");
                 assert!(!["failed", "timeout", "connection-error"].contains(&name), "{line}");
                 if name == event {

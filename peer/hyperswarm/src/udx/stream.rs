@@ -200,7 +200,7 @@ impl Stream {
             self.outgoing.change_path(now, path.address.is_ipv4());
         }
         self.path = Some(path);
-        if self.heard == Some(path.address) {
+        if self.heard.is_some_and(|heard| heard.ip() == path.address.ip()) {
             self.outgoing.prove_path();
         }
         self.sent_at = now;
@@ -369,7 +369,8 @@ impl Stream {
         if self.path.is_none() && self.heard.is_none() {
             self.heard = Some(from);
         }
-        if self.path.is_some_and(|path| path.address == from) {
+        // By host: the remote may well send by another of its sockets.
+        if self.path.is_some_and(|path| path.address.ip() == from.ip()) {
             self.outgoing.prove_path();
         }
         self.probes = 0;
