@@ -1,12 +1,12 @@
 # Each target sets up what it needs (scripts/setup.sh) and can be called alone.
 
 # Crates that build without the Polkadot SDK. Lints and documentation of the others need a second build of the SDK.
-LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-hyperswarm datdot-drive datdot-roles datdot-api datdot-daemon datdot xtask
+LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-hyperswarm datdot-drive datdot-roles datdot-api datdot-daemon datdot datdot-hostile xtask
 LIGHT_FLAGS := --locked $(addprefix -p ,$(LIGHT)) --no-default-features
 # Where the demo's binary ends up.
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup demo test fmt lint rules docs bench
+.PHONY: help setup demo test fmt lint rules docs bench fuzz
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,3 +35,6 @@ docs: ## Build the documentation, warnings denied
 
 bench: setup ## Measure, and write docs/benchmarks.md
 	cargo xtask bench
+
+fuzz: ## Fuzz with hostile input (ONLY=name for one target, SECONDS=n for how long each)
+	@scripts/fuzz.sh $(or $(ONLY),all) $(or $(SECONDS),60)

@@ -18,6 +18,8 @@ const MANIFESTS = {
   patched: { version: 1, quorum: 2, allowPatch: true, signers: signers(3) }
 }
 
+exports.kinds = [...Object.keys(MANIFESTS), 'prologue']
+
 // A feed of a kind that is named above, or `prologue`; `append` adds blocks to it as its signers would.
 exports.open = async (kind, dir) => {
   if (kind === 'prologue') return prologue(dir)

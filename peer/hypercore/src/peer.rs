@@ -63,7 +63,7 @@ pub enum Fault {
 }
 
 /// What a connection is made with.
-pub(crate) struct Setup {
+pub struct Setup {
     pub id: PeerId,
     pub initiator: bool,
     pub handshake: [u8; 64],
@@ -73,7 +73,7 @@ pub(crate) struct Setup {
     pub window: usize,
 }
 
-pub(crate) struct Peer {
+pub struct Peer {
     setup: Setup,
     mux: Mux,
     channels: BTreeMap<ChannelId, Channel>,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// What is wanted of which feed, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Plans {
+pub struct Plans {
     entries: Mutex<BTreeMap<FeedKey, Entry>>,
     /// Counts up when the question for a byte is settled.
     pub seeks: watch::Sender<u64>,
