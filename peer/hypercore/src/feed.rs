@@ -305,7 +305,8 @@ impl Feed {
         if blocks.is_empty() {
             return Ok(start);
         }
-        let mut nodes = Vec::with_capacity(2 * blocks.len());
+        // The old roots are inner nodes now: those on the disk may have been damaged meanwhile, these come from the record.
+        let mut nodes = roots.nodes().to_vec();
         let mut gathered = Vec::new();
         for (number, block) in (start..).zip(blocks) {
             let leaf = Node::leaf(number, block);
