@@ -9,10 +9,10 @@
 //!   fetches ── look_for(feed) ──┘   (topics)               └◀─ ban ── a peer that broke the protocol
 //! ```
 //!
-//! - [`topics`]: how we stand at each topic, and which connections to let go; no I/O;
-//! - [`begin`]: where to begin, and what is remembered of the DHT over restarts;
-//! - [`reach`]: who can reach us, as far as others say;
-//! - [`local`]: a DHT of this machine's own, for networks that have nothing to do with the world.
+//! - `topics`: how we stand at each topic, and which connections to let go; no I/O;
+//! - `begin`: where to begin, and what is remembered of the DHT over restarts;
+//! - `reach`: who can reach us, as far as others say;
+//! - `local`: a DHT of this machine's own, for networks that have nothing to do with the world.
 
 mod begin;
 mod local;

@@ -71,7 +71,7 @@ impl Peer {
         let node = Config { bootstrap: vec![mixed.bootstrap[1]], role: Role::Guest, ..Config::default() };
         let dht = Dht::start(Settings { node, host: Ipv4Addr::LOCALHOST, port: 0 }).await.unwrap();
         let identity = Identity::from_seed(&[name; 32]);
-        let mut swarm = Swarm::start(&dht, &identity, swarm::Settings::default()).await.unwrap();
+        let swarm = Swarm::start(&dht, &identity, swarm::Settings::default()).await.unwrap();
         let topic = Id(key.discovery().0);
         swarm.join(topic, as_).await.unwrap();
         soon(swarm.searched(topic)).await.unwrap();
@@ -145,7 +145,7 @@ async fn we_read_a_drive_of_javascript_knowing_only_its_key() {
     let drive = Drive::open(ours.network.store(), key).unwrap();
     soon(fetch(&ours.network, &drive, None)).await.unwrap();
     let target = dir.path().join("target");
-    let options = export::Options { folder: None, max_bytes: u64::MAX };
+    let options = export::Options { folder: None, max_bytes: u64::MAX, replace: false };
     export::export(&drive.latest(), &target, &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_same(&source, &target);
     ours.network.close().await;

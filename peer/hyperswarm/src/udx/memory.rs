@@ -63,9 +63,7 @@ impl Share {
         self.held = held;
         let wanted = held.saturating_sub(OWN);
         // A step more than needed is kept, so that not every packet takes and gives back.
-        if wanted > self.taken {
-            self.resize(wanted.next_multiple_of(STEP));
-        } else if wanted + 2 * STEP <= self.taken || held == 0 {
+        if wanted > self.taken || wanted + 2 * STEP <= self.taken || held == 0 {
             self.resize(wanted.next_multiple_of(STEP));
         }
     }
