@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(journal.own(), [1, 2, 3, 5, 6].map(|name| Key([name; 32])).into());
         assert!(journal.is_author(&Key([2; 32])) && !journal.is_author(&Key([4; 32])));
         assert_eq!(journal.drive_of(Path::new("/folder")).map(|(key, _)| key), Some(Key([1; 32])));
-        assert_eq!(journal.readings(), [order.clone()]);
+        assert_eq!(journal.readings(), std::slice::from_ref(&order));
         assert_eq!(journal.has_read(&order).unwrap(), [5, 6].map(|name| Key([name; 32])).into());
         journal.over(theirs).unwrap();
         assert_eq!(journal.drives().len(), 1, "a drive that was only sponsored is forgotten with its request");

@@ -34,8 +34,10 @@ async fn ours(bootstrap: SocketAddrV4) {
     let dht = start(vec![bootstrap], None, Role::Guest).await;
     let mut kept: Vec<Swarm> = Vec::new();
     println!("ready");
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
+    loop {
+        // Nothing else goes on in this task meanwhile; the others have their own threads.
+        let line = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await.unwrap();
+        let Some(line) = line.map(Result::unwrap) else { return };
         if line.contains("topics") {
             let swarm =
                 Swarm::start(&dht, &Identity::from_seed(&[SEED; 32]), swarm::Settings::default()).await.unwrap();

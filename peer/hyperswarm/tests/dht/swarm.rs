@@ -169,7 +169,7 @@ async fn a_suspended_swarm_is_found_by_nobody_until_it_resumes() {
 async fn whoever_is_banned_is_refused_until_pardoned() {
     let nodes = hosts(6, &[]).await;
     let bootstrap = [nodes[0].local_addr()];
-    let mut one = Ours::join(guest(&bootstrap).await, 70, As::Server).await;
+    let one = Ours::join(guest(&bootstrap).await, 70, As::Server).await;
     soon(one.swarm.searched(TOPIC)).await.unwrap();
     let bad = identity(71).public();
     one.swarm.ban(bad).await.unwrap();
