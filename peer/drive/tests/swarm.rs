@@ -155,7 +155,7 @@ async fn we_read_a_drive_of_javascript_knowing_only_its_key() {
 async fn a_thousand_blocks_of_64_kib_come_from_javascript_and_go_to_another() {
     let dir = tempfile::tempdir().unwrap();
     let mixed = Mixed::start().await;
-    let sizes = [format!("--blocks=1000"), format!("--size={BLOCK}"), mixed.option()];
+    let sizes = ["--blocks=1000".to_owned(), format!("--size={BLOCK}"), mixed.option()];
     let mut author = Js::run("seed.js", &args(dir.path(), "author", &sizes));
     let key: FeedKey = author.event("feeds").await["keys"][0].as_str().unwrap().parse().unwrap();
     author.event("joined").await;

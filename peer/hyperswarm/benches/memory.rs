@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
 
 const TOPICS: u32 = 1_000;
 const CONNECTIONS: u32 = 500;
@@ -34,8 +35,9 @@ async fn ours(bootstrap: SocketAddrV4) {
     let dht = start(vec![bootstrap], None, Role::Guest).await;
     let mut kept: Vec<Swarm> = Vec::new();
     println!("ready");
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
+    let (tell, mut lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    while let Some(line) = lines.recv().await {
         if line.contains("topics") {
             let swarm =
                 Swarm::start(&dht, &Identity::from_seed(&[SEED; 32]), swarm::Settings::default()).await.unwrap();

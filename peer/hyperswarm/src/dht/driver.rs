@@ -237,9 +237,9 @@ impl Dht {
                 drop(wishes);
                 let (Ok(()), Ok(contacts)) = (wished, answer.await) else { return };
                 let path = path.clone();
-                match tokio::task::spawn_blocking(move || cache::write(&path, &contacts)).await {
-                    Ok(Err(error)) => tracing::warn!(target: "dht", %error, "the nodes we know are not remembered"),
-                    Ok(Ok(())) | Err(_) => {}
+                let written = tokio::task::spawn_blocking(move || cache::write(&path, &contacts)).await;
+                if let Ok(Err(error)) = written {
+                    tracing::warn!(target: "dht", %error, "the nodes we know are not remembered");
                 }
                 // Without status the node has ended.
                 if let Ok(Err(_)) = tokio::time::timeout(REMEMBER_EVERY, ended(&mut status)).await {

@@ -63,9 +63,8 @@ impl Share {
         self.held = held;
         let wanted = held.saturating_sub(OWN);
         // A step more than needed is kept, so that not every packet takes and gives back.
-        if wanted > self.taken {
-            self.resize(wanted.next_multiple_of(STEP));
-        } else if wanted + 2 * STEP <= self.taken || held == 0 {
+        let is_too_much = wanted + 2 * STEP <= self.taken || held == 0;
+        if wanted > self.taken || is_too_much {
             self.resize(wanted.next_multiple_of(STEP));
         }
     }

@@ -206,7 +206,8 @@ impl Stream {
         self.sent_at = now;
     }
 
-    /// New packets go another way from now on; those in flight are repeated on the old one.
+    /// New packets go another way from now on; those in flight are repeated on the old one. Whoever calls this has had an
+    /// answer from there.
     pub fn change_path(&mut self, path: Path, now: Instant) {
         let Some(old) = self.path.replace(path) else { return };
         if !self.outgoing.is_quiet() {
