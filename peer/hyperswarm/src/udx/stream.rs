@@ -43,7 +43,8 @@ const REPLY: Duration = Duration::from_millis(100);
 /// How a stream behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that wait to be read, and as many again that wait for an earlier packet. Default: 4 MiB, as libudx.
+    /// Most bytes that wait to be read; with those that wait for an earlier packet four times as many. Default: 4 MiB, as
+    /// libudx.
     pub receive: usize,
     /// Most bytes that wait to be sent for the first time. Default: 512 KiB.
     pub send: usize,
