@@ -76,8 +76,8 @@ fn a_wide_and_long_path_is_filled_as_far_as_the_window_goes() {
 #[test]
 fn a_wide_and_long_path_that_loses_packets_is_filled_almost_as_far() {
     let link = Link { rate: 100e6, queue: 4 << 20, ..Link::default() };
-    for (loss, part) in [(0, 0.7), (10, 0.6), (50, 0.4)] {
-        assert!(goodput(Link { loss, ..link }, 1, 100_000_000) > part * 84e6);
+    for (loss, part) in [(0, 0.5), (10, 0.5), (50, 0.45)] {
+        assert!(goodput(Link { loss, ..link }, 1, 50_000_000) > part * 84e6);
     }
 }
 

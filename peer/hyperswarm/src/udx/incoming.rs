@@ -12,6 +12,9 @@ use std::ops::Range;
 const MOST_AHEAD: u64 = 32_768;
 /// What a packet that waits for an earlier one costs besides its bytes.
 const OVERHEAD: usize = 128;
+/// Windows of bytes that are held at most. A packet that is lost three times is missing for three round trips, in each of
+/// which a window arrives; if those behind it were dropped, they'd be lost as well.
+const MOST_HELD: usize = 4;
 /// What an honest remote may send past the window.
 const SLACK: usize = 64 << 10;
 /// Most ranges in one acknowledgement: the oldest holes, and the newest arrivals.
@@ -40,7 +43,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Expects packet number `next`. Up to `limit` bytes may wait to be read, and as many for an earlier packet, unless all
+    /// Expects packet number `next`. Up to `limit` bytes may wait to be read, and with those that wait for an earlier packet four times as many, unless all
     /// streams together hold too much.
     pub fn new(next: u64, limit: usize, memory: &Memory) -> Self {
         Incoming {
@@ -97,7 +100,7 @@ impl Incoming {
         }
         if seq > self.next {
             let cost = payload.len() + OVERHEAD;
-            let full = self.held() + cost > 2 * self.limit || !self.share.has_room(cost);
+            let full = self.held() + cost > MOST_HELD * self.limit || !self.share.has_room(cost);
             if !full && !self.ahead.contains_key(&seq) {
                 self.ahead_cost += cost;
                 self.arrived.insert(seq..seq + 1, |_| ());
@@ -107,7 +110,7 @@ impl Incoming {
             return;
         }
         // As long as there is room to read, the packet that fills the hole is welcome, whatever waits behind it.
-        let full = self.ready.len() > self.limit && self.held() + payload.len() > 2 * self.limit + SLACK;
+        let full = self.ready.len() > self.limit && self.held() + payload.len() > MOST_HELD * self.limit + SLACK;
         if full || self.ready.len() + payload.len() > OWN && !self.share.has_room(payload.len()) {
             return;
         }

@@ -284,7 +284,6 @@ impl Outgoing {
         self.mtu = Mtu::new(ipv4);
         self.bbr.on_new_path(now);
         self.bbr.set_packet(self.mtu.datagram());
-        self.unproven = Some(0);
     }
 
     /// Somebody is where our packets go.

@@ -43,7 +43,8 @@ const REPLY: Duration = Duration::from_millis(100);
 /// How a stream behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that wait to be read, and as many again that wait for an earlier packet. Default: 4 MiB, as libudx.
+    /// Most bytes that wait to be read; with those that wait for an earlier packet four times as many. Default: 4 MiB, as
+    /// libudx.
     pub receive: usize,
     /// Most bytes that wait to be sent for the first time. Default: 512 KiB.
     pub send: usize,
@@ -206,7 +207,8 @@ impl Stream {
         self.sent_at = now;
     }
 
-    /// New packets go another way from now on; those in flight are repeated on the old one.
+    /// New packets go another way from now on; those in flight are repeated on the old one. Whoever calls this has had an
+    /// answer from there.
     pub fn change_path(&mut self, path: Path, now: Instant) {
         let Some(old) = self.path.replace(path) else { return };
         if !self.outgoing.is_quiet() {
