@@ -259,10 +259,15 @@ impl Journal {
 
     /// Feeds that are needed here whatever contracts say.
     pub fn own(&self) -> BTreeSet<Key> {
+        let readings = self.notes.readings.iter().flat_map(|reading| &reading.feeds);
+        self.offered().into_iter().chain(readings.copied()).collect()
+    }
+
+    /// Those of them that others are to find here: what is only being read is not.
+    pub fn offered(&self) -> BTreeSet<Key> {
         let drives = self.notes.drives.iter().filter(|(_, drive)| drive.folder.is_some());
         let drives = drives.flat_map(|(key, drive)| [key, &drive.blobs]);
-        let readings = self.notes.readings.iter().flat_map(|reading| &reading.feeds);
-        self.notes.published.keys().chain(drives).chain(readings).chain(&self.notes.sponsored).copied().collect()
+        self.notes.published.keys().chain(drives).chain(&self.notes.sponsored).copied().collect()
     }
 
     /// Notes a request that is wanted; the order that it is for is forgotten with the same write. Returns its name and what
@@ -412,6 +417,7 @@ mod tests {
 
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(journal.own(), [1, 2, 3, 5, 6].map(|name| Key([name; 32])).into());
+        assert_eq!(journal.offered(), [1, 2, 3].map(|name| Key([name; 32])).into(), "what is only read is not offered");
         assert!(journal.is_author(&Key([2; 32])) && !journal.is_author(&Key([4; 32])));
         assert_eq!(journal.drive_of(Path::new("/folder")).map(|(key, _)| key), Some(Key([1; 32])));
         assert_eq!(journal.readings(), std::slice::from_ref(&order));

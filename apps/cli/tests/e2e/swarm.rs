@@ -4,7 +4,7 @@ use crate::bad_input::{assert_says, run};
 use crate::network::{Network, Peer, bytes};
 use crate::process::datdot_in;
 use crate::strangers::{Author, original, read_in_swarm};
-use datdot_api::Key;
+use datdot_api::{Key, status::Nat};
 use std::{fs, net::UdpSocket};
 use tempfile::TempDir;
 
@@ -67,7 +67,9 @@ fn a_javascript_author_in_the_swarm_is_sponsored_by_key_alone() {
 fn the_doctor_says_who_reaches_a_peer_and_what_to_do() {
     let network = Network::start();
     let peer = network.hidden("bob");
-    peer.until("its node knows the DHT", 60, |status| (status.swarm.answers == Some(true)).then_some(()));
+    peer.until("its node knows the DHT, and where it is", 60, |status| {
+        (status.swarm.answers == Some(true) && status.swarm.nat == Nat::Open).then_some(())
+    });
     let said = peer.must(["doctor"]);
     assert!(said.contains("Everybody reaches this peer") && said.contains("To do: nothing."), "{said}");
     assert!(peer.must(["status"]).contains("swarm     knows"));

@@ -19,7 +19,7 @@ impl Engine {
         let works = view.iter().flat_map(|view| &view.hosting).flat_map(|hosting| &hosting.contracts);
         let hosted = works.filter(|work| hosted.contains(&work.id)).flat_map(|work| &work.feeds).map(|feed| feed.key);
         let keys: BTreeSet<FeedKey> =
-            self.journal.own().into_iter().map(|key| key.0).chain(hosted).map(FeedKey).collect();
+            self.journal.offered().into_iter().map(|key| key.0).chain(hosted).map(FeedKey).collect();
         let mut here: BTreeSet<FeedKey> = BTreeSet::new();
         for feed in keys.iter().filter_map(|key| self.ctx.store.feed(key)).filter(|feed| feed.info().bytes_here > 0) {
             here.insert(feed.key());

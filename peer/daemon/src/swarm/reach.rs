@@ -13,6 +13,9 @@ use tokio::time::timeout;
 /// How long finding out may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long an answer may be on its way.
+const LATE: Duration = Duration::from_secs(2);
+
 /// There is no swarm.
 pub(super) fn off(why: &str) -> SwarmStatus {
     SwarmStatus { off: Some(why.into()), ..SwarmStatus::default() }
@@ -48,6 +51,8 @@ pub async fn examine(settings: &Settings, listen: SocketAddr) -> io::Result<Swar
     let dht = Dht::start(begin::node(settings, listen, vec![])).await?;
     _ = timeout(PATIENCE, begin::find_the_network(&dht, settings)).await;
     let known = dht.look(|node| node.known()).await.map_err(io::Error::other)?;
+    // What was sent to find out whether strangers reach us may still be on its way.
+    _ = timeout(LATE, dht.status().wait_for(|status| !status.reach.firewalled)).await;
     let now = *dht.status().borrow();
     // Whoever has waited so long knows.
     let now = Status { bootstrapped: true, ..now };

@@ -490,7 +490,7 @@ impl Node {
                 }
             }
             Purpose::Probe => self.on_probe(Some((socket, from, response.to))),
-            Purpose::QuickProbe => self.start.reached |= socket == Socket::Server,
+            Purpose::QuickProbe => self.on_quick_probe(socket),
             Purpose::Question(question) => self.tell(Event::Answer { question, reply: Some(reply) }),
         }
     }

@@ -102,6 +102,15 @@ impl Node {
         self.request(from, question, Purpose::QuickProbe, TRIES);
     }
 
+    /// The first node to answer has answered again, to this socket. In a small DHT the first walk may be over before: then
+    /// nobody else would ask for a long time.
+    pub(super) fn on_quick_probe(&mut self, socket: Socket) {
+        self.start.reached |= socket == Socket::Server;
+        if self.start.reached && self.start.done {
+            self.check_reach(Aim::Firewall);
+        }
+    }
+
     /// A walk to ourselves is done.
     pub(super) fn on_first_walk(&mut self) {
         let aim = if self.config.role == Role::Host { Aim::Host } else { Aim::Firewall };
