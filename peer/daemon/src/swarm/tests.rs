@@ -125,12 +125,17 @@ async fn who_breaks_the_protocol_is_banned() {
     let identity = Identity::from_seed(&[66; 32]);
     let options = Options::default();
     let call = || liar.connect(&identity, peer.network.public_key(), &[], &options);
+    let mut events = peer.network.events();
     let mut stream = call().await.unwrap();
     // Opens a channel under a number that can't be its next.
     stream.secret.writer.send(&[0, 1, 0xfd, 0xff, 0xff, 1, b'x', 0]).await.unwrap();
     stream.secret.writer.flush().await.unwrap();
-    until("the connection is over", || peer.network.peers().is_empty()).await;
-    // It is banned when its end has been heard of, which may be a moment later.
+    // A second call before that would only replace the first.
+    let at_fault = async {
+        while !matches!(events.recv().await.unwrap(), PeerEvent::Ended(_, why) if matches!(*why, Ended::Fault(_))) {}
+    };
+    timeout(Duration::from_secs(10), at_fault).await.expect("the liar is found out");
+    // The swarm hears of it a moment later.
     let begun = Instant::now();
     while let Ok(stream) = call().await {
         drop(stream);
