@@ -241,7 +241,8 @@ impl Fetcher {
         }
         let _following = self.network.download(feed, Want { blocks: 0..0, follow: true });
         self.dial(endpoints, dialled, &mut Vec::new()).await;
-        if dialled.connected() > 0 {
+        // Those whom the swarm finds come meanwhile.
+        if dialled.connected() > 0 || dialled.looking.is_on() {
             let mut watch = feed.watch();
             _ = timeout(SETTLED, watch.wait_for(|now| now.length > before.length)).await;
         }
