@@ -4,7 +4,7 @@ use super::{Options, Orders, feeds::filled, say};
 use anyhow::{Context, Result};
 use datdot_hypercore::{Config, FeedKey, Network, Store, Want};
 use datdot_hyperswarm::{
-    connect::ListenOptions,
+    connect::{ListenOptions, PeerStream},
     dht::{self, Dht, Id, Identity, Role},
     swarm::{As, Settings, Swarm},
 };
@@ -105,20 +105,22 @@ pub async fn listen(options: &Options) -> Result<()> {
     orders.ready(json!({ "key": key })).await?;
     let mut held = Vec::new();
     for _ in 0..options.get::<usize>("count")? {
-        let mut connection = server.accept().await.context("the server runs")?;
-        held.push(tokio::spawn(async move {
-            let secret = &mut connection.secret;
-            loop {
-                // Nothing is said, but both sides show that they are alive.
-                tokio::select! {
-                    frame = secret.reader.next() => if !matches!(frame, Ok(Some(_))) { return },
-                    _ = secret.writer.keep_alive() => return,
-                }
-            }
-        }));
+        let connection = server.accept().await.context("the server runs")?;
+        held.push(tokio::spawn(hold(connection)));
     }
     say("done", json!({ "connections": held.iter().filter(|task| !task.is_finished()).count() }));
     orders.end().await
+}
+
+/// Keeps a connection until the remote ends it. Nothing is said, but both sides show that they are alive.
+async fn hold(mut connection: PeerStream) {
+    let secret = &mut connection.secret;
+    loop {
+        tokio::select! {
+            frame = secret.reader.next() => if !matches!(frame, Ok(Some(_))) { return },
+            _ = secret.writer.keep_alive() => return,
+        }
+    }
 }
 
 /// Makes many connections to a server, each as somebody else, and holds them.
@@ -130,16 +132,8 @@ pub async fn call(options: &Options) -> Result<()> {
         let mut seed = [5; 32];
         seed[..4].copy_from_slice(&number.to_le_bytes());
         let options = connection::Options::default();
-        let mut connection = dht.connect(&Identity::from_seed(&seed), key, &[], &options).await?;
-        held.push(tokio::spawn(async move {
-            let secret = &mut connection.secret;
-            loop {
-                tokio::select! {
-                    frame = secret.reader.next() => if !matches!(frame, Ok(Some(_))) { return },
-                    _ = secret.writer.keep_alive() => return,
-                }
-            }
-        }));
+        let connection = dht.connect(&Identity::from_seed(&seed), key, &[], &options).await?;
+        held.push(tokio::spawn(hold(connection)));
     }
     say("ready", json!({}));
     Orders::new().end().await
