@@ -19,7 +19,7 @@ mod local;
 mod reach;
 mod topics;
 
-pub use begin::{PUBLIC, Settings};
+pub use begin::Settings;
 pub use local::LocalDht;
 pub use reach::examine;
 
@@ -251,7 +251,7 @@ impl Running {
 
 /// Joins and leaves topics as the table changes.
 async fn apply(shared: &Shared, mut changes: mpsc::UnboundedReceiver<Change>) {
-    begin::find_the_network(&shared.dht, &shared.settings).await;
+    begin::find_the_network(&shared.dht).await;
     while let Some(change) = changes.recv().await {
         let done = match change {
             Change::Join(topic, as_) => shared.swarm.join(topic, as_).await,

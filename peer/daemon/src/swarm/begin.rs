@@ -1,7 +1,10 @@
 //! Where a node of the DHT begins: at nodes that everybody knows, and at those that it knew the last time.
 
 use crate::files;
-use datdot_hyperswarm::dht::{self, Dht, Id, Role, Search, packet::Command};
+use datdot_hyperswarm::dht::{
+    self, Dht, Role,
+    bootstrap::{self, Entry},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -9,23 +12,14 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// The file with what is known of the DHT.
 pub(super) const FILE: &str = "dht.json";
 /// Nodes that are taken from it.
 const MAX_KNOWN: usize = 512;
-/// How long a name may take to be looked up.
-const LOOK_UP: Duration = Duration::from_secs(5);
-/// A network that isn't there is looked for again after so long.
-const AGAIN: Duration = Duration::from_secs(30);
-
-/// The nodes at which all of Hyperswarm begins: their addresses, and the names under which they are if they move.
-pub const PUBLIC: [(SocketAddrV4, &str); 3] = [
-    (SocketAddrV4::new(Ipv4Addr::new(88, 99, 3, 86), 49_737), "node1.hyperdht.org:49737"),
-    (SocketAddrV4::new(Ipv4Addr::new(142, 93, 90, 113), 49_737), "node2.hyperdht.org:49737"),
-    (SocketAddrV4::new(Ipv4Addr::new(138, 68, 147, 8), 49_737), "node3.hyperdht.org:49737"),
-];
+/// A network that isn't there is looked for again by the node itself; we ask it so often.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether and how peers are found by the keys of feeds alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +27,7 @@ pub enum Settings {
     /// They aren't.
     #[default]
     Off,
-    /// Through the [public](PUBLIC) nodes. On a dev chain there is no swarm then: its peers are the world's business no more
+    /// Through the [public](bootstrap::public) nodes. On a dev chain there is no swarm then: its peers are the world's business no more
     /// than the world is theirs.
     Public,
     /// Through these nodes.
@@ -43,19 +37,19 @@ pub enum Settings {
 impl Settings {
     /// The same as it is shown.
     pub(super) fn names(&self) -> Vec<String> {
+        self.entries().iter().map(ToString::to_string).collect()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
         match self {
             Settings::Off => vec![],
-            Settings::Public => PUBLIC.iter().map(|(_, name)| (*name).to_owned()).collect(),
-            Settings::Through(nodes) => nodes.iter().map(ToString::to_string).collect(),
+            Settings::Public => bootstrap::public(),
+            Settings::Through(nodes) => nodes.iter().copied().map(Entry::from).collect(),
         }
     }
 
     fn addresses(&self) -> Vec<SocketAddrV4> {
-        match self {
-            Settings::Off => vec![],
-            Settings::Public => PUBLIC.iter().map(|(address, _)| *address).collect(),
-            Settings::Through(nodes) => nodes.clone(),
-        }
+        self.entries().iter().filter_map(|entry| entry.address).collect()
     }
 }
 
@@ -88,39 +82,15 @@ pub(super) fn node(settings: &Settings, listen: SocketAddr, known: Vec<SocketAdd
     };
     // Nobody needs a host that is gone with this machine's loopback.
     let role = if host.is_loopback() { Role::Guest } else { Role::Adaptive };
-    let node = dht::Config { bootstrap: settings.addresses(), known, role, ..dht::Config::default() };
+    let node = dht::Config { known, role, ..dht::Config::default() }.begin_with(settings.entries());
     dht::Settings { node, host, port: listen.port() }
 }
 
-/// Returns as soon as any node of the DHT is known. If none answers at its address, its name is looked up.
-pub(super) async fn find_the_network(dht: &Dht, settings: &Settings) {
-    loop {
-        if dht.bootstrapped().await.is_err() || dht.look(|node| node.known()).await.is_ok_and(|known| known > 0) {
-            return;
-        }
-        tracing::info!(target: "swarm", "no node of the DHT answers; trying their names");
-        if let Settings::Public = settings {
-            for (_, name) in PUBLIC {
-                for address in look_up(name).await {
-                    // Whoever answers is known from then on.
-                    _ = dht.ping(address).await;
-                }
-            }
-        }
-        let walk = Search::new(Id(files::fresh()), Command::FindNode);
-        if let Ok(walk) = dht.search(walk).await {
-            _ = walk.finished().await;
-        }
-        if dht.look(|node| node.known()).await.is_ok_and(|known| known == 0) {
-            sleep(AGAIN).await;
-        }
+/// Returns as soon as any node of the DHT is known.
+pub(super) async fn find_the_network(dht: &Dht) {
+    while dht.bootstrapped().await.is_ok() && dht.look(|node| node.known()).await.is_ok_and(|known| known == 0) {
+        sleep(AGAIN).await;
     }
-}
-
-async fn look_up(name: &str) -> Vec<SocketAddrV4> {
-    let Ok(Ok(found)) = timeout(LOOK_UP, tokio::net::lookup_host(name)).await else { return vec![] };
-    let is_v4 = |address| if let SocketAddr::V4(address) = address { Some(address) } else { None };
-    found.filter_map(is_v4).take(4).collect()
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn status(status: Status, listen: SocketAddrV4, known: usize) -> Swar
 /// listen.
 pub async fn examine(settings: &Settings, listen: SocketAddr) -> io::Result<SwarmStatus> {
     let dht = Dht::start(begin::node(settings, listen, vec![])).await?;
-    _ = timeout(PATIENCE, begin::find_the_network(&dht, settings)).await;
+    _ = timeout(PATIENCE, begin::find_the_network(&dht)).await;
     let known = dht.look(|node| node.known()).await.map_err(io::Error::other)?;
     // What was sent to find out whether strangers reach us may still be on its way.
     _ = timeout(LATE, dht.status().wait_for(|status| !status.reach.firewalled)).await;

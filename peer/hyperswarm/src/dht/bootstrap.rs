@@ -1,6 +1,7 @@
 //! Nodes to begin with, as people write them: `HOST:PORT`, where the host is an address, a name, or an address and a
 //! name (`88.99.3.86@node1.hyperdht.org:49737`) in case that it has moved.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
@@ -71,6 +72,17 @@ impl FromStr for Entry {
 fn is_name(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     (1..=253).contains(&text.len()) && text.chars().all(fits) && text.contains(|c: char| c.is_ascii_alphabetic())
+}
+
+impl fmt::Display for Entry {
+    /// A name rather than an address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.address) {
+            (Some(name), _) => write!(f, "{}:{}", name.host, name.port),
+            (None, Some(address)) => address.fmt(f),
+            (None, None) => f.write_str("nowhere"),
+        }
+    }
 }
 
 impl From<SocketAddrV4> for Entry {
