@@ -21,6 +21,8 @@ const STALL: Duration = Duration::from_secs(15);
 const DIAL: Duration = Duration::from_secs(10);
 /// A peer tells of a newer head as soon as it is asked: after so long none will come.
 const SETTLED: Duration = Duration::from_secs(1);
+/// If nobody is connected, the swarm has to find somebody before.
+const FOUND: Duration = Duration::from_secs(2);
 /// Runs of blocks that are asked for at a time.
 const RUNS: usize = 256;
 /// How often peers that went away are dialled again while blocks still come from others.
@@ -241,11 +243,13 @@ impl Fetcher {
         }
         let _following = self.network.download(feed, Want { blocks: 0..0, follow: true });
         self.dial(endpoints, dialled, &mut Vec::new()).await;
-        // Those whom the swarm finds come meanwhile.
-        if dialled.connected() > 0 || dialled.looking.is_on() {
-            let mut watch = feed.watch();
-            _ = timeout(SETTLED, watch.wait_for(|now| now.length > before.length)).await;
-        }
+        let patience = match dialled.connected() {
+            0 if dialled.looking.is_on() => FOUND,
+            0 => return,
+            _ => SETTLED,
+        };
+        let mut watch = feed.watch();
+        _ = timeout(patience, watch.wait_for(|now| now.length > before.length)).await;
     }
 
     /// Connects to endpoints that are not connected, one at a time.

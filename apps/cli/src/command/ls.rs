@@ -27,7 +27,7 @@ pub struct Args {
     /// List what is in folders, too
     #[arg(short, long)]
     recursive: bool,
-    /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters found on the ledger
+    /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters that the ledger or the swarm knows
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
 }

@@ -6,7 +6,7 @@ use crate::{
     fetch::{Failed, Fetcher, Wanted},
 };
 use bytes::Bytes;
-use datdot_hypercore::{Config, Feed, Keypair, Store};
+use datdot_hypercore::{Config, Feed, Keypair, Store, Want};
 use datdot_hyperswarm::dht;
 use datdot_wire::{connection::Options, noise};
 use tokio::time::{Instant, sleep};
@@ -23,7 +23,8 @@ impl Peer {
     async fn start(seed: u8, settings: &Settings) -> Peer {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("store")).unwrap();
-        let network = Config::new(noise::Keypair::from_seed(&[seed; 32]));
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let network = Config { listen, ..Config::new(noise::Keypair::from_seed(&[seed; 32])) };
         let network = Network::start(store, network).await.unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let started = Topics::start(settings.clone(), &[seed; 32], listen, &network, dir.path()).await;
@@ -40,8 +41,12 @@ impl Peer {
 
     /// Fetches whatever the swarm finds; addresses it has none.
     async fn fetch(&self, key: FeedKey) -> Result<Feed, Failed> {
+        self.fetch_as(key, Wanted::First { room: u64::MAX }).await
+    }
+
+    async fn fetch_as(&self, key: FeedKey, wanted: Wanted) -> Result<Feed, Failed> {
         let none: [(Endpoint, _); 0] = [];
-        let fetched = self.fetcher.fetch(key, &Wanted::First { room: u64::MAX }, &none, &mut |_, _, _| {}).await;
+        let fetched = self.fetcher.fetch(key, &wanted, &none, &mut |_, _, _| {}).await;
         fetched.map(|fetched| fetched.feed)
     }
 
@@ -90,6 +95,23 @@ async fn a_feed_is_fetched_by_its_key_alone_and_then_from_the_copy() {
     assert_eq!(reader.fetch(feed.key()).await.unwrap().get(19).await.unwrap()[0], 19);
     // What was only read is not announced.
     assert_eq!((reader.topics.announced(&feed.key()), reader.topics.status().topics), (None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_head_is_found_in_the_swarm_by_who_has_all_of_an_older_one() {
+    let (_dht, settings) = dht().await;
+    let (author, reader) = (Peer::start(1, &settings).await, Peer::start(2, &settings).await);
+    let feed = author.write(9, 2).await;
+    author.announce(&feed).await;
+    // By an address, so that the swarm has met nobody.
+    let copy = reader.network.store().open_remote(feed.key(), None).unwrap();
+    let dialled = reader.network.connect(author.network.local_addr().unwrap(), None).await.unwrap();
+    reader.network.download(&copy, Want::all()).done().await.unwrap();
+    reader.network.disconnect(dialled.id);
+    until("nobody is connected", || reader.network.peers().is_empty()).await;
+    feed.append(vec![Bytes::from("news")]).await.unwrap();
+    let newest = Wanted::Newest { room: u64::MAX };
+    assert_eq!(reader.fetch_as(feed.key(), newest).await.unwrap().get(2).await.unwrap(), "news");
 }
 
 #[tokio::test(flavor = "multi_thread")]
