@@ -4,6 +4,7 @@ const path = require('path')
 const Hypercore = require('hypercore')
 const Verifier = require('hypercore/lib/verifier')
 const multisig = require('hypercore/lib/multisig')
+const { MerkleTree } = require('hypercore/lib/merkle-tree')
 const crypto = require('hypercore-crypto')
 
 const pairs = [1, 2, 3].map((name) => crypto.keyPair(Buffer.alloc(32, name)))
@@ -18,13 +19,27 @@ const MANIFESTS = {
   patched: { version: 1, quorum: 2, allowPatch: true, signers: signers(3) }
 }
 
-// A feed of a kind that is named above, or `prologue`; `append` adds blocks to it as its signers would.
-exports.open = async (kind, dir) => {
+// A feed of a kind that is named above, or `prologue`, alone or in a corestore; `append` adds blocks to it as its signers would.
+// With a name it is another feed of the same signers.
+exports.open = async (kind, dir, corestore = null, name = '') => {
   if (kind === 'prologue') return prologue(dir)
-  const manifest = Verifier.createManifest(MANIFESTS[kind])
-  const core = new Hypercore(dir, { manifest })
+  const named = (signer, at) => ({ ...signer, namespace: crypto.hash(Buffer.from(`${name} ${at}`)) })
+  const { signers, ...rest } = MANIFESTS[kind]
+  const manifest = Verifier.createManifest({ ...rest, signers: name ? signers.map(named) : signers })
+  const core = corestore ? corestore.get({ manifest }) : new Hypercore(dir, { manifest })
   await core.ready()
-  return { core, append: (blocks) => append(core, manifest, blocks) }
+  return { core, append: (blocks) => append(core, manifest, blocks), truncate: (length) => truncate(core, manifest, length) }
+}
+
+// As its signers cut it: they sign the fork that begins there.
+async function truncate(core, manifest, length) {
+  const batch = core.state.createTreeBatch()
+  await MerkleTree.truncate(core.state, length, batch, core.fork + 1)
+  const verifier = Verifier.fromManifest(manifest)
+  const proofs = [0, 1].map((signer) => {
+    return { signer, signature: verifier.signers[signer].sign(batch, pairs[signer]), patch: 0, nodes: null }
+  })
+  await core.truncate(length, { signature: multisig.assemble(proofs) })
 }
 
 async function append(core, manifest, blocks) {

@@ -131,7 +131,8 @@ impl Authors {
         if authors.encode() != bytes {
             return Err(NotTheirs::Unknown);
         }
-        authors.wire = Some(bytes);
+        // A copy: these may be a few bytes out of a frame of megabytes, which would be kept with them.
+        authors.wire = Some(Bytes::copy_from_slice(&bytes));
         Ok(authors)
     }
 
@@ -313,7 +314,7 @@ fn read(bytes: &Bytes) -> Result<Authors, DecodeError> {
                 authors.linked = Some(r.array(MAX_LINKED, |r| Ok(FeedKey(*r.fixed()?)))?);
             }
             if flags & 8 != 0 {
-                authors.user_data = Some(bytes.slice_ref(r.buffer()?));
+                authors.user_data = Some(Bytes::copy_from_slice(r.buffer()?));
             }
         }
         _ => return Err(DecodeError::Invalid("version of a manifest")),

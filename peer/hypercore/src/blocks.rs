@@ -168,7 +168,8 @@ impl Blocks {
             *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(*bits) << shift;
             self.count = self.count + u64::from(bits.count_ones()) - u64::from(old.count_ones());
         }
-        self.contiguous = self.first_missing(0..u64::MAX).unwrap_or(u64::MAX);
+        // Nothing changed before the first of them.
+        self.contiguous = self.first_missing(self.contiguous.min(start)..u64::MAX).unwrap_or(u64::MAX);
     }
 
     /// One page as it is on disk.

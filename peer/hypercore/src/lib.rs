@@ -40,6 +40,7 @@ pub mod key;
 mod limit;
 pub mod messages;
 pub mod network;
+pub mod offers;
 pub mod pace;
 mod peer;
 pub mod plan;

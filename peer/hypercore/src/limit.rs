@@ -8,45 +8,119 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Each turn is so small a part of a second, so that nobody waits long for his.
+const TURNS: u64 = 20;
+/// Bytes of the smallest turn.
+const LEAST: usize = 1 << 10;
+
 /// Bytes that may pass per second; clones share it. May be changed at any time.
 #[derive(Clone, Debug, Default)]
 pub struct Limit {
-    /// 0 is no limit.
-    rate: Arc<AtomicU64>,
-    /// When what has passed is paid for.
+    rate: Arc<Rate>,
+    /// When what was granted is paid for.
     paid: Arc<Mutex<Option<Instant>>>,
+}
+
+#[derive(Debug, Default)]
+struct Rate {
+    /// 0 is no limit.
+    bytes: AtomicU64,
+    /// Counts up when it is changed: what was granted under another limit counts no more.
+    version: AtomicU64,
 }
 
 impl Limit {
     /// Sets the limit in bytes per second, or takes it away.
     pub fn set(&self, rate: Option<u64>) {
-        self.rate.store(rate.map_or(0, |rate| rate.max(1)), Ordering::Release);
-        // What passed under another limit is not counted under this one.
+        self.rate.bytes.store(rate.map_or(0, |rate| rate.max(1)), Ordering::Release);
+        self.rate.version.fetch_add(1, Ordering::AcqRel);
         *self.paid.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The limit in bytes per second.
     pub fn get(&self) -> Option<u64> {
-        Some(self.rate.load(Ordering::Acquire)).filter(|rate| *rate > 0)
+        Some(self.rate.bytes.load(Ordering::Acquire)).filter(|rate| *rate > 0)
     }
 
     /// The same limit for somebody else alone.
-    pub(crate) fn alone(&self) -> Limit {
+    fn alone(&self) -> Limit {
         Limit { rate: self.rate.clone(), paid: Arc::default() }
     }
 
-    /// Bytes have passed. Whoever let them pass lets the next ones pass at the time that is returned.
-    pub(crate) fn pass(&self, now: Instant, bytes: usize) -> Instant {
-        let Some(rate) = self.get() else { return now };
+    /// Grants so many bytes; they may pass from the first of the two times on, and are paid for at the second.
+    fn grant(&self, now: Instant, bytes: u64) -> [Instant; 2] {
+        let Some(rate) = self.get() else { return [now; 2] };
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = paid.map_or(now, |paid| paid.max(now)) + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        *paid = Some(due);
-        due
+        let start = paid.map_or(now, |paid| paid.max(now));
+        // No turn is longer than a day, whatever the limit was meant to be.
+        let end = start + Duration::from_secs_f64((bytes as f64 / rate as f64).min(86_400.0));
+        *paid = Some(end);
+        [start, end]
+    }
+}
+
+/// The limits for one direction of a connection: that of all connections, and its own.
+#[derive(Debug)]
+pub(crate) struct Valve {
+    limits: [Limit; 2],
+    version: u64,
+    /// When the next bytes may pass.
+    opens: Instant,
+    /// Bytes that were granted and have not passed yet; below zero what has passed ungranted.
+    credit: i64,
+}
+
+impl Valve {
+    pub fn new(now: Instant, all: &Limit, each: &Limit) -> Valve {
+        Valve { limits: [all.clone(), each.alone()], version: 0, opens: now, credit: 0 }
     }
 
-    /// How much to let pass at a time, so that nobody waits long for his turn.
-    pub(crate) fn portion(&self, most: usize) -> usize {
-        self.get().map_or(most, |rate| usize::try_from(rate / 20).unwrap_or(most).clamp(1 << 10, most))
+    pub fn is_limited(&self) -> bool {
+        self.limits.iter().any(|limit| limit.get().is_some())
+    }
+
+    /// Waits for its turn: when that comes. To be called by who has something to let pass.
+    pub fn turn(&mut self, now: Instant) -> Instant {
+        self.follow_changes(now);
+        if self.is_limited() && self.credit <= 0 {
+            let least = self.limits.iter().filter_map(Limit::get).min().unwrap_or(0);
+            let turn = (least / TURNS).max(LEAST as u64) as i64;
+            let wanted = turn.saturating_sub(self.credit) as u64;
+            self.opens = self.limits.iter().map(|limit| limit.grant(now, wanted)[0]).fold(now, Instant::max);
+            self.credit = turn;
+        }
+        self.opens
+    }
+
+    /// Bytes that may pass in this turn, at most `most`.
+    pub fn room(&self, most: usize) -> usize {
+        if self.is_limited() { usize::try_from(self.credit).unwrap_or(0).min(most) } else { most }
+    }
+
+    /// Bytes have passed. One block may be more than a turn has; the next turn is later for that.
+    pub fn passed(&mut self, bytes: usize) {
+        if self.is_limited() {
+            self.credit = self.credit.saturating_sub_unsigned(bytes as u64);
+        }
+    }
+
+    /// When more may pass, of what comes without being asked for: after what has come is paid for.
+    pub fn opens(&mut self, now: Instant) -> Instant {
+        self.follow_changes(now);
+        self.opens
+    }
+
+    /// Bytes came unasked.
+    pub fn came(&mut self, now: Instant, bytes: usize) {
+        self.opens = self.limits.iter().map(|limit| limit.grant(now, bytes as u64)[1]).fold(now, Instant::max);
+    }
+
+    /// Under new limits nobody waits for the end of a turn under the old ones.
+    fn follow_changes(&mut self, now: Instant) {
+        let version = self.limits.iter().map(|limit| limit.rate.version.load(Ordering::Acquire)).sum();
+        if std::mem::replace(&mut self.version, version) != version {
+            (self.opens, self.credit) = (now, 0);
+        }
     }
 }
 
@@ -54,24 +128,103 @@ impl Limit {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_passes_in_turns_adds_up_to_the_limit() {
-        let (limit, start) = (Limit::default(), Instant::now());
-        assert_eq!(limit.pass(start, 1 << 30), start);
-        limit.set(Some(1_000_000));
-        let mut turns = [(start, 0), (start, 0), (start, 0)];
-        loop {
-            turns.sort_by_key(|turn| turn.0);
-            let (at, passed) = turns[0];
-            if at > start + Duration::from_secs(10) {
-                break;
-            }
-            turns[0] = (limit.pass(at, 50_000), passed + 50_000);
+    /// Senders that have always something to send, each turn seen a little late, as tasks are woken.
+    struct Crowd {
+        now: Instant,
+        limit: Limit,
+        each: Limit,
+        valves: Vec<(Valve, u64)>,
+        block: usize,
+    }
+
+    impl Crowd {
+        fn new(senders: usize, limit: Option<u64>, each: Option<u64>, block: usize) -> Crowd {
+            let (now, all, own) = (Instant::now(), Limit::default(), Limit::default());
+            all.set(limit);
+            own.set(each);
+            let valves = (0..senders).map(|_| (Valve::new(now, &all, &own), 0)).collect();
+            Crowd { now, limit: all, each: own, valves, block }
         }
-        let sum: u64 = turns.iter().map(|turn| turn.1).sum();
-        assert!((9_900_000..=10_300_000).contains(&sum), "{sum}");
-        assert!(turns.iter().all(|turn| turn.1 * 3 > sum - 300_000), "{turns:?}");
-        limit.set(None);
-        assert_eq!((limit.pass(start, 1 << 30), limit.portion(77)), (start, 77));
+
+        /// What each sent in so many milliseconds.
+        fn run(&mut self, milliseconds: u64) -> Vec<u64> {
+            self.valves.iter_mut().for_each(|(_, sent)| *sent = 0);
+            for _ in 0..milliseconds {
+                self.now += Duration::from_millis(1);
+                for (valve, sent) in &mut self.valves {
+                    // No link is wider than 100 MB/s.
+                    let mut room = if valve.turn(self.now) <= self.now { valve.room(100_000) as i64 } else { 0 };
+                    while room > 0 {
+                        valve.passed(self.block);
+                        room -= self.block as i64;
+                        *sent += self.block as u64;
+                    }
+                }
+            }
+            self.valves.iter().map(|(_, sent)| *sent).collect()
+        }
+    }
+
+    fn is_near(bytes: u64, expected: u64) -> bool {
+        bytes.abs_diff(expected) <= expected / 20
+    }
+
+    #[test]
+    fn what_all_send_together_holds_the_limit_from_the_first_second_on_whatever_they_send() {
+        for (senders, rate, block) in
+            [(1, 1_000_000, 1000), (3, 2_000_000, 65_536), (20, 500_000, 300), (200, 10_000_000, 16_384)]
+        {
+            let mut crowd = Crowd::new(senders, Some(rate), None, block);
+            let mut sent = Vec::new();
+            for _ in 0..2 {
+                sent = crowd.run(10_000);
+                let sum = sent.iter().sum();
+                assert!(is_near(sum, 10 * rate), "{senders} senders, {rate} B/s, {block} B: {sum}");
+            }
+            let (least, most) = (sent.iter().min().copied(), sent.iter().max().copied());
+            let turn = (rate / TURNS).max(block as u64);
+            assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 2 * turn), "{least:?} to {most:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_for_each_holds_beside_one_for_all() {
+        let mut crowd = Crowd::new(4, Some(1_000_000), Some(100_000), 1000);
+        assert!(crowd.run(10_000).iter().all(|sent| is_near(*sent, 1_000_000)));
+        crowd.each.set(Some(400_000));
+        let sent = crowd.run(10_000);
+        assert!(is_near(sent.iter().sum(), 10_000_000), "{sent:?}");
+        assert!(sent.iter().all(|sent| is_near(*sent, 2_500_000)), "{sent:?}");
+    }
+
+    #[test]
+    fn limits_can_be_changed_at_any_time() {
+        let mut crowd = Crowd::new(2, Some(1), None, 1000);
+        let sum = |crowd: &mut Crowd| crowd.run(10_000).iter().sum::<u64>();
+        assert!(sum(&mut crowd) <= 4 * LEAST as u64);
+        crowd.limit.set(Some(3_000_000));
+        assert!(is_near(sum(&mut crowd), 30_000_000));
+        crowd.limit.set(None);
+        assert!(sum(&mut crowd) >= 1_000_000_000);
+        crowd.limit.set(Some(50_000));
+        assert!(is_near(sum(&mut crowd), 500_000));
+    }
+
+    #[test]
+    fn what_comes_unasked_is_paid_for_before_more_is_taken() {
+        let (start, limit, each) = (Instant::now(), Limit::default(), Limit::default());
+        limit.set(Some(1_000_000));
+        let mut valves: Vec<_> = (0..3).map(|_| (Valve::new(start, &limit, &each), 0)).collect();
+        for at in (0..10_000).map(|ms| start + Duration::from_millis(ms)) {
+            for (valve, came) in &mut valves {
+                if valve.opens(at) <= at {
+                    valve.came(at, 66_000);
+                    *came += 66_000;
+                }
+            }
+        }
+        let sum = valves.iter().map(|(_, came)| came).sum();
+        assert!(is_near(sum, 10_000_000), "{sum}");
+        assert!(valves.iter().all(|(_, came)| came.abs_diff(sum / 3) <= 66_000));
     }
 }

@@ -187,7 +187,7 @@ pub struct DataSeek {
 }
 
 /// The nodes that lead from one head to a newer one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataUpgrade {
     /// As asked.
     pub start: u64,

@@ -5,7 +5,8 @@
 
 use crate::{
     feed::{Change, Changed, Feed},
-    limit::Limit,
+    key::FeedKey,
+    limit::{Limit, Valve},
     peer::{Fault, Peer, Setup},
     plan::{PeerId, Want},
     plans::{Plans, Stopped},
@@ -17,7 +18,7 @@ use datdot_wire::{
     noise::{Keypair, PublicKey, Role},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::{
@@ -104,8 +105,8 @@ struct Inner {
     next: AtomicU64,
     peers: Mutex<BTreeMap<PeerId, (PeerInfo, AbortHandle)>>,
     places: Arc<Semaphore>,
-    /// Counts up when something new is wanted.
-    wake: watch::Sender<u64>,
+    /// Feeds of which something else is wanted.
+    wake: broadcast::Sender<FeedKey>,
     events: broadcast::Sender<PeerEvent>,
     listening: Option<SocketAddr>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
@@ -182,7 +183,7 @@ impl Network {
             next: AtomicU64::new(1),
             peers: Mutex::default(),
             places: Arc::new(Semaphore::new(config.max_connections)),
-            wake: watch::Sender::new(0),
+            wake: broadcast::Sender::new(256),
             events: broadcast::Sender::new(256),
             listening: listener.as_ref().map(TcpListener::local_addr).transpose()?,
             acceptor: Mutex::default(),
@@ -250,19 +251,15 @@ impl Network {
     pub(crate) fn begin(&self, feed: &Feed, want: Want, urgent: bool) -> Download {
         let serial = self.0.next.fetch_add(1, Ordering::Relaxed);
         let stopped = self.0.plans.want(feed.key(), want.clone(), serial, urgent);
-        self.wake();
+        self.0.wake(feed);
         Download { feed: feed.clone(), want, stopped, serial, network: self.0.clone() }
     }
 
     /// Looks for the block of a byte; the receiver changes when that may be known. Whether nobody was looking yet.
     pub(crate) fn look(&self, feed: &Feed, byte: u64) -> (watch::Receiver<u64>, bool) {
         let look = self.0.plans.seek(&feed.key(), byte);
-        self.wake();
+        self.0.wake(feed);
         look
-    }
-
-    fn wake(&self) {
-        self.0.wake.send_modify(|count| *count += 1);
     }
 
     /// All connections.
@@ -353,7 +350,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         self.network.plans.unwant(&self.feed.key(), self.serial);
-        self.network.wake.send_modify(|count| *count += 1);
+        self.network.wake(&self.feed);
     }
 }
 
@@ -385,6 +382,11 @@ async fn accept(listener: TcpListener, network: std::sync::Weak<Inner>) {
 }
 
 impl Inner {
+    fn wake(&self, feed: &Feed) {
+        // Without connections nobody listens: fine.
+        _ = self.wake.send(feed.key());
+    }
+
     fn attach<R, W>(
         self: &Arc<Self>,
         connection: Connection<R, W>,
@@ -397,18 +399,21 @@ impl Inner {
     {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let info = PeerInfo { id, remote: connection.remote, address };
-        let peer = Peer::new(Setup {
-            id,
-            initiator: connection.role == Role::Initiator,
-            handshake: connection.handshake_hash,
-            store: self.store.clone(),
-            plans: self.plans.clone(),
-            window: self.config.window,
-        });
+        let peer = Peer::new(
+            clock(),
+            Setup {
+                id,
+                initiator: connection.role == Role::Initiator,
+                handshake: connection.handshake_hash,
+                store: self.store.clone(),
+                plans: self.plans.clone(),
+                window: self.config.window,
+            },
+        );
         let limits = &self.config.limits;
         let drive = Drive {
-            upload: [limits.upload.clone(), limits.upload_each.alone()],
-            download: [limits.download.clone(), limits.download_each.alone()],
+            upload: Valve::new(clock(), &limits.upload, &limits.upload_each),
+            download: Valve::new(clock(), &limits.download, &limits.download_each),
             reader: connection.reader,
             writer: connection.writer,
             changes: self.store.changes(),
@@ -453,9 +458,9 @@ struct Drive<R, W> {
     reader: FrameReader<R>,
     writer: FrameWriter<W>,
     changes: broadcast::Receiver<Change>,
-    wake: watch::Receiver<u64>,
-    upload: [Limit; 2],
-    download: [Limit; 2],
+    wake: broadcast::Receiver<FeedKey>,
+    upload: Valve,
+    download: Valve,
 }
 
 /// What happened since the last step.
@@ -465,6 +470,7 @@ struct News {
     bytes: usize,
     changes: Vec<Change>,
     missed: bool,
+    wanted: BTreeSet<FeedKey>,
     tick: bool,
 }
 
@@ -479,23 +485,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let mut tick = interval(TICK);
         let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
         let mut news = News { tick: true, ..News::default() };
-        let (mut requests_left, mut taken, mut unsent) = (false, Instant::now(), 0);
-        let (mut stepped, mut untold) = (Instant::now(), false);
-        // When the limits allow to serve and to read more.
-        let (mut serve_at, mut read_at) = (Instant::now(), Instant::now());
+        let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
+        let (mut stepped, mut untold) = (clock(), false);
         loop {
             let queued = self.writer.queued();
             news.missed |= queued < ROUND && std::mem::take(&mut untold);
             // A step is due when something happened, or when there is room for more answers.
-            let gathered = !news.changes.is_empty() && stepped.elapsed() >= GATHER;
-            let now = Instant::now();
-            let portion = self.upload.iter().fold(ROUND, |most, limit| limit.portion(most));
-            let room = if serve_at <= now { portion.saturating_sub(queued) } else { 0 };
+            let now = clock();
+            let gathered = !news.changes.is_empty() && now >= stepped + GATHER;
+            // When the limits allow to read more, and to serve. Who has nothing to serve takes no turn from others.
+            let read_at = self.download.opens(now);
+            let limited = self.upload.is_limited();
+            let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
+            let open = !limited || requests_left && serve_at <= now;
+            let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
             let due = news.is_urgent() || gathered || requests_left && room > 0;
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
                 stepped = now;
-                working = Some(tokio::task::spawn_blocking(move || step(peer, news, room)));
+                working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
             }
             let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             let send = async {
@@ -516,9 +524,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
-                    let bytes = step.output.iter().map(Vec::len).sum();
-                    let now = Instant::now();
-                    serve_at = self.upload.iter().map(|limit| limit.pass(now, bytes)).fold(now, Instant::max);
+                    self.upload.passed(step.output.iter().map(Vec::len).sum());
                     for text in &step.output {
                         if let Err(error) = self.writer.queue(text) {
                             return Ended::Connection(error.into());
@@ -532,8 +538,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 }
                 frame = self.reader.next(), if reading && read_at <= now => match frame {
                     Ok(Some(frame)) => {
-                        let now = Instant::now();
-                        read_at = self.download.iter().map(|limit| limit.pass(now, frame.len())).fold(now, Instant::max);
+                        self.download.came(clock(), frame.len());
                         news.bytes += frame.len();
                         news.frames.push(frame);
                     }
@@ -553,13 +558,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 () = sleep_until((stepped + GATHER).into()), if idle.is_some() && !news.changes.is_empty() => {}
                 () = sleep_until(read_at.into()), if reading && read_at > now => {}
                 () = sleep_until(serve_at.into()), if idle.is_some() && requests_left && serve_at > now => {}
-                _ = self.wake.changed() => news.tick = true,
+                wanted = self.wake.recv() => match wanted {
+                    Ok(feed) => _ = news.wanted.insert(feed),
+                    Err(RecvError::Lagged(_)) => news.tick = true,
+                    Err(RecvError::Closed) => return Ended::ByUs,
+                },
                 _ = tick.tick() => {
                     news.tick = true;
                     let queued = self.writer.queued();
                     if queued == 0 || queued != unsent {
-                        (taken, unsent) = (Instant::now(), queued);
-                    } else if taken.elapsed() > MAX_STALL {
+                        (taken, unsent) = (clock(), queued);
+                    } else if clock() > taken + MAX_STALL {
                         return Ended::Stalled;
                     }
                 }
@@ -571,21 +580,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
 impl News {
     /// Whether it can't wait for more changes.
     fn is_urgent(&self) -> bool {
-        !self.frames.is_empty() || self.missed || self.tick || self.changes.len() >= MAX_FRAMES
+        let busy = self.changes.len() >= MAX_FRAMES;
+        busy || !self.frames.is_empty() || self.missed || self.tick || !self.wanted.is_empty()
     }
 }
 
-fn step(mut peer: Peer, news: News, room: usize) -> Result<Step, Fault> {
-    let now = Instant::now();
+fn step(mut peer: Peer, now: Instant, news: News, room: usize) -> Result<Step, Fault> {
     if news.tick {
         peer.tick(now);
+    }
+    if !news.wanted.is_empty() {
+        peer.wanted(now, &news.wanted);
     }
     if news.missed || !news.changes.is_empty() {
         peer.changed(now, &news.changes, news.missed);
     }
     peer.receive(now, news.frames)?;
-    let requests_left = if room > 0 { peer.serve(room)? } else { peer.has_requests() };
+    let requests_left = if room > 0 { peer.serve(now, room)? } else { peer.has_requests() };
     Ok(Step { output: peer.take_output(), peer, requests_left })
+}
+
+/// The time as tokio tells it, so that tests can turn the clock.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

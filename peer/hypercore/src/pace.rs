@@ -58,12 +58,16 @@ impl Pace {
         self.rate[1] = self.rate[1].max((self.came - sample.came) as f64 / took.as_secs_f64());
     }
 
+    /// The shortest time between question and answer, as far as it is known.
+    pub fn way(&self) -> Duration {
+        self.way.iter().flatten().min().copied().unwrap_or_default()
+    }
+
     /// Blocks to have under way, of `size` bytes on average; `first` is what to begin with.
     pub fn window(&self, size: u64, first: usize) -> usize {
         let blocks = |bytes: u64| ((bytes / size.max(1)) as usize).clamp(LEAST.1, MOST.1);
         let (least, most) = (blocks(LEAST.0).min(first), blocks(MOST.0));
-        let way = self.way.iter().flatten().min().map_or(0.0, Duration::as_secs_f64);
-        let fits = way * self.rate[0].max(self.rate[1]);
+        let fits = self.way().as_secs_f64() * self.rate[0].max(self.rate[1]);
         ((2.0 * fits) as usize).clamp(least, most)
     }
 }

@@ -2,28 +2,29 @@
 //!
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
+mod ask;
 mod history;
 
 use self::history::History;
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Info, Located, Refused},
+    feed::{Change, Changed, Feed, FeedError, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{Data, Handshake, Message, Refusal, Request},
+    messages::{Handshake, Message, Refusal, Request},
+    offers::{Offers, Room},
     pace::Pace,
     plan::PeerId,
     plans::{Plans, Stopped},
     prove::ProveError,
-    session::{Action, Asked, Local, Misbehaviour, Session},
+    session::{Action, Local, Misbehaviour, Session},
     store::Store,
 };
 use bytes::Bytes;
-use datdot_proof::flat;
 use datdot_wire::{
     encoding::DecodeError,
     mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,8 +32,14 @@ use std::{
 const PROTOCOL: &str = "hypercore/alpha";
 /// Feeds that one connection may have open.
 const MAX_FEEDS: usize = 4096;
-/// After this long a feed is offered again to a remote that rejected or closed it.
+/// Requests of a remote that may wait, all feeds together.
+const MAX_WAITING: usize = 1 << 14;
+/// Feeds that a remote asked for in vain, and is told of should they come.
+const MAX_MISSED: usize = 256;
+/// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open.
 const REOPEN: Duration = Duration::from_secs(5);
+/// For so long after the last want a channel stays open: who reads block by block need not open it for each.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Why a remote is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +82,20 @@ pub(crate) struct Setup {
 
 pub(crate) struct Peer {
     setup: Setup,
+    now: Instant,
     mux: Mux,
     channels: BTreeMap<ChannelId, Channel>,
     open: BTreeMap<DiscoveryKey, ChannelId>,
-    /// Feeds that the remote closed or rejected.
+    /// Feeds that the remote rejected, or closed at once.
     closed: BTreeMap<DiscoveryKey, Instant>,
+    /// Feeds that the remote wants and we don't have.
+    missed: BTreeSet<DiscoveryKey>,
+    /// The state of the plans in which all wanted feeds were opened.
+    opened: Option<u64>,
+    /// Memory for what the remote says to have.
+    room: Room,
+    /// Questions asked, to make the next random number from.
+    dice: u64,
 }
 
 struct Channel {
@@ -88,51 +104,71 @@ struct Channel {
     session: Option<Session>,
     pace: Pace,
     history: History,
+    since: Instant,
+    /// When something was wanted last.
+    wanted: Option<Instant>,
 }
 
 impl Peer {
-    pub fn new(setup: Setup) -> Peer {
+    pub fn new(now: Instant, setup: Setup) -> Peer {
         let mut mux = Mux::new();
         mux.alias("hypercore", PROTOCOL);
-        Peer { setup, mux, channels: BTreeMap::new(), open: BTreeMap::new(), closed: BTreeMap::new() }
+        // Secret and different for each connection: as good as thrown.
+        let dice = setup.handshake.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        Peer {
+            setup,
+            now,
+            mux,
+            channels: BTreeMap::new(),
+            open: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            missed: BTreeSet::new(),
+            opened: None,
+            room: Room::default(),
+            dice,
+        }
     }
 
     /// Takes what came from the remote.
     pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<(), Fault> {
-        let mut touched = Vec::new();
+        self.now = now;
+        let mut touched = BTreeSet::new();
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
         while let Some(event) = self.mux.next()? {
             match event {
                 Event::OpenRequested { request, protocol, id, handshake } => {
-                    self.requested(request, &protocol, &id, &handshake)?;
+                    self.requested(request, &protocol, &id, &handshake);
                 }
                 Event::Opened { channel, handshake } => {
                     self.opened(channel, &handshake)?;
-                    touched.push(channel);
+                    touched.insert(channel);
                 }
                 Event::Message { channel, kind, body } => {
                     if let Some(message) = Message::decode(kind, &body)? {
-                        self.message(now, channel, message)?;
-                        touched.push(channel);
+                        self.message(channel, message)?;
+                        touched.insert(channel);
                     }
                 }
-                Event::Closed { channel } | Event::Rejected { channel } => {
-                    if let Some(discovery) = self.forget(channel) {
-                        self.closed.insert(discovery, now);
+                Event::Rejected { channel } => {
+                    if let Some(channel) = self.forget(channel) {
+                        self.closed.insert(channel.feed.discovery(), now);
+                        self.missed.remove(&channel.feed.discovery());
                     }
                 }
+                Event::Closed { channel } => self.closed(channel),
             }
-            touched.dedup();
         }
-        touched.sort_unstable();
-        touched.dedup();
-        touched.into_iter().for_each(|channel| self.ask(now, channel));
+        if self.waiting() > MAX_WAITING {
+            return Err(Misbehaviour::Flood.into());
+        }
+        touched.into_iter().for_each(|channel| self.ask(channel));
         Ok(())
     }
 
     /// Takes what happened to the feeds of the store. `all` if some of it was missed.
     pub fn changed(&mut self, now: Instant, changes: &[Change], all: bool) {
-        let mut touched = Vec::new();
+        self.now = now;
+        let mut touched = BTreeSet::new();
         for change in merged(changes) {
             let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
             if change.what == Changed::Removed {
@@ -142,53 +178,81 @@ impl Peer {
             }
             self.tell(id);
             let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
-            let message = match change.what {
-                Changed::Gained(blocks) => session.tell_gained(blocks),
-                Changed::Lost(blocks) => Some(session.tell_lost(blocks)),
+            let message = match &change.what {
+                Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
+                Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
                 Changed::Grown | Changed::Removed => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));
-            touched.push(id);
+            if matches!(change.what, Changed::Gained(_)) {
+                self.take_back(id);
+            }
+            touched.insert(id);
         }
         if all {
             touched = self.channels.keys().copied().collect();
             for &id in &touched {
                 self.tell(id);
+                self.take_back(id);
                 let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
                 session.tell_all_again().into_iter().for_each(|message| self.say(id, &message));
             }
         }
-        touched.sort_unstable();
-        touched.dedup();
-        touched.into_iter().for_each(|channel| self.ask(now, channel));
+        touched.into_iter().for_each(|channel| self.ask(channel));
+    }
+
+    /// Something else is wanted of these feeds.
+    pub fn wanted(&mut self, now: Instant, feeds: &BTreeSet<FeedKey>) {
+        self.now = now;
+        for key in feeds {
+            let discovery = key.discovery();
+            match self.open.get(&discovery).copied() {
+                Some(id) => {
+                    self.tell(id);
+                    self.take_back(id);
+                    self.ask(id);
+                }
+                None if self.setup.plans.is_wanted(key) => self.open_wanted(key, discovery),
+                None => {}
+            }
+        }
     }
 
     /// Opens what is wanted and asks again what is late; to be called now and then.
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
+        let before = self.closed.len();
         self.closed.retain(|_, since| now.duration_since(*since) < REOPEN);
-        for key in self.setup.plans.wanted() {
-            let discovery = key.discovery();
-            if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
-                continue;
+        let version = self.setup.plans.version();
+        if self.opened != Some(version) || self.closed.len() != before {
+            for (key, discovery) in self.setup.plans.wanted() {
+                self.open_wanted(&key, discovery);
             }
-            let Some(feed) = self.setup.store.feed(&key) else {
-                self.setup.plans.stop(&key, Stopped::Replaced);
-                continue;
-            };
-            // With too many channels it stays closed: the remote has the others to get done first.
-            if self.open(feed).is_err() {
-                break;
+            self.opened = Some(version);
+        }
+        for discovery in std::mem::take(&mut self.missed) {
+            match self.setup.store.find(&discovery) {
+                Some(feed) if !self.open.contains_key(&discovery) => _ = self.open(feed),
+                Some(_) => {}
+                None => _ = self.missed.insert(discovery),
             }
         }
         let channels: Vec<_> = self.channels.keys().copied().collect();
-        for channel in channels {
-            self.tell(channel);
-            self.ask(now, channel);
+        for id in channels {
+            let Some(Channel { feed, session: Some(session), wanted, .. }) = self.channels.get(&id) else { continue };
+            // What is complete and idle costs nothing.
+            if wanted.is_some() && (session.in_flight() > 0 || session.is_longer() || !feed.info().is_complete())
+                || wanted.is_some_and(|wanted| now.duration_since(wanted) > LINGER)
+            {
+                self.tell(id);
+                self.ask(id);
+            }
         }
     }
 
     /// Answers requests until so many bytes are queued. Says whether requests are left.
-    pub fn serve(&mut self, limit: usize) -> Result<bool, Fault> {
+    pub fn serve(&mut self, now: Instant, limit: usize) -> Result<bool, Fault> {
+        self.now = now;
         loop {
             let mut left = false;
             let channels: Vec<_> = self.channels.keys().copied().collect();
@@ -212,8 +276,10 @@ impl Peer {
                     session.invalid_request()?;
                 }
                 // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
-                // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`).
-                if feed.info().length > session.told_length() {
+                // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`); one that has not heard of a
+                // fork asks for the old one again and again.
+                let info = feed.info();
+                if (info.fork, info.length) > session.told() {
                     self.tell(id);
                 }
                 messages.iter().for_each(|message| self.say(id, message));
@@ -228,6 +294,10 @@ impl Peer {
         self.channels.values().any(|channel| channel.session.as_ref().is_some_and(Session::has_requests))
     }
 
+    fn waiting(&self) -> usize {
+        self.channels.values().filter_map(|channel| channel.session.as_ref()).map(Session::waiting).sum()
+    }
+
     /// What has to be sent now.
     pub fn take_output(&mut self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.mux.take_output()).collect()
@@ -237,19 +307,36 @@ impl Peer {
         Handshake { seeks: true, capability: feed.key().capability(initiator, &self.setup.handshake) }
     }
 
+    fn open_wanted(&mut self, key: &FeedKey, discovery: DiscoveryKey) {
+        if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
+            return;
+        }
+        match self.setup.store.find(&discovery) {
+            // With too many channels it stays closed: the remote has the others to get done first.
+            Some(feed) => _ = self.open(feed),
+            None => self.setup.plans.stop(key, Stopped::Replaced),
+        }
+    }
+
     fn open(&mut self, feed: Feed) -> Result<(), ChannelError> {
         let discovery = feed.discovery();
         let handshake = self.handshake(&feed, self.setup.initiator);
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
-        self.channels.insert(id, Channel { feed, session: None, pace: Pace::default(), history: History::Ours });
+        let (pace, history) = (Pace::default(), History::Ours);
+        self.channels.insert(id, Channel { feed, session: None, pace, history, since: self.now, wanted: None });
         Ok(())
     }
 
-    fn requested(&mut self, request: RequestId, protocol: &str, id: &[u8], handshake: &[u8]) -> Result<(), Fault> {
+    fn requested(&mut self, request: RequestId, protocol: &str, id: &[u8], handshake: &[u8]) {
         let discovery = id.try_into().map(DiscoveryKey).ok().filter(|_| protocol == PROTOCOL);
         let free = |discovery: &DiscoveryKey| !self.open.contains_key(discovery) && self.channels.len() < MAX_FEEDS;
         let feed = discovery.filter(free).and_then(|discovery| self.setup.store.find(&discovery));
+        if let (None, Some(discovery)) = (&feed, discovery)
+            && self.missed.len() < MAX_MISSED
+        {
+            self.missed.insert(discovery);
+        }
         // Who does not know the key learns nothing but that: not even that the feed is here.
         let theirs = Handshake::decode(handshake).ok();
         let expected = |feed: &Feed| self.handshake(feed, !self.setup.initiator).capability;
@@ -257,7 +344,6 @@ impl Peer {
         if feed.is_none_or(|feed| self.open(feed).is_err()) {
             self.mux.reject(request);
         }
-        Ok(())
     }
 
     fn opened(&mut self, id: ChannelId, handshake: &[u8]) -> Result<(), Fault> {
@@ -266,7 +352,8 @@ impl Peer {
         if Handshake::decode(handshake)?.capability != self.handshake(&feed, !self.setup.initiator).capability {
             return Err(Fault::Capability { feed: feed.key() });
         }
-        let (session, first) = Session::new(self.local(&feed, 0));
+        let local = self.local(id, 0);
+        let (session, first) = Session::new(local.unwrap_or_default(), Offers::new(self.room.clone()));
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.session = Some(session);
         }
@@ -274,182 +361,79 @@ impl Peer {
         Ok(())
     }
 
-    fn forget(&mut self, id: ChannelId) -> Option<DiscoveryKey> {
+    /// The remote closed a channel: it needs nothing of the feed any more. If we do, it is opened anew.
+    fn closed(&mut self, id: ChannelId) {
+        let Some(Channel { feed, since, .. }) = self.forget(id) else { return };
+        if self.now.duration_since(since) < REOPEN {
+            self.closed.insert(feed.discovery(), self.now);
+        } else if self.setup.plans.is_wanted(&feed.key()) {
+            _ = self.open(feed);
+        }
+    }
+
+    fn forget(&mut self, id: ChannelId) -> Option<Channel> {
         let channel = self.channels.remove(&id)?;
         self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
-        self.open.remove(&channel.feed.discovery()).map(|_| channel.feed.discovery())
+        self.open.remove(&channel.feed.discovery());
+        Some(channel)
     }
 
-    fn message(&mut self, now: Instant, id: ChannelId, message: Message) -> Result<(), Fault> {
-        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+    fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
+        let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
-            Some(Action::Send(message)) => self.say(id, &message),
             Some(Action::Synced) => self.tell(id),
-            Some(Action::Check(data, asked)) => {
-                let feed = feed.clone();
-                if let (Asked::Block(block), Some(channel)) = (asked, self.channels.get_mut(&id)) {
-                    channel.pace.arrived(now, block);
-                }
-                self.check(id, &feed, &data, asked)?;
-            }
-            Some(Action::Refused(asked)) => {
-                let key = feed.key();
-                match asked {
-                    Asked::Whole | Asked::Hash(_) => self.give_up(id),
-                    Asked::Block(block) => self.channels.get_mut(&id).into_iter().for_each(|at| at.pace.failed(block)),
-                    Asked::Upgrade | Asked::Seek { .. } => {}
-                }
-                self.settle(&key, asked, false);
-            }
-            Some(Action::Close) => {
-                self.mux.close(id);
-                self.forget(id);
-            }
+            Some(Action::Check(data, asked)) => self.check(id, &data, asked)?,
+            Some(Action::Shown(data)) => self.shown(id, &data),
+            Some(Action::Refused(asked)) => self.refused(id, asked),
+            Some(Action::Close) => self.close(id),
         }
         Ok(())
     }
 
-    fn check(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
-        let key = feed.key();
-        if matches!(asked, Asked::Whole | Asked::Hash(_)) {
-            return self.look_into(id, feed, data, asked);
-        }
-        let fits = match asked {
-            Asked::Block(index) => {
-                data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
-            }
-            Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
-            Asked::Whole | Asked::Hash(_) => false,
-            Asked::Seek { index, .. } => {
-                let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
-                hash && data.upgrade.is_none() && data.block.is_none()
-            }
-        };
-        let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
-        match result {
-            Ok(()) => self.settle(&key, asked, true),
-            Err(refused)
-                if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
-            {
-                self.settle(&key, asked, false);
-                self.doubt(id, refused)?;
-            }
-            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
-            Err(refused) => {
-                tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
-                self.settle(&key, asked, false);
-                match &refused {
-                    Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
-                    Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Disk(error.to_string())),
-                    Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error.to_string())),
-                    _ => {}
-                }
-            }
-        }
-        if asked == Asked::Upgrade {
-            self.tell(id);
-        }
-        Ok(())
+    fn close(&mut self, id: ChannelId) {
+        self.mux.close(id);
+        self.forget(id);
     }
 
-    fn settle(&self, feed: &FeedKey, asked: Asked, well: bool) {
-        let peer = self.setup.id;
-        self.setup.plans.with(feed, |plan| match (asked, well) {
-            (Asked::Block(block), true) => _ = plan.arrived(peer, block),
-            (Asked::Block(block), false) => plan.failed(peer, block),
-            (Asked::Upgrade, _) => plan.head_settled(peer),
-            (Asked::Whole | Asked::Hash(_), _) => {}
-            (Asked::Seek { byte, .. }, _) => {
-                plan.seek_settled(byte);
-                self.setup.plans.seeks.send_modify(|count| *count += 1);
-            }
-        });
-    }
-
-    /// Asks the remote for what is wanted and it has, up to the window.
-    fn ask(&mut self, now: Instant, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session), pace, history }) = self.channels.get_mut(&id) else { return };
-        let Info { length, bytes, .. } = feed.info();
-        let (peer, window) = (self.setup.id, pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window));
-        let mut messages = Vec::new();
-        messages.extend(history.ask(feed, session));
-        self.setup.plans.with(&feed.key(), |plan| {
-            if !session.serves() {
-                return;
-            }
-            let longer = session.remote().is_some_and(|remote| remote.length > length);
-            if longer && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
-                messages.extend(session.ask_upgrade());
-            }
-            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
-                Ok(Located::Under(node)) => {
-                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
-                    Some((flat::leaf(block), u64::from(flat::depth(node))))
-                }
-                _ => None,
-            }) {
-                messages.push(session.ask_seek(byte, index, nodes));
-            }
-            let mut blocks = Vec::new();
-            feed.with_blocks(|have| {
-                while session.in_flight() + blocks.len() < window {
-                    let offer = |range| session.next_offer(range);
-                    let Some(block) = plan.ask_block(now, peer, length, have, offer) else { break };
-                    blocks.push(block);
-                }
-                if blocks.is_empty() {
-                    for block in plan.first_missing(length, have) {
-                        if !session.offers(block) {
-                            messages.extend(session.want_around(block));
-                        }
-                    }
-                }
-            });
-            for block in blocks {
-                match feed.steps_to_known(block) {
-                    Ok(nodes) => {
-                        pace.asked(now, block);
-                        messages.push(session.ask_block(block, nodes));
-                    }
-                    Err(error) => {
-                        tracing::warn!(target: "hypercore", %error, "the tree can't be read");
-                        plan.failed(peer, block);
-                        break;
-                    }
-                }
-            }
-        });
-        messages.iter().for_each(|message| self.say(id, message));
-    }
-
-    /// Tells the remote our side if it is news.
+    /// Tells the remote our side if it is news, and closes the channel if nobody needs it any more.
     fn tell(&mut self, id: ChannelId) {
-        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
-        let (feed, remote) = (feed.clone(), session.remote().map_or(0, |sync| sync.length));
-        let local = self.local(&feed, remote);
+        let Some(Channel { session: Some(session), .. }) = self.channels.get(&id) else { return };
+        let (told, remote) = (session.told(), session.remote().map_or(0, |sync| sync.length));
+        let Some(local) = self.local(id, remote) else { return };
         let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return };
-        if let Some(message) = session.tell(local) {
-            self.say(id, &message);
+        let message = session.tell(local);
+        let idle = session.is_idle();
+        message.into_iter().for_each(|message| self.say(id, &message));
+        match idle {
+            true => self.close(id),
+            // Answers about the old history are of no use.
+            false if local.fork != told.0 => self.take_all_back(id),
+            false => {}
         }
     }
 
-    fn local(&self, feed: &Feed, remote_length: u64) -> Local {
+    fn local(&mut self, id: ChannelId, remote_length: u64) -> Option<Local> {
+        let Channel { feed, wanted, .. } = self.channels.get_mut(&id)?;
+        if self.setup.plans.is_wanted(&feed.key()) {
+            *wanted = Some(self.now);
+        }
+        wanted.take_if(|wanted| self.now.duration_since(*wanted) > LINGER);
         let info = feed.info();
-        Local {
+        Some(Local {
             fork: info.fork,
             length: info.length,
             contiguous: info.contiguous,
             has_manifest: feed.authors().is_some_and(|authors| authors.to_wire().is_some()),
-            downloading: self.setup.plans.is_wanted(&feed.key()),
+            downloading: wanted.is_some(),
             can_upgrade: feed.can_upgrade(remote_length),
-        }
+        })
     }
 
     fn say(&mut self, id: ChannelId, message: &Message) {
-        let (kind, body) = message.encode();
+        let (kind, body, block) = message.encode_around();
         // A channel that has gone meanwhile needs no answers; our messages are never too large.
-        if let Err(error) = self.mux.send(id, kind, &body) {
+        if let Err(error) = self.mux.send_parts(id, kind, &[&body[..block], message.block(), &body[block..]]) {
             tracing::debug!(target: "hypercore", %error, "message not sent");
         }
     }
@@ -481,18 +465,27 @@ fn merged(changes: &[Change]) -> Vec<Change> {
 }
 
 /// The answer to a request, and whether the request made sense.
+///
+/// JavaScript stops asking a peer that refused 32 requests with a reason. Without one it takes a refusal for what it is, and
+/// does not ask again for what it has heard to be gone.
 fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
-    let refuse = |reason| Message::NoData { id: request.id, reason: Some(reason) };
+    let refuse = |reason| Message::NoData { id: request.id, reason };
     match feed.answer(request) {
         Ok(data) => (vec![Message::Data(Box::new(data))], true),
-        Err(ProveError::Invalid { .. }) => (vec![refuse(Refusal::Invalid)], false),
+        Err(ProveError::Invalid { .. }) => (vec![refuse(Some(Refusal::Invalid))], false),
         Err(error) => {
             tracing::debug!(target: "hypercore", feed = %feed.key(), %error, "request refused");
-            let mut messages = vec![refuse(Refusal::NotAvailable)];
-            if let ProveError::Read(FeedError::NotHere { block: start } | FeedError::Damaged { block: start }) = error {
-                // A reader stops asking a peer that refuses what it seems to have.
-                messages.insert(0, Message::Range { drop: true, start, length: 1 });
-            }
+            let lacking = match (&error, request.block) {
+                (ProveError::Read(FeedError::NotHere { block } | FeedError::Damaged { block }), _) => Some(*block),
+                (ProveError::Missing { .. }, Some(block)) => Some(block.index),
+                _ => None,
+            };
+            let messages = match (error, lacking) {
+                // It asks for another fork, and hears of ours first.
+                (ProveError::Read(FeedError::NoHead), _) => vec![refuse(None)],
+                (_, Some(start)) => vec![Message::Range { drop: true, start, length: 1 }, refuse(None)],
+                _ => vec![refuse(Some(Refusal::NotAvailable))],
+            };
             (messages, true)
         }
     }

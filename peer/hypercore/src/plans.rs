@@ -1,26 +1,33 @@
 //! What is wanted of all feeds, shared by all connections.
 
 use crate::{
-    key::FeedKey,
+    key::{DiscoveryKey, FeedKey},
     plan::{Plan, Want},
 };
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
 
 /// What is wanted of which feed, shared by all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
-    entries: Mutex<BTreeMap<FeedKey, Entry>>,
+    entries: Mutex<BTreeMap<FeedKey, Arc<Entry>>>,
+    /// Counts up with each feed that is wanted anew.
+    version: AtomicU64,
     /// Counts up when the question for a byte is settled.
     pub seeks: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
-    plan: Plan,
+    discovery: DiscoveryKey,
+    /// One lock for each feed: connections that are busy with different ones don't wait for each other.
+    plan: Mutex<Plan>,
     /// Why nothing more is asked.
     stopped: watch::Sender<Option<Stopped>>,
 }
@@ -42,24 +49,27 @@ pub enum Stopped {
 impl Plans {
     /// Wants more of a feed, until [`Plans::unwant`].
     pub fn want(&self, feed: FeedKey, want: Want, who: u64, urgent: bool) -> watch::Receiver<Option<Stopped>> {
-        let mut plans = self.lock();
-        let entry = plans.entry(feed).or_default();
-        if entry.stopped.borrow().is_some() {
-            // What stopped it may be over.
-            *entry = Entry::default();
+        let mut entries = self.lock();
+        // What stopped it may be over.
+        if entries.get(&feed).is_none_or(|entry| entry.is_stopped()) {
+            let fresh =
+                Entry { discovery: feed.discovery(), plan: Mutex::default(), stopped: watch::Sender::default() };
+            entries.insert(feed, Arc::new(fresh));
+            self.version.fetch_add(1, Ordering::AcqRel);
         }
-        entry.plan.want(who, want, urgent);
+        let entry = entries[&feed].clone();
+        entry.lock().want(who, want, urgent);
         entry.stopped.subscribe()
     }
 
     /// Wants it no longer.
     pub fn unwant(&self, feed: &FeedKey, who: u64) {
-        let mut plans = self.lock();
-        if let Some(entry) = plans.get_mut(feed) {
-            entry.plan.unwant(who);
-            if entry.plan.is_idle() {
-                plans.remove(feed);
-            }
+        let mut entries = self.lock();
+        let Some(entry) = entries.get(feed).cloned() else { return };
+        let mut plan = entry.lock();
+        plan.unwant(who);
+        if plan.is_idle() {
+            entries.remove(feed);
         }
     }
 
@@ -72,18 +82,27 @@ impl Plans {
     }
 
     /// Feeds of which something is wanted.
-    pub fn wanted(&self) -> Vec<FeedKey> {
-        self.lock().iter().filter(|(_, entry)| entry.stopped.borrow().is_none()).map(|(key, _)| *key).collect()
+    pub fn wanted(&self) -> Vec<(FeedKey, DiscoveryKey)> {
+        let entries = self.lock();
+        let open = entries.iter().filter(|(_, entry)| !entry.is_stopped());
+        open.map(|(key, entry)| (*key, entry.discovery)).collect()
+    }
+
+    /// Changes whenever [`Plans::wanted`] has a new feed.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether something is wanted of a feed.
     pub fn is_wanted(&self, feed: &FeedKey) -> bool {
-        self.with(feed, |_| ()).is_some()
+        self.lock().get(feed).is_some_and(|entry| !entry.is_stopped())
     }
 
     /// A look at what is wanted of a feed, unless it was stopped.
     pub fn with<T>(&self, feed: &FeedKey, look: impl FnOnce(&mut Plan) -> T) -> Option<T> {
-        self.lock().get_mut(feed).filter(|entry| entry.stopped.borrow().is_none()).map(|entry| look(&mut entry.plan))
+        let entry = self.lock().get(feed).filter(|entry| !entry.is_stopped())?.clone();
+        let mut plan = entry.lock();
+        Some(look(&mut plan))
     }
 
     /// Asks nothing more of a feed.
@@ -94,7 +113,17 @@ impl Plans {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Arc<Entry>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_stopped(&self) -> bool {
+        self.stopped.borrow().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

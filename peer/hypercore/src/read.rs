@@ -91,7 +91,7 @@ impl Network {
 
     /// Blocks one after the other from this one on, each as soon as its author has written it and a peer has sent it.
     pub fn tail(&self, feed: &Feed, from: u64) -> Tail {
-        let download = self.download(feed, Want { blocks: from..u64::MAX, follow: true });
+        let download = self.begin(feed, Want { blocks: from..u64::MAX, follow: true }, true);
         Tail { feed: feed.clone(), next: from, download }
     }
 
@@ -115,7 +115,7 @@ impl Network {
         }
         let (first, skip) = self.find(feed, bytes.start).await?;
         let (last, _) = self.find(feed, bytes.end - 1).await?;
-        let mut download = self.download(feed, Want::blocks(first..last + 1));
+        let mut download = self.begin(feed, Want::blocks(first..last + 1), true);
         let (mut skip, mut left) = (skip, bytes.end - bytes.start);
         for block in first..=last {
             let mut bytes = wait_for(feed, block, &mut download).await?;

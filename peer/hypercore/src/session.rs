@@ -6,7 +6,8 @@
 
 use crate::{
     blocks::{Blocks, PAGE},
-    messages::{Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
+    messages::{Data, Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
+    offers::{MAX_PAGES, Offers},
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -21,10 +22,6 @@ const MAX_WANTS: usize = 512;
 const MAX_WANT: u64 = 1 << 21;
 /// Changes in so many last blocks are told without being wanted.
 const LAST_BLOCKS: u64 = 256;
-/// Pages of the remote's bitfield that are kept: 2^23 blocks.
-const MAX_PAGES: usize = 256;
-/// Single blocks that the remote refused; after so many it is not asked any more.
-const MAX_REFUSED: usize = 1024;
 /// Requests of a peer that nobody could answer, until it is dropped.
 const MAX_INVALID: u32 = 64;
 
@@ -48,12 +45,12 @@ pub struct Local {
 /// What the owner has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send it.
-    Send(Message),
     /// The remote has another length now: find out [`Local::can_upgrade`] for it, then call [`Session::tell`].
     Synced,
     /// Verify the answer to what was asked, and store it.
-    Check(Box<crate::messages::Data>, Asked),
+    Check(Box<Data>, Asked),
+    /// The remote shows a head that nobody asked for: compare it with ours.
+    Shown(Box<Data>),
     /// The remote does not have it after all.
     Refused(Asked),
     /// Neither side wants anything: close the channel.
@@ -69,7 +66,7 @@ pub enum Asked {
     Upgrade,
     /// A head from its first block on, to compare it with ours.
     Whole,
-    /// A node of another fork's tree, with its sibling.
+    /// A node of another fork's tree, with siblings.
     Hash(u64),
     /// The nodes that lead to a byte.
     Seek {
@@ -97,43 +94,42 @@ pub struct Session {
     told: Sync,
     local: Local,
     remote: Option<Sync>,
-    has: Has,
+    /// The shortest length that it told of its fork: where its author cut, if we were there.
+    cut: u64,
+    offers: Offers,
     wants: Vec<Wanted>,
+    /// It wants to hear about more than is kept in `wants`: about everything, then.
+    wants_all: bool,
     /// Wants that were not answered yet, or have to be answered anew.
     looks: VecDeque<Wanted>,
     our_wants: BTreeSet<u64>,
     waiting: VecDeque<Request>,
     invalid: u32,
     asked: HashMap<u64, Asked>,
+    /// The questions for blocks among them.
+    blocks: HashMap<u64, u64>,
     next_id: u64,
     /// The length for which the remote heard that everything is here.
     told_complete: u64,
 }
 
-/// Which blocks the remote has, as far as it told.
-#[derive(Debug, Default)]
-struct Has {
-    /// All before this one.
-    upto: u64,
-    more: Blocks,
-    /// But not these: it refused them.
-    refused: BTreeSet<u64>,
-}
-
 impl Session {
     /// A channel that has just opened, and what to say first.
-    pub fn new(local: Local) -> (Session, Vec<Message>) {
+    pub fn new(local: Local, offers: Offers) -> (Session, Vec<Message>) {
         let mut session = Session {
             told: Sync::default(),
             local,
             remote: None,
-            has: Has::default(),
+            cut: u64::MAX,
+            offers,
             wants: Vec::new(),
+            wants_all: false,
             looks: VecDeque::new(),
             our_wants: BTreeSet::new(),
             waiting: VecDeque::new(),
             invalid: 0,
             asked: HashMap::new(),
+            blocks: HashMap::new(),
             next_id: 1,
             told_complete: if local.contiguous == local.length { local.length } else { 0 },
         };
@@ -150,9 +146,9 @@ impl Session {
         self.remote.as_ref()
     }
 
-    /// The length that the remote knows us to have.
-    pub fn told_length(&self) -> u64 {
-        self.told.length
+    /// Fork and length that the remote knows us to have.
+    pub fn told(&self) -> (u64, u64) {
+        (self.told.fork, self.told.length)
     }
 
     /// Requests of ours that are under way.
@@ -165,8 +161,13 @@ impl Session {
         Ok(match message {
             Message::Sync(sync) => {
                 let before = self.remote.replace(sync);
+                if before.is_some_and(|before| before.fork != sync.fork) {
+                    self.offers.forgive();
+                    self.cut = u64::MAX;
+                }
+                self.cut = self.cut.min(sync.length);
                 let news = before.is_none_or(|before| (before.length, before.fork) != (sync.length, sync.fork));
-                match !sync.downloading && !self.local.downloading {
+                match self.is_idle() {
                     true => Some(Action::Close),
                     false => news.then_some(Action::Synced),
                 }
@@ -188,17 +189,25 @@ impl Session {
                 None
             }
             // What we did not ask for, or no longer want, is dropped unread.
-            Message::Data(data) => self.asked.remove(&data.id).map(|asked| Action::Check(data, asked)),
-            Message::NoData { id, .. } => self.asked.remove(&id).map(|asked| {
-                if let Asked::Block(block) = asked {
-                    self.has.refuse(block);
+            // Nobody asks with the id 0: it shows that the authors signed two histories.
+            Message::Data(data) if data.id == 0 => {
+                data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0).then_some(Action::Shown(data))
+            }
+            Message::Data(data) => self.answered(data.id).map(|asked| Action::Check(data, asked)),
+            Message::NoData { id, .. } => self.answered(id).map(|asked| {
+                // Of another fork it refuses everything, which says nothing about ours.
+                if let (Asked::Block(block), true) = (asked, self.serves()) {
+                    self.offers.refuse(block);
                 }
                 Action::Refused(asked)
             }),
             Message::Want(wanted) => {
                 if wanted.length <= MAX_WANT {
-                    if self.wants.len() < MAX_WANTS && !self.wants.contains(&wanted) {
-                        self.wants.push(wanted);
+                    if !self.wants.contains(&wanted) {
+                        match self.wants.len() < MAX_WANTS {
+                            true => self.wants.push(wanted),
+                            false => self.wants_all = true,
+                        }
                     }
                     if self.looks.len() < MAX_WANTS && !self.looks.contains(&wanted) {
                         self.looks.push_back(wanted);
@@ -213,15 +222,15 @@ impl Session {
                 None
             }
             Message::Bitfield { start, words } => {
-                self.has.learn(start, &words);
+                self.offers.learn(start, &words);
                 None
             }
             Message::Range { drop: false, start, length } => {
-                self.has.gain(start, length);
+                self.offers.gain(start, length);
                 None
             }
             Message::Range { drop: true, start, length } => {
-                self.has.lose(start, length);
+                self.offers.lose(start, length);
                 None
             }
             Message::Extension => None,
@@ -237,6 +246,31 @@ impl Session {
         news.then_some(Message::Sync(sync))
     }
 
+    /// Whether neither side wants anything, so that the channel can be closed.
+    pub fn is_idle(&self) -> bool {
+        !self.local.downloading && self.remote.is_some_and(|sync| !sync.downloading)
+    }
+
+    fn answered(&mut self, id: u64) -> Option<Asked> {
+        let asked = self.asked.remove(&id)?;
+        if let Asked::Block(block) = asked {
+            self.blocks.remove(&block);
+        }
+        Some(asked)
+    }
+
+    /// Takes the question for a block back, if it is under way.
+    pub fn cancel(&mut self, block: u64) -> Option<Message> {
+        let id = self.blocks.remove(&block)?;
+        self.asked.remove(&id);
+        Some(Message::Cancel { id })
+    }
+
+    /// The blocks that were asked for.
+    pub fn asked_blocks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.blocks.keys().copied()
+    }
+
     /// What the remote has to hear of blocks that came.
     pub fn tell_gained(&mut self, blocks: Range<u64>) -> Option<Message> {
         let Local { length, contiguous, .. } = self.local;
@@ -248,8 +282,11 @@ impl Session {
         let last = blocks.end + LAST_BLOCKS > length;
         let wanted =
             |wanted: &Wanted| blocks.start < wanted.start.saturating_add(wanted.length) && blocks.end > wanted.start;
-        let known = blocks.clone().all(|block| self.has.contains(block));
-        (!blocks.is_empty() && (last || self.wants.iter().any(wanted)) && !known).then(|| Message::Range {
+        // What it has of another fork says nothing about this one.
+        let same_fork = self.remote.is_some_and(|sync| sync.fork == self.local.fork);
+        let known = same_fork && blocks.clone().all(|block| self.offers.contains(block));
+        let heard = last || self.wants_all || self.wants.iter().any(wanted);
+        (!blocks.is_empty() && heard && !known).then(|| Message::Range {
             drop: false,
             start: blocks.start,
             length: blocks.end - blocks.start,
@@ -259,6 +296,9 @@ impl Session {
     /// What the remote has to hear of blocks that are gone.
     pub fn tell_lost(&mut self, blocks: Range<u64>) -> Message {
         self.told_complete = 0;
+        // JavaScript forgets what it heard of the blocks behind them, and asks only once: it is told again.
+        let behind = |wanted: &&Wanted| wanted.start.saturating_add(wanted.length) > blocks.end;
+        self.looks = self.wants.iter().filter(behind).copied().collect();
         Message::Range { drop: true, start: blocks.start, length: blocks.end - blocks.start }
     }
 
@@ -298,6 +338,16 @@ impl Session {
         self.waiting.pop_front()
     }
 
+    /// Requests of the remote that wait for answers.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What the remote has, kept up to date.
+    pub fn offers_all(&self) -> &Offers {
+        &self.offers
+    }
+
     /// Whether the remote waits for answers.
     pub fn has_requests(&self) -> bool {
         !self.waiting.is_empty() || !self.looks.is_empty()
@@ -311,33 +361,45 @@ impl Session {
 
     /// Whether the remote answers requests about our fork (or any, while we know none).
     pub fn serves(&self) -> bool {
-        self.has.refused.len() < MAX_REFUSED
+        !self.offers.is_exhausted()
             && self
                 .remote
                 .is_some_and(|sync| sync.uploading && (self.local.length == 0 || sync.fork == self.local.fork))
     }
 
+    /// A block of a range that the remote has, as near as can be to where its fork leaves ours.
+    pub fn guess_cut(&self, blocks: Range<u64>) -> Option<u64> {
+        let cut = self.cut.min(self.local.length).clamp(blocks.start, blocks.end - 1);
+        self.next_offer(cut..blocks.end).or_else(|| self.next_offer(blocks))
+    }
+
     /// Whether the remote can serve a block.
     pub fn offers(&self, block: u64) -> bool {
-        self.remote.is_some_and(|sync| block < sync.length) && self.has.contains(block)
+        self.remote.is_some_and(|sync| block < sync.length) && self.offers.contains(block)
     }
 
     /// The first block of the range that the remote can serve.
     pub fn next_offer(&self, blocks: Range<u64>) -> Option<u64> {
         let length = self.remote.map_or(0, |sync| sync.length);
-        self.has.next(blocks.start..blocks.end.min(length))
+        self.offers.next(blocks.start..blocks.end.min(length))
     }
 
     /// Asks for a block; `nodes` as in [`NodeRequest`].
-    pub fn ask_block(&mut self, index: u64, nodes: u64) -> Message {
+    pub fn ask_block(&mut self, index: u64, nodes: u64, priority: u64) -> Message {
         let block = Some(NodeRequest { index, nodes });
         let id = self.remember(Asked::Block(index));
-        Message::Request(Request { id, fork: self.local.fork, block, ..Request::default() })
+        self.blocks.insert(index, id);
+        Message::Request(Request { id, fork: self.local.fork, block, priority, ..Request::default() })
+    }
+
+    /// Whether the remote's head is longer than ours.
+    pub fn is_longer(&self) -> bool {
+        self.remote.is_some_and(|sync| sync.length > self.local.length)
     }
 
     /// Asks for the remote's head, if it is longer than ours.
     pub fn ask_upgrade(&mut self) -> Option<Message> {
-        let remote = self.remote.filter(|sync| sync.length > self.local.length)?;
+        let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
         let id = self.remember(Asked::Upgrade);
         let manifest = !self.local.has_manifest && remote.has_manifest;
@@ -354,10 +416,10 @@ impl Session {
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }
 
-    /// Asks for a node of the tree of a fork, with its sibling.
-    pub fn ask_hash(&mut self, fork: u64, index: u64) -> Message {
+    /// Asks for a node of the tree of a fork, with its siblings so many steps up.
+    pub fn ask_hash(&mut self, fork: u64, index: u64, nodes: u64) -> Message {
         let id = self.remember(Asked::Hash(index));
-        let hash = Some(NodeRequest { index, nodes: 1 });
+        let hash = Some(NodeRequest { index, nodes });
         Message::Request(Request { id, fork, hash, ..Request::default() })
     }
 
@@ -400,85 +462,13 @@ impl Session {
     }
 }
 
-impl Has {
-    fn contains(&self, block: u64) -> bool {
-        (block < self.upto || self.more.contains(block)) && !self.refused.contains(&block)
-    }
-
-    fn next(&self, range: Range<u64>) -> Option<u64> {
-        let mut at = range.start;
-        while at < range.end {
-            let found = if at < self.upto { Some(at) } else { self.more.first_present(at..range.end) };
-            match found {
-                Some(block) if self.refused.contains(&block) => at = block + 1,
-                found => return found.filter(|block| *block < range.end),
-            }
-        }
-        None
-    }
-
-    fn refuse(&mut self, block: u64) {
-        if self.refused.len() < MAX_REFUSED {
-            self.refused.insert(block);
-        }
-    }
-
-    fn forgive(&mut self, start: u64, end: u64) {
-        let back: Vec<u64> = self.refused.range(start..end).copied().collect();
-        for block in back {
-            self.refused.remove(&block);
-        }
-    }
-
-    fn gain(&mut self, start: u64, length: u64) {
-        let end = start.saturating_add(length);
-        if end <= start {
-            return;
-        }
-        self.forgive(start, end);
-        if start <= self.upto {
-            self.upto = self.upto.max(end);
-            return;
-        }
-        // Only as far as memory is granted; the rest can be asked for later.
-        let mut block = start;
-        while block < end && (self.more.pages() < MAX_PAGES || self.more.has_page(block / PAGE)) {
-            let stop = end.min((block / PAGE + 1) * PAGE);
-            self.more.insert_range(block..stop);
-            block = stop;
-        }
-    }
-
-    fn learn(&mut self, start: u64, words: &[u32]) {
-        // A bitfield is the whole truth about its range.
-        let end = start.saturating_add(32 * words.len() as u64);
-        self.forgive(start, end);
-        if start < self.upto {
-            self.upto = start;
-        }
-        for (page, words) in (0u64..).zip(words.chunks((PAGE / 32) as usize)) {
-            let at = start + page * PAGE;
-            if self.more.pages() + 2 <= MAX_PAGES || self.more.has_page(at / PAGE) {
-                self.more.set_words(at, words);
-            }
-        }
-    }
-
-    fn lose(&mut self, start: u64, length: u64) {
-        let end = start.saturating_add(length);
-        if length == 1 && self.refused.len() < MAX_REFUSED {
-            self.refused.insert(start);
-            return;
-        }
-        self.more.remove_range(start..end);
-        self.upto = self.upto.min(start);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+
+    fn session(local: Local) -> (Session, Vec<Message>) {
+        Session::new(local, Offers::default())
+    }
 
     fn full(length: u64) -> Local {
         Local { length, contiguous: length, has_manifest: true, can_upgrade: true, ..Local::default() }
@@ -486,18 +476,18 @@ mod tests {
 
     #[test]
     fn the_first_words_are_sync_and_range() {
-        let (_, first) = Session::new(full(9));
+        let (_, first) = session(full(9));
         let [Message::Sync(sync), Message::Range { drop: false, start: 0, length: 9 }] = &first[..] else {
             panic!("{first:?}")
         };
         assert!(sync.uploading && sync.can_upgrade && sync.has_manifest && !sync.downloading);
         assert_eq!((sync.length, sync.remote_length), (9, 0));
-        assert_eq!(Session::new(Local::default()).1.len(), 1);
+        assert_eq!(session(Local::default()).1.len(), 1);
     }
 
     #[test]
     fn a_sync_with_news_is_acknowledged_once() {
-        let (mut session, _) = Session::new(full(9));
+        let (mut session, _) = session(full(9));
         let reader = Sync { downloading: true, length: 4, ..Sync::default() };
         assert_eq!(session.receive(Message::Sync(reader)), Ok(Some(Action::Synced)));
         let Some(Message::Sync(answer)) = session.tell(full(9)) else { panic!("no answer") };
@@ -508,13 +498,13 @@ mod tests {
 
     #[test]
     fn a_channel_that_nobody_needs_is_closed() {
-        let (mut session, _) = Session::new(full(9));
+        let (mut session, _) = session(full(9));
         assert_eq!(session.receive(Message::Sync(Sync::default())), Ok(Some(Action::Close)));
     }
 
     #[test]
     fn requests_come_in_order_but_urgent_and_cancelled_ones() {
-        let (mut session, _) = Session::new(full(9));
+        let (mut session, _) = session(full(9));
         let request = |id, priority| Message::Request(Request { id, priority, ..Request::default() });
         for (id, priority) in [(1, 0), (2, 0), (3, 0), (4, 2)] {
             assert_eq!(session.receive(request(id, priority)), Ok(None));
@@ -531,12 +521,12 @@ mod tests {
 
     #[test]
     fn a_refused_block_is_not_offered_until_it_is_announced_again() {
-        let (mut session, _) = Session::new(Local { length: 100, downloading: true, ..Local::default() });
+        let (mut session, _) = session(Local { length: 100, downloading: true, ..Local::default() });
         let seeder = Sync { uploading: true, downloading: true, length: 100, ..Sync::default() };
         _ = session.receive(Message::Sync(seeder));
         _ = session.receive(Message::Range { drop: false, start: 0, length: 10 });
         assert!(session.serves() && session.offers(9) && !session.offers(10));
-        let Message::Request(Request { id, .. }) = session.ask_block(3, 0) else { panic!() };
+        let Message::Request(Request { id, .. }) = session.ask_block(3, 0, 0) else { panic!() };
         let refused = session.receive(Message::NoData { id, reason: None });
         assert_eq!(refused, Ok(Some(Action::Refused(Asked::Block(3)))));
         assert_eq!((session.offers(3), session.next_offer(3..100)), (false, Some(4)));
@@ -551,7 +541,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_wants_are_as_few_answers_as_are_kept() {
-        let (mut session, _) = Session::new(full(9));
+        let (mut session, _) = session(full(9));
         let want = |start, length| Message::Want(Wanted { start, length, any: false });
         for at in 0..100_000 {
             assert_eq!(session.receive(want(0, MAX_WANT)), Ok(None), "no answer before there is room for it");
@@ -565,7 +555,7 @@ mod tests {
     #[test]
     fn wants_are_answered_with_what_is_there() {
         let local = Local { length: 100, ..Local::default() };
-        let (session, _) = Session::new(local);
+        let (session, _) = session(local);
         let mut have = Blocks::default();
         let wanted = Wanted { start: 0, length: 1 << 21, any: false };
         assert_eq!(session.bits(wanted, &have), None);
@@ -578,22 +568,56 @@ mod tests {
         assert_eq!(session.bits(wanted, &have), Some(Message::Range { drop: false, start: 0, length: 100 }));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn a_question_that_is_taken_back_is_no_longer_under_way() {
+        let (mut session, _) = session(Local { length: 100, downloading: true, ..Local::default() });
+        let Message::Request(Request { id, priority: 1, .. }) = session.ask_block(3, 0, 1) else { panic!() };
+        assert_eq!((session.in_flight(), session.asked_blocks().collect::<Vec<_>>()), (1, vec![3]));
+        assert_eq!(session.cancel(3), Some(Message::Cancel { id }));
+        assert_eq!((session.in_flight(), session.cancel(3)), (0, None));
+        let late = Data { id, ..Data::default() };
+        assert_eq!(session.receive(Message::Data(Box::new(late))), Ok(None), "it is dropped unread");
+    }
 
-        #[test]
-        fn what_a_remote_announces_takes_bounded_memory(
-            ranges in proptest::collection::vec((any::<bool>(), 0..1u64 << 53, 0..1u64 << 53), 0..40),
-        ) {
-            let mut has = Has::default();
-            for (drop, start, length) in ranges {
-                match drop {
-                    true => has.lose(start, length),
-                    false => has.gain(start, length),
-                }
-                has.learn(start / 32 * 32, &[7; 64]);
-            }
-            prop_assert!(has.more.pages() <= MAX_PAGES && has.refused.len() <= MAX_REFUSED);
+    #[test]
+    fn a_refusal_by_a_peer_of_another_fork_says_nothing_of_ours() {
+        let (mut session, _) = session(Local { length: 100, downloading: true, ..Local::default() });
+        let seeder = |fork| Message::Sync(Sync { uploading: true, length: 100, fork, ..Sync::default() });
+        _ = session.receive(seeder(0));
+        _ = session.receive(Message::Range { drop: false, start: 0, length: 100 });
+        let Message::Request(Request { id, .. }) = session.ask_block(3, 0, 0) else { panic!() };
+        _ = session.receive(seeder(1));
+        assert_eq!(session.receive(Message::NoData { id, reason: None }), Ok(Some(Action::Refused(Asked::Block(3)))));
+        assert!(session.offers(3) && !session.serves());
+        // What it has of the other fork is not what it knows to be here.
+        session.tell(Local { fork: 2, length: 100, contiguous: 0, ..Local::default() });
+        assert!(session.tell_gained(90..91).is_some());
+    }
+
+    #[test]
+    fn who_wants_more_than_is_kept_hears_of_everything() {
+        let (mut session, _) = session(Local { length: 1 << 40, ..Local::default() });
+        for at in 0..=MAX_WANTS as u64 {
+            assert_eq!(session.tell_gained(1 << 30..(1 << 30) + 1), None);
+            _ = session.receive(Message::Want(Wanted { start: at * 32, length: 32, any: false }));
         }
+        assert!(session.tell_gained(1 << 30..(1 << 30) + 1).is_some());
+    }
+
+    #[test]
+    fn after_a_loss_what_lies_behind_is_told_again() {
+        let (mut session, _) = session(full(100));
+        _ = session.receive(Message::Want(Wanted { start: 0, length: 64, any: false }));
+        assert!(session.next_look().is_some() && session.next_look().is_none());
+        assert_eq!(session.tell_lost(17..18), Message::Range { drop: true, start: 17, length: 1 });
+        assert!(session.next_look().is_some() && session.next_look().is_none());
+    }
+
+    #[test]
+    fn only_what_nobody_asked_for_has_no_id() {
+        let (mut session, _) = session(full(9));
+        let shown = Data { upgrade: Some(Default::default()), ..Data::default() };
+        assert!(matches!(session.receive(Message::Data(Box::new(shown))), Ok(Some(Action::Shown(_)))));
+        assert_eq!(session.receive(Message::Data(Box::default())), Ok(None));
     }
 }

@@ -271,7 +271,6 @@ async fn a_fork_of_javascript_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a known defect: in most runs the reader stays in its reorganisation with no request under way"]
 async fn javascript_follows_a_fork_from_ours() {
     follow_a_fork(true).await;
 }

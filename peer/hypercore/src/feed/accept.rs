@@ -114,6 +114,12 @@ impl Feed {
         Ok(())
     }
 
+    /// Whether history is another one than that of `fork`, or is about to be.
+    fn is_rewritten(&self, fork: u64) -> bool {
+        let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        self.lock().head.as_ref().is_some_and(|head| head.fork != fork)
+    }
+
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
         let (roots, authors, fork) = {
@@ -145,8 +151,10 @@ impl Feed {
         }
         if let Some(top) = checked.top {
             match self.node_under(&roots, top.index)? {
-                None => return Err(Refused::TooShort),
                 Some(stored) if stored == top => {}
+                // Nodes that were here a moment ago are gone with the history that they belonged to.
+                _ if self.is_rewritten(data.fork) => return Err(Refused::Outdated),
+                None => return Err(Refused::TooShort),
                 Some(_) if self.audit(&roots, top.index)? => {
                     return Err(TreeError::Mismatch { index: top.index }.into());
                 }

@@ -2,11 +2,12 @@
 //! histories at once.
 //!
 //! A fork is a head with a higher number. What it shares with ours is found from the top: full roots that are the same are
-//! kept, in the first that differs a peer is asked for the children of each node on the way to the first different block.
+//! kept, in the first that differs a peer is asked for the nodes beside the way to a block: where the history is cut, if the
+//! guess is right. Else the way parts from the one to the first different block at some node, and the next question begins there.
 //!
 //! ```text
-//!    ours        3             theirs     3'          children of 3': 1 is ours, 5' is not
-//!            1       5                1       5'      children of 5': 4 is ours, 6' is not
+//!    ours        3             theirs     3'          beside the way to block 3: 1 is ours, so 5' differs;
+//!            1       5                1       5'      4 is ours, so 6' differs
 //!          0   2   4   6            0   2   4   6'    blocks 0 to 2 stay
 //! ```
 
@@ -27,6 +28,7 @@ use datdot_proof::{
 };
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -120,13 +122,13 @@ impl Fork {
 
     /// Takes the answer to a question of [`Feed::next_question`].
     pub fn learn(&mut self, data: &Data) -> Result<(), Refused> {
-        let nodes = data.hash.as_ref().map_or(&[][..], |hash| &hash.nodes);
-        let (Some(at), [left, right]) = (self.at, nodes) else { return Err(Refused::TooShort) };
-        let parent = Node::parent(left, right)?;
-        if self.known.get(&at) != Some(&parent) {
-            return Err(TreeError::Mismatch { index: at }.into());
+        let hash = Data { hash: data.hash.clone(), ..Data::default() };
+        let checked = check(&hash, &Roots::new())?;
+        let top = checked.top.ok_or(Refused::TooShort)?;
+        if self.known.get(&top.index) != Some(&top) {
+            return Err(TreeError::Mismatch { index: top.index }.into());
         }
-        self.known.extend([(left.index, *left), (right.index, *right)]);
+        self.known.extend(checked.nodes.into_iter().map(|node| (node.index, node)));
         Ok(())
     }
 }
@@ -222,18 +224,27 @@ impl Feed {
         Ok(fork)
     }
 
-    /// The node whose hash, with its sibling's, shows more of what a fork shares with us; none when all is known.
-    pub(crate) fn next_question(&self, fork: &mut Fork) -> Result<Option<u64>, FeedError> {
+    /// The node whose hash, with its siblings so many steps up, shows more of what a fork shares with us; none when all is
+    /// known. `guess` picks a block of a range, near the first different one at best, that the peer has.
+    pub(crate) fn next_question(
+        &self,
+        fork: &mut Fork,
+        guess: impl Fn(Range<u64>) -> Option<u64>,
+    ) -> Result<Option<(u64, u64)>, FeedError> {
         let ours = self.lock().roots.clone();
         while let Some(at) = fork.at {
-            let here = self.with_blocks(|have| have.first_present(flat::first_block(at)..flat::end_block(at)));
+            let blocks = flat::first_block(at)..flat::end_block(at);
+            let here = self.with_blocks(|have| have.first_present(blocks.clone()));
             let children = flat::children(at).filter(|_| here.is_some());
             // Nothing there is ours, or it is one block.
             let Some((left, right)) = children else {
                 fork.at = None;
                 break;
             };
-            let Some(theirs) = fork.known.get(&left) else { return Ok(Some(left)) };
+            let Some(theirs) = fork.known.get(&left) else {
+                let way = guess(blocks).map(|block| (flat::leaf(block), u64::from(flat::depth(at))));
+                return Ok(Some(way.unwrap_or((left, 1))));
+            };
             fork.at = if self.node_under(&ours, left)? == Some(*theirs) {
                 fork.same = flat::end_block(left);
                 Some(right)
@@ -250,9 +261,11 @@ impl Feed {
         if !self.follows_forks() || fork.signed.fork <= self.info().fork {
             return Ok(());
         }
-        let root = |node: &&Node| !fork.roots.nodes().contains(node);
-        // Roots are in the record; what lies between them and the blocks that stay came with the answers.
-        let nodes = fork.known.values().filter(root).map(|node| (node.index, node.size, node.hash)).collect();
+        // Roots are in the record; what lies between them and the first block that differs came with the answers.
+        let first = flat::leaf(fork.same);
+        let beside =
+            |node: &&Node| !fork.roots.nodes().contains(node) && flat::is_under(first, flat::parent(node.index));
+        let nodes = fork.known.values().filter(beside).map(|node| (node.index, node.size, node.hash)).collect();
         self.replace_history(fork.authors, fork.signed, fork.roots, Fresh { keep: fork.same, nodes })
     }
 

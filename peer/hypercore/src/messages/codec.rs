@@ -65,10 +65,18 @@ impl Message {
 
     /// The message's type and body. An extension, which has no known content, is an empty one.
     pub fn encode(&self) -> (u64, Vec<u8>) {
+        let (kind, body, block) = self.encode_around();
+        (kind, [&body[..block], self.block(), &body[block..]].concat())
+    }
+
+    /// The message's type and body, but for the content of a block, which belongs after so many bytes: it is large, and need
+    /// not be copied once more.
+    pub fn encode_around(&self) -> (u64, Vec<u8>, usize) {
         let mut w = Writer::with_capacity(match self {
-            Message::Data(data) => data.size_hint(),
+            Message::Data(_) => 2048,
             _ => 32,
         });
+        let mut block = 0;
         let kind = match self {
             Message::Sync(sync) => {
                 let flags =
@@ -85,7 +93,7 @@ impl Message {
                 2
             }
             Message::Data(data) => {
-                write_data(&mut w, data);
+                block = write_data(&mut w, data);
                 3
             }
             Message::NoData { id, reason } => {
@@ -121,14 +129,15 @@ impl Message {
                 9
             }
         };
-        (kind, w.into_vec())
+        (kind, w.into_vec(), block)
     }
-}
 
-impl Data {
-    fn size_hint(&self) -> usize {
-        let block = self.block.as_ref().map_or(0, |block| block.value.len() + 48 * block.nodes.len());
-        block + 256
+    /// The content of the block in the message, if it has one.
+    pub fn block(&self) -> &[u8] {
+        match self {
+            Message::Data(data) => data.block.as_ref().map_or(&[], |block| &block.value),
+            _ => &[],
+        }
     }
 }
 
@@ -218,7 +227,9 @@ fn read_data(r: &mut Reader<'_>, body: &Bytes) -> Result<Data, DecodeError> {
     Ok(data)
 }
 
-fn write_data(w: &mut Writer, data: &Data) {
+/// Writes all but the content of the block; returns where that belongs.
+fn write_data(w: &mut Writer, data: &Data) -> usize {
+    let mut content = 0;
     w.uint(flags([
         data.block.is_some(),
         data.hash.is_some(),
@@ -229,7 +240,8 @@ fn write_data(w: &mut Writer, data: &Data) {
     .uint(data.id)
     .uint(data.fork);
     if let Some(block) = &data.block {
-        w.uint(block.index).buffer(&block.value);
+        w.uint(block.index).uint(block.value.len() as u64);
+        content = w.len();
         write_nodes(w, &block.nodes);
     }
     if let Some(hash) = &data.hash {
@@ -249,6 +261,7 @@ fn write_data(w: &mut Writer, data: &Data) {
     if let Some(manifest) = &data.manifest {
         w.raw(manifest);
     }
+    content
 }
 
 fn read_nodes(r: &mut Reader<'_>) -> Result<Vec<Node>, DecodeError> {

@@ -99,11 +99,10 @@ impl Peer {
 
     /// Asks for more of a fork, or takes it over.
     fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
-        let question = feed.next_question(&mut fork)?;
         let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        match question {
-            Some(index) => {
-                let message = session.ask_hash(fork.number(), index);
+        match feed.next_question(&mut fork, |blocks| session.guess_cut(blocks))? {
+            Some((index, nodes)) => {
+                let message = session.ask_hash(fork.number(), index, nodes);
                 *history = History::Fork(fork);
                 self.say(id, &message);
             }
@@ -114,6 +113,20 @@ impl Peer {
             }
         }
         Ok(())
+    }
+
+    /// The remote shows a head that we did not ask for: it says that the authors signed two histories. If not, it was nothing.
+    pub(super) fn shown(&mut self, id: ChannelId, data: &Data) {
+        let Some(Channel { feed, .. }) = self.channels.get(&id) else { return };
+        if data.fork == feed.info().fork && feed.conflict().is_none() {
+            match feed.judge(data) {
+                Ok(Judged::Conflict) => {
+                    tracing::error!(target: "hypercore", feed = %feed.key(), "the authors signed two histories")
+                }
+                Ok(_) => {}
+                Err(refused) => tracing::debug!(target: "hypercore", feed = %feed.key(), %refused, "no conflict"),
+            }
+        }
     }
 
     /// The remote does not show its history.

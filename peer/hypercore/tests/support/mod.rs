@@ -108,7 +108,7 @@ pub async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 /// A JavaScript program of `tests/js`, ended with the value.
 pub struct Js {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
@@ -141,7 +141,7 @@ impl Js {
             .expect("node is installed");
         let input = child.stdin.take().expect("it is piped");
         let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Js { _child: child, input, output }
+        Js { child, input, output }
     }
 
     /// The next line about `event`; a failure of the program fails the test.
@@ -159,6 +159,11 @@ impl Js {
             panic!("the program ended without {event}")
         })
         .await
+    }
+
+    /// Its input and output, and what keeps it running.
+    pub fn into_parts(self) -> (ChildStdin, Lines<BufReader<ChildStdout>>, Child) {
+        (self.input, self.output, self.child)
     }
 
     pub async fn write(&mut self, line: &str) {

@@ -1,0 +1,177 @@
+//! What is asked of a remote, and what becomes of its answers.
+
+use super::{Channel, Fault, Peer};
+use crate::{
+    feed::{Feed, FeedError, Info, Located, Refused},
+    messages::Data,
+    plan::Asker,
+    plans::Stopped,
+    session::Asked,
+};
+use datdot_proof::flat;
+use datdot_wire::mux::ChannelId;
+
+impl Peer {
+    /// Asks the remote for what is wanted and it has, up to the window.
+    pub(super) fn ask(&mut self, id: ChannelId) {
+        let Some(Channel { feed, session: Some(session), pace, history, .. }) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let Info { length, bytes, .. } = feed.info();
+        let (peer, now) = (self.setup.id, self.now);
+        let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window);
+        let mut messages = Vec::new();
+        messages.extend(history.ask(feed, session));
+        let mut blocks = Vec::new();
+        self.setup.plans.with(&feed.key(), |plan| {
+            if !session.serves() {
+                return;
+            }
+            plan.joined(peer, session.offers_all());
+            if session.is_longer() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
+                messages.extend(session.ask_upgrade());
+            }
+            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
+                Ok(Located::Under(node)) => {
+                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
+                    Some((flat::leaf(block), u64::from(flat::depth(node))))
+                }
+                _ => None,
+            }) {
+                messages.push(session.ask_seek(byte, index, nodes));
+            }
+            feed.with_blocks(|have| {
+                let offer = |range| session.next_offer(range);
+                while session.in_flight() + blocks.len() < window {
+                    self.dice = self.dice.wrapping_add(1);
+                    let asker = Asker { peer, now, way: pace.way(), dice: self.dice };
+                    let Some(block) = plan.ask_block(&asker, length, have, offer) else { break };
+                    blocks.push((block, u64::from(plan.is_urgent(block))));
+                }
+                if blocks.is_empty() && session.in_flight() == 0 {
+                    for block in plan.first_missing(length, have) {
+                        if !session.offers(block) {
+                            messages.extend(session.want_around(block));
+                        }
+                    }
+                }
+            });
+        });
+        for (block, priority) in blocks {
+            match feed.steps_to_known(block) {
+                Ok(nodes) => {
+                    pace.asked(now, block);
+                    messages.push(session.ask_block(block, nodes, priority));
+                }
+                Err(error) => {
+                    tracing::warn!(target: "hypercore", %error, "the tree can't be read");
+                    self.setup.plans.with(&feed.key(), |plan| plan.failed(peer, block));
+                }
+            }
+        }
+        messages.iter().for_each(|message| self.say(id, message));
+    }
+
+    /// Takes questions back whose answer came from elsewhere, or that nobody wants answered any more.
+    pub(super) fn take_back(&mut self, id: ChannelId) {
+        let peer = self.setup.id;
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
+        let asked: Vec<u64> = session.asked_blocks().collect();
+        if asked.is_empty() {
+            return;
+        }
+        let needless = self
+            .setup
+            .plans
+            .with(&feed.key(), |plan| asked.iter().copied().filter(|block| !plan.expects(peer, *block)).collect());
+        self.cancel(id, needless.unwrap_or(asked));
+    }
+
+    /// Takes all questions back.
+    pub(super) fn take_all_back(&mut self, id: ChannelId) {
+        let peer = self.setup.id;
+        let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
+        let asked: Vec<u64> = session.asked_blocks().collect();
+        self.setup.plans.with(&feed.key(), |plan| asked.iter().for_each(|block| plan.failed(peer, *block)));
+        self.cancel(id, asked);
+    }
+
+    fn cancel(&mut self, id: ChannelId, blocks: Vec<u64>) {
+        for block in blocks {
+            let Some(Channel { session: Some(session), pace, .. }) = self.channels.get_mut(&id) else { return };
+            pace.failed(block);
+            let message = session.cancel(block);
+            message.into_iter().for_each(|message| self.say(id, &message));
+        }
+    }
+
+    /// The remote does not have what we asked for.
+    pub(super) fn refused(&mut self, id: ChannelId, asked: Asked) {
+        let Some(Channel { feed, pace, .. }) = self.channels.get_mut(&id) else { return };
+        let feed = feed.clone();
+        match asked {
+            Asked::Block(block) => pace.failed(block),
+            Asked::Whole | Asked::Hash(_) => self.give_up(id),
+            Asked::Upgrade | Asked::Seek { .. } => {}
+        }
+        self.settle(&feed, asked, false);
+    }
+
+    /// Verifies an answer and stores it.
+    pub(super) fn check(&mut self, id: ChannelId, data: &Data, asked: Asked) -> Result<(), Fault> {
+        let Some(Channel { feed, pace, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let feed = feed.clone();
+        let fits = match asked {
+            Asked::Block(index) => {
+                pace.arrived(self.now, index);
+                data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
+            }
+            Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
+            Asked::Whole | Asked::Hash(_) => return self.look_into(id, &feed, data, asked),
+            Asked::Seek { index, .. } => {
+                let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
+                hash && data.upgrade.is_none() && data.block.is_none()
+            }
+        };
+        let key = feed.key();
+        let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
+        match result {
+            Ok(()) => self.settle(&feed, asked, true),
+            Err(refused)
+                if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
+            {
+                self.settle(&feed, asked, false);
+                self.doubt(id, refused)?;
+            }
+            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) => {
+                tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
+                self.settle(&feed, asked, false);
+                match &refused {
+                    Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
+                    Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Disk(error.to_string())),
+                    Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error.to_string())),
+                    _ => {}
+                }
+            }
+        }
+        if asked == Asked::Upgrade {
+            self.tell(id);
+        }
+        Ok(())
+    }
+
+    fn settle(&self, feed: &Feed, asked: Asked, well: bool) {
+        let peer = self.setup.id;
+        self.setup.plans.with(&feed.key(), |plan| match (asked, well) {
+            (Asked::Block(block), true) => plan.arrived(block),
+            (Asked::Block(block), false) => plan.failed(peer, block),
+            (Asked::Upgrade, _) => plan.head_settled(peer),
+            (Asked::Whole | Asked::Hash(_), _) => {}
+            (Asked::Seek { byte, .. }, _) => {
+                plan.seek_settled(byte);
+                self.setup.plans.seeks.send_modify(|count| *count += 1);
+            }
+        });
+    }
+}

@@ -1,0 +1,587 @@
+//! The interop matrix: every kind of feed, both ways between today's JavaScript and us, and among ourselves; every block is
+//! compared, and a cell that fails is named.
+//!
+//! ```text
+//!   authors        v1 · compat · two of three signers
+//! × way            JavaScript → ours · ours → JavaScript · ours → ours · JavaScript → ours → JavaScript
+//! × in JavaScript  a plain hypercore · a corestore
+//! × block size     0 B · 1 B · 1 KiB · 64 KiB · 15 MiB
+//! × story          whole · sparse · growing while it is fetched · cut and forked while it is fetched · killed while it fetches
+//! ```
+//!
+//! Left out: blocks of 15 MiB in other stories than *whole*, and in a corestore (they would be most of the time); a corestore
+//! where no JavaScript takes part. We make no feeds of several signers: those come from JavaScript, by way of us.
+//! Killed readers are whole processes, one for all cells of a way: of Node there, of this program here.
+
+mod support;
+use datdot_hypercore::{Download, Feed, FeedKey, Keypair, Network, PeerId, Want};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::BufRead,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use support::*;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+const CHILD: &str = "DATDOT_TEST_MATRIX_CHILD";
+const LARGE: usize = 15 << 20;
+/// Cells at a time.
+const AT_ONCE: usize = 16;
+/// For one cell, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    V1,
+    Compat,
+    TwoOfThree,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    JsToOurs,
+    OursToJs,
+    OursToOurs,
+    JsToOursToJs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wrap {
+    Plain,
+    Corestore,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Story {
+    Whole,
+    Sparse,
+    Growing,
+    Forking,
+    Killed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    kind: Kind,
+    way: Way,
+    wrap: Wrap,
+    size: usize,
+    story: Story,
+}
+
+impl Cell {
+    /// Blocks at first, and in the end; from which on they are new after a fork.
+    fn blocks(&self) -> (u64, u64, u64) {
+        let first = if self.size == LARGE { 2 } else { 24 };
+        match self.story {
+            Story::Whole | Story::Sparse | Story::Killed => (first, first, first),
+            Story::Growing => (first, first + 13, first + 13),
+            Story::Forking => (first, first + 7, 17),
+        }
+    }
+
+    fn fork(&self) -> u64 {
+        u64::from(self.story == Story::Forking)
+    }
+
+    /// Whether JavaScript wrote it: we make no feeds of several signers.
+    fn is_from_js(&self) -> bool {
+        self.kind == Kind::TwoOfThree || matches!(self.way, Way::JsToOurs | Way::JsToOursToJs)
+    }
+
+    fn is_read_by_js(&self) -> bool {
+        matches!(self.way, Way::OursToJs | Way::JsToOursToJs)
+    }
+
+    /// What block `i` has in it in the end.
+    fn expected(&self, i: u64) -> bytes::Bytes {
+        block(if i < self.blocks().2 { i } else { i + 1000 * self.fork() }, self.size)
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} {:?} {} B {:?}", self.kind, self.way, self.wrap, self.size, self.story)
+    }
+}
+
+fn all_cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for kind in [Kind::V1, Kind::Compat, Kind::TwoOfThree] {
+        for way in [Way::JsToOurs, Way::OursToJs, Way::OursToOurs, Way::JsToOursToJs] {
+            for wrap in [Wrap::Plain, Wrap::Corestore] {
+                for size in [0, 1, 1 << 10, 64 << 10, LARGE] {
+                    for story in [Story::Whole, Story::Sparse, Story::Growing, Story::Forking, Story::Killed] {
+                        let cell = Cell { kind, way, wrap, size, story };
+                        let large = size == LARGE && (story != Story::Whole || wrap == Wrap::Corestore);
+                        let no_js = way == Way::OursToOurs && wrap == Wrap::Corestore;
+                        // Feeds of several signers go through us anyway.
+                        let twice = kind == Kind::TwoOfThree && way == Way::JsToOursToJs;
+                        if !(large || no_js || twice) {
+                            cells.push(cell);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+type Result<T> = std::result::Result<T, String>;
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}
+
+/// A JavaScript process that does what cells ask of it.
+struct Orders {
+    process: Mutex<Option<tokio::process::Child>>,
+    send: mpsc::UnboundedSender<String>,
+    next: AtomicU64,
+    open: Arc<Mutex<BTreeMap<u64, oneshot::Sender<Value>>>>,
+}
+
+impl Orders {
+    async fn start(dir: PathBuf) -> Arc<Orders> {
+        let mut js = Js::run("matrix.js", &[format!("--dir={}", dir.display())]);
+        js.event("ready").await;
+        let (send, mut orders) = mpsc::unbounded_channel::<String>();
+        let open: Arc<Mutex<BTreeMap<u64, oneshot::Sender<Value>>>> = Arc::default();
+        let (mut input, mut output, process) = js.into_parts();
+        tokio::spawn(async move {
+            while let Some(order) = orders.recv().await {
+                use tokio::io::AsyncWriteExt;
+                if input.write_all(format!("{order}\n").as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let answers = open.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = output.next_line().await {
+                let Ok(answer) = serde_json::from_str::<Value>(&line) else { continue };
+                let asker = answer["id"].as_u64().and_then(|id| answers.lock().expect("whole").remove(&id));
+                asker.into_iter().for_each(|asker| _ = asker.send(answer.clone()));
+            }
+            answers.lock().expect("whole").clear();
+        });
+        Arc::new(Orders { process: Mutex::new(Some(process)), send, next: AtomicU64::new(1), open })
+    }
+
+    async fn ask(&self, cell: &str, what: &str, with: Value) -> Result<Value> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.open.lock().expect("whole").insert(id, sender);
+        let mut order = with;
+        order["id"] = json!(id);
+        order["cell"] = json!(cell);
+        order["do"] = json!(what);
+        self.send.send(order.to_string()).map_err(text)?;
+        let answer = answer.await.map_err(|_| format!("JavaScript ended during `{what}`"))?;
+        match answer["error"].as_str() {
+            Some(error) => Err(format!("JavaScript, {what}: {error}")),
+            None => Ok(answer),
+        }
+    }
+
+    /// SIGKILL.
+    fn kill(&self) {
+        *self.process.lock().expect("whole") = None;
+    }
+}
+
+/// Everybody who takes part.
+struct World {
+    dir: PathBuf,
+    /// Authors and first copies.
+    ours: Network,
+    /// Readers among ourselves.
+    other: Network,
+    authors: Arc<Orders>,
+    readers: Arc<Orders>,
+}
+
+/// A copy of ours that goes on as long as it is kept.
+struct Copy {
+    feed: Feed,
+    download: Download,
+    network: Network,
+    peer: PeerId,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.network.disconnect(self.peer);
+    }
+}
+
+/// Where the blocks of a cell come from.
+struct Source {
+    cell: Cell,
+    name: String,
+    key: FeedKey,
+    /// Our own feed, or our copy of one that JavaScript writes.
+    feed: Option<Feed>,
+    port: u16,
+}
+
+impl Source {
+    async fn make(world: &World, cell: Cell, name: u16) -> Result<Source> {
+        let (first, _, _) = cell.blocks();
+        let title = cell.to_string();
+        if cell.is_from_js() {
+            let kind = match cell.kind {
+                Kind::V1 => "v1",
+                Kind::Compat => "compat",
+                Kind::TwoOfThree => "two-of-three",
+            };
+            let order = json!({ "kind": kind, "store": wrap(cell), "blocks": first, "size": cell.size });
+            let made = world.authors.ask(&title, "author", order).await?;
+            let key: FeedKey = made["key"].as_str().unwrap_or_default().parse().map_err(|_| "no key".to_owned())?;
+            let port = made["port"].as_u64().unwrap_or_default() as u16;
+            return Ok(Source { cell, name: title, key, feed: None, port });
+        }
+        let mut seed = [7; 32];
+        seed[..2].copy_from_slice(&name.to_le_bytes());
+        let (store, pair) = (world.ours.store(), Keypair::from_seed(seed));
+        let made = if cell.kind == Kind::Compat { store.create_compat(&pair) } else { store.create(&pair) };
+        let feed = made.map_err(text)?;
+        append(&feed, first, cell.size).await;
+        let port = world.ours.local_addr().expect("it listens").port();
+        Ok(Source { cell, name: title, key: feed.key(), feed: Some(feed), port })
+    }
+
+    /// What JavaScript has to know to read it.
+    fn to_read(&self) -> Value {
+        let Source { cell, key, port, .. } = self;
+        json!({ "key": key.to_string(), "store": wrap(*cell), "size": cell.size, "port": port })
+    }
+
+    /// A copy of ours, by a connection of its own.
+    async fn copy(&self, network: &Network, want: Want) -> Result<Copy> {
+        let feed = network.store().open_remote(self.key, None).map_err(text)?;
+        feed.follow_forks(true);
+        let download = network.download(&feed, want);
+        let mut peer = network.connect(([127, 0, 0, 1], self.port).into(), None).await;
+        for _ in 0..5 {
+            // A busy machine may be late for the handshake.
+            if peer.is_err() {
+                peer = network.connect(([127, 0, 0, 1], self.port).into(), None).await;
+            }
+        }
+        let peer = peer.map_err(text)?.id;
+        Ok(Copy { feed, download, network: network.clone(), peer })
+    }
+
+    /// What happens to the feed while it is fetched.
+    async fn change(&self, world: &World) -> Result<()> {
+        let (first, last, cut) = self.cell.blocks();
+        let forking = self.cell.story == Story::Forking;
+        let count = if forking { last - cut } else { last - first };
+        if count == 0 {
+            return Ok(());
+        }
+        if self.cell.is_from_js() {
+            if forking {
+                world.authors.ask(&self.name, "truncate", json!({ "length": cut })).await?;
+            }
+            world.authors.ask(&self.name, "append", json!({ "count": count })).await?;
+            return Ok(());
+        }
+        let feed = self.feed.as_ref().ok_or("it is ours")?;
+        if forking {
+            feed.truncate(cut).await.map_err(text)?;
+        }
+        let blocks = (last - count..last).map(|i| self.cell.expected(i)).collect();
+        feed.append(blocks).await.map_err(text)?;
+        Ok(())
+    }
+}
+
+fn wrap(cell: Cell) -> &'static str {
+    if cell.wrap == Wrap::Corestore { "corestore" } else { "plain" }
+}
+
+/// Waits until all is here, and compares it.
+async fn complete(cell: Cell, feed: &Feed) -> Result<()> {
+    let (_, last, _) = cell.blocks();
+    let mut progress = feed.watch();
+    let done = progress.wait_for(|info| (info.fork, info.length) == (cell.fork(), last) && info.is_complete());
+    _ = done.await.map_err(text)?;
+    for i in 0..last {
+        if feed.get(i).await.map_err(text)? != cell.expected(i) {
+            return Err(format!("block {i} is not what was written"));
+        }
+    }
+    match feed.scrub(0..last).await.map_err(text)?[..] {
+        [] => Ok(()),
+        ref damaged => Err(format!("damaged: {damaged:?}")),
+    }
+}
+
+/// One cell of any story but *killed*.
+async fn play(world: &World, cell: Cell, name: u16) -> Result<()> {
+    let result = tokio::time::timeout(PATIENCE, tell(world, cell, name)).await;
+    for js in [&world.authors, &world.readers] {
+        js.ask(&cell.to_string(), "close", json!({})).await?;
+    }
+    result.unwrap_or_else(|_| Err("takes too long".to_owned()))
+}
+
+async fn tell(world: &World, cell: Cell, name: u16) -> Result<()> {
+    let mut source = Source::make(world, cell, name).await?;
+    let (first, last, cut) = cell.blocks();
+    // By way of us.
+    let mut through = None;
+    if cell.is_from_js() && cell.way != Way::JsToOurs {
+        let copy = source.copy(&world.ours, Want::all()).await?;
+        source.port = world.ours.local_addr().expect("it listens").port();
+        if !matches!(cell.story, Story::Growing | Story::Forking) {
+            complete(cell, &copy.feed).await?;
+        }
+        through = Some(copy);
+    }
+    if cell.is_read_by_js() {
+        world.readers.ask(&source.name, "read", source.to_read()).await?;
+        if cell.story == Story::Sparse {
+            for (start, end) in [(20, 24), (3, 9)] {
+                let order = json!({ "start": start, "end": end });
+                is_right(&world.readers.ask(&source.name, "fetch", order).await?)?;
+            }
+            let here = world.readers.ask(&source.name, "here", json!({})).await?;
+            return if here["here"] == 10 { Ok(()) } else { Err(format!("10 blocks were asked for: {here}")) };
+        }
+        let follow = json!({ "length": last, "fork": cell.fork(), "cut": cut });
+        let (followed, changed) = tokio::join!(
+            async {
+                world.readers.ask(&source.name, "start", json!({})).await?;
+                world.readers.ask(&source.name, "follow", follow).await
+            },
+            source.change(world),
+        );
+        changed?;
+        is_right(&followed?)?;
+    } else {
+        let reader = if cell.way == Way::JsToOurs { &world.ours } else { &world.other };
+        if cell.story == Story::Sparse {
+            let mut copy = source.copy(reader, Want::blocks(20..24)).await?;
+            copy.download.done().await.map_err(text)?;
+            reader.download(&copy.feed, Want::blocks(3..9)).done().await.map_err(text)?;
+            let here: Vec<u64> = (0..first).filter(|i| copy.feed.has(*i)).collect();
+            for i in &here {
+                if copy.feed.get(*i).await.map_err(text)? != cell.expected(*i) {
+                    return Err(format!("block {i} is not what was written"));
+                }
+            }
+            let asked: Vec<u64> = (3..9).chain(20..24).collect();
+            return if here == asked { Ok(()) } else { Err(format!("{asked:?} were asked for, {here:?} are here")) };
+        }
+        let copy = source.copy(reader, Want::all()).await?;
+        source.change(world).await?;
+        complete(cell, &copy.feed).await?;
+    }
+    if let Some(copy) = &through {
+        complete(cell, &copy.feed).await?;
+    }
+    Ok(())
+}
+
+fn is_right(answer: &Value) -> Result<()> {
+    if answer["wrong"] == json!([]) { Ok(()) } else { Err(format!("not what was written: {answer}")) }
+}
+
+type Played = Vec<(Cell, Result<()>)>;
+
+/// Does the same for all sources at once; those that went well, and the results of the others.
+async fn each<T, F>(sources: Vec<T>, cell: fn(&T) -> Cell, act: impl Fn(Arc<T>) -> F) -> (Vec<Arc<T>>, Played)
+where
+    T: Send + Sync + 'static,
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut acting = tokio::task::JoinSet::new();
+    for source in sources {
+        let source = Arc::new(source);
+        let played = act(source.clone());
+        acting.spawn(async move {
+            let result = tokio::time::timeout(PATIENCE, played).await;
+            (source, result.unwrap_or_else(|_| Err("takes too long".to_owned())))
+        });
+    }
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for (source, result) in acting.join_all().await {
+        match result {
+            Ok(()) => good.push(source),
+            Err(why) => bad.push((cell(&source), Err(why))),
+        }
+    }
+    (good, bad)
+}
+
+/// All cells of readers that are killed, in one process a side.
+async fn play_killed(world: Arc<World>, cells: Vec<(u16, Cell)>) -> Played {
+    let made: Arc<Mutex<Vec<Source>>> = Arc::default();
+    let (_, mut results) = each(
+        cells,
+        |(_, cell)| *cell,
+        |cell| {
+            let (world, made) = (world.clone(), made.clone());
+            async move {
+                let (name, cell) = *cell;
+                let mut source = Source::make(&world, cell, name).await?;
+                if cell.is_from_js() && cell.way != Way::JsToOurs {
+                    complete(cell, &source.copy(&world.ours, Want::all()).await?.feed).await?;
+                    source.port = world.ours.local_addr().expect("it listens").port();
+                }
+                made.lock().expect("whole").push(source);
+                Ok(())
+            }
+        },
+    )
+    .await;
+    let made = std::mem::take(&mut *made.lock().expect("whole"));
+    let (by_js, by_us): (Vec<_>, Vec<_>) = made.into_iter().partition(|source| source.cell.is_read_by_js());
+    let (one, other) =
+        tokio::join!(kill_js(world.dir.join("killed"), by_js), kill_ours(world.dir.join("killed-ours"), by_us));
+    results.extend(one);
+    results.extend(other);
+    results
+}
+
+async fn kill_js(dir: PathBuf, sources: Vec<Source>) -> Played {
+    let js = Orders::start(dir.clone()).await;
+    let (rest, mut results) = each(
+        sources,
+        |source| source.cell,
+        |source| {
+            let js = js.clone();
+            async move {
+                js.ask(&source.name, "read", source.to_read()).await?;
+                is_right(&js.ask(&source.name, "fetch", json!({ "start": 5, "end": 14 })).await?)?;
+                js.ask(&source.name, "start", json!({})).await?;
+                Ok(())
+            }
+        },
+    )
+    .await;
+    js.kill();
+    let again = Orders::start(dir).await;
+    let (rest, failed) = each(
+        rest,
+        |source| source.cell,
+        |source| {
+            let (js, source) = (again.clone(), Arc::clone(&source));
+            async move {
+                js.ask(&source.name, "read", source.to_read()).await?;
+                let here = js.ask(&source.name, "here", json!({})).await?;
+                if here["here"].as_u64() < Some(9) {
+                    return Err(format!("9 blocks were here before: {here}"));
+                }
+                is_right(&js.ask(&source.name, "follow", json!({ "length": source.cell.blocks().1 })).await?)
+            }
+        },
+    )
+    .await;
+    results.extend(failed);
+    results.extend(rest.iter().map(|source| (source.cell, Ok(()))));
+    results
+}
+
+async fn kill_ours(dir: PathBuf, sources: Vec<Source>) -> Played {
+    let list: Vec<String> = sources.iter().map(|source| format!("{} {}", source.key, source.port)).collect();
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child_that_fetches_until_it_is_killed", "--nocapture"])
+        .env(CHILD, format!("{}\n{}", dir.display(), list.join("\n")))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = child.stdout.take().expect("it is piped");
+    let told = tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufReader::new(output).lines().map_while(std::result::Result::ok);
+        lines.any(|line| line.contains("half is here"))
+    });
+    let told = tokio::time::timeout(PATIENCE, told).await.is_ok_and(|told| told.unwrap_or(false));
+    child.kill().expect("it runs");
+    child.wait().expect("it was ours");
+    let again = network(&dir, 9).await;
+    let (good, mut results) = each(
+        sources,
+        |source| source.cell,
+        |source| {
+            let again = again.clone();
+            async move {
+                let here = again.store().feed(&source.key).map_or(0, |feed| feed.info().blocks_here);
+                if !told || here < 9 {
+                    return Err(format!("9 blocks were here before, {here} are"));
+                }
+                complete(source.cell, &source.copy(&again, Want::all()).await?.feed).await
+            }
+        },
+    )
+    .await;
+    again.close().await;
+    results.extend(good.iter().map(|source| (source.cell, Ok(()))));
+    results
+}
+
+/// Not a test by itself: the process that is killed above.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_fetches_until_it_is_killed() {
+    let Ok(args) = std::env::var(CHILD) else { return };
+    let mut lines = args.lines();
+    let ours = network(Path::new(lines.next().expect("a folder")), 9).await;
+    let mut downloads = Vec::new();
+    for line in lines {
+        let (key, port) = line.split_once(' ').expect("two words");
+        let feed = ours.store().open_remote(key.parse().expect("a key"), None).expect("room");
+        let mut half = ours.download(&feed, Want::blocks(5..14));
+        ours.connect(([127, 0, 0, 1], port.parse().expect("a port")).into(), None).await.expect("it answers");
+        half.done().await.expect("it comes");
+        downloads.push(ours.download(&feed, Want::all()));
+    }
+    println!("half is here");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_feed_goes_every_way() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let only = std::env::var("DATDOT_TEST_CELLS").unwrap_or_default();
+    let cells = (0..).zip(all_cells()).filter(|(_, cell)| only.split(' ').all(|word| cell.to_string().contains(word)));
+    let world = Arc::new(World {
+        dir: dir.path().to_owned(),
+        ours: network(dir.path(), 1).await,
+        other: network(dir.path(), 2).await,
+        authors: Orders::start(dir.path().join("authors")).await,
+        readers: Orders::start(dir.path().join("readers")).await,
+    });
+    let (killed, others): (Vec<(u16, Cell)>, Vec<_>) = cells.partition(|(_, cell)| cell.story == Story::Killed);
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut playing = tokio::task::JoinSet::new();
+    for (name, cell) in others {
+        let (world, places) = (world.clone(), places.clone());
+        playing.spawn(async move {
+            let _place = places.acquire().await;
+            let start = std::time::Instant::now();
+            let result = play(&world, cell, name).await;
+            println!("{cell}: {:.1} s", start.elapsed().as_secs_f64());
+            (cell, result)
+        });
+    }
+    let mut results = play_killed(world.clone(), killed).await;
+    results.extend(playing.join_all().await);
+    world.ours.close().await;
+    world.other.close().await;
+    let failed: Vec<String> =
+        results.iter().filter_map(|(cell, result)| Some(format!("{cell}: {}", result.as_ref().err()?))).collect();
+    assert!(failed.is_empty(), "{} of {} cells:\n{}", failed.len(), results.len(), failed.join("\n"));
+    println!("{} cells", results.len());
+}
