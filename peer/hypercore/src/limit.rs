@@ -10,6 +10,8 @@ use std::{
 
 /// Each turn is so small a part of a second, so that nobody waits long for his.
 const TURNS: u64 = 20;
+/// So much unused time is made up for: who is busy with something else comes late for his turn, and may take more.
+const SLACK: Duration = Duration::from_millis(250);
 /// Bytes of the smallest turn.
 const LEAST: usize = 1 << 10;
 
@@ -51,12 +53,24 @@ impl Limit {
     fn grant(&self, now: Instant, bytes: u64) -> [Instant; 2] {
         let Some(rate) = self.get() else { return [now; 2] };
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = paid.map_or(now, |paid| paid.max(now));
+        let start = paid.map_or(now, |paid| paid.max(made_up(now)));
         // No turn is longer than a day, whatever the limit was meant to be.
         let end = start + Duration::from_secs_f64((bytes as f64 / rate as f64).min(86_400.0));
         *paid = Some(end);
         [start, end]
     }
+
+    /// The usual turn, or what others left unused.
+    fn turn(&self, now: Instant) -> Option<u64> {
+        let rate = self.get()?;
+        let paid = *self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = paid.map_or(Duration::ZERO, |paid| now.saturating_duration_since(paid.max(made_up(now))));
+        Some(((rate as f64 * unused.as_secs_f64()) as u64).max(rate / TURNS))
+    }
+}
+
+fn made_up(now: Instant) -> Instant {
+    now.checked_sub(SLACK).unwrap_or(now)
 }
 
 /// The limits for one direction of a connection: that of all connections, and its own.
@@ -83,8 +97,8 @@ impl Valve {
     pub fn turn(&mut self, now: Instant) -> Instant {
         self.follow_changes(now);
         if self.is_limited() && self.credit <= 0 {
-            let least = self.limits.iter().filter_map(Limit::get).min().unwrap_or(0);
-            let turn = (least / TURNS).max(LEAST as u64) as i64;
+            let turns = self.limits.iter().filter_map(|limit| limit.turn(now));
+            let turn = turns.min().unwrap_or(0).max(LEAST as u64) as i64;
             let wanted = turn.saturating_sub(self.credit) as u64;
             self.opens = self.limits.iter().map(|limit| limit.grant(now, wanted)[0]).fold(now, Instant::max);
             self.credit = turn;
@@ -185,6 +199,18 @@ mod tests {
             let turn = (rate / TURNS).max(block as u64);
             assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 2 * turn), "{least:?} to {most:?}");
         }
+    }
+
+    #[test]
+    fn who_comes_late_for_his_turn_loses_nothing() {
+        let mut crowd = Crowd::new(2, Some(400_000), None, 4096);
+        let (mut sum, start) = (0, crowd.now);
+        while crowd.now < start + Duration::from_secs(10) {
+            // Each step takes long on a busy machine.
+            crowd.now += Duration::from_millis(199);
+            sum += crowd.run(1).iter().sum::<u64>();
+        }
+        assert!(is_near(sum, 4_000_000), "{sum}");
     }
 
     #[test]
