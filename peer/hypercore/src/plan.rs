@@ -408,9 +408,12 @@ mod tests {
         have: Blocks,
         length: u64,
         now: Instant,
-        peers: Vec<(f64, Offers, Vec<(Instant, u64)>, Instant)>,
+        peers: Vec<Sender>,
         asked: u64,
     }
+
+    /// Rate, what it has, what it was asked for and when that comes, when it is free.
+    type Sender = (f64, Offers, Vec<(Instant, u64)>, Instant);
 
     const WAY: Duration = Duration::from_millis(20);
 
