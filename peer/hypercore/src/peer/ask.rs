@@ -119,8 +119,12 @@ impl Peer {
 
     /// Verifies an answer and stores it.
     pub(super) fn check(&mut self, id: ChannelId, data: &Data, asked: Asked) -> Result<(), Fault> {
-        let Some(Channel { feed, pace, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { feed, session: Some(session), pace, .. }) = self.channels.get_mut(&id) else {
+            return Ok(());
+        };
         let feed = feed.clone();
+        // JavaScript may answer from a tree that its author is just cutting. Of whom has moved on nothing more is asked.
+        let moved_on = session.remote().is_some_and(|sync| sync.fork > data.fork);
         let fits = match asked {
             Asked::Block(index) => {
                 pace.arrived(self.now, index);
@@ -143,7 +147,7 @@ impl Peer {
                 self.settle(&feed, asked, false);
                 self.doubt(id, refused)?;
             }
-            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) if refused.is_peers_fault() && !moved_on => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
                 self.settle(&feed, asked, false);
