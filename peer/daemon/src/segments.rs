@@ -1,14 +1,14 @@
 //! Segments on disk: the bytes of a feed, and beside them the outboard of each segment, for proofs.
 //!
 //! ```text
-//! <feed's folder>/data                      the blocks, each at its offset
-//! <feed's folder>/segment-ROOT.outboard     hashes over the first bytes of `data`, down to 16 KiB
+//! <feed's folder>/data                      from byte DATA_START on the blocks, each at its offset
+//! <feed's folder>/segment-ROOT.outboard     hashes over the first bytes of the blocks, down to 16 KiB
 //! ```
 //!
 //! A proof reads one group of 16 KiB and at most four runs of hashes for each of its chunks, whatever the segment's
 //! size; the chunks are read side by side, as a disk likes it. An outboard is written under another name and renamed when its root is right, so one that is there is whole.
 
-use datdot_hypercore::Feed;
+use datdot_hypercore::{Feed, feed::DATA_START};
 use datdot_proof::{
     Hash,
     challenge::Position,
@@ -128,7 +128,7 @@ fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf, goes_on: &GoesOn) ->
     while at < bytes {
         goes_on()?;
         let piece = &mut buffer[..READ_BYTES.min((bytes - at) as usize)];
-        data.read_exact_at(piece, at)?;
+        data.read_exact_at(piece, DATA_START + at)?;
         for hashes in builder.update(piece).map_err(io::Error::other)? {
             to.write_all_at(&hashes.bytes, hashes.offset)?;
         }
@@ -142,7 +142,7 @@ impl Source for Open {
     type Error = io::Error;
 
     fn content(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.data.read_exact_at(buffer, offset)
+        self.data.read_exact_at(buffer, DATA_START.saturating_add(offset))
     }
 
     fn outboard(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -201,7 +201,7 @@ mod tests {
         let place = Place::of(&feed, &segment.root);
         let file = fs::OpenOptions::new().write(true).open(feed.data_path()).unwrap();
         for at in (0..3u64 << 20).step_by(16 << 10) {
-            file.write_all_at(&[255], at + 5).unwrap();
+            file.write_all_at(&[255], DATA_START + at + 5).unwrap();
         }
         let positions = positions(&[7; 32], &[Holding { pay: 1, segments: &[segment] }], DRAWS);
         let refused = prove(&positions, |_| place.open()).unwrap_err();

@@ -168,8 +168,31 @@ impl Blocks {
             *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(*bits) << shift;
             self.count = self.count + u64::from(bits.count_ones()) - u64::from(old.count_ones());
         }
-        // Nothing changed before the first of them.
-        self.contiguous = self.first_missing(self.contiguous.min(start)..u64::MAX).unwrap_or(u64::MAX);
+        // What was contiguous before the first overwritten block still is.
+        let from = self.contiguous.min(start);
+        self.contiguous = self.first_missing(from..u64::MAX).unwrap_or(u64::MAX);
+    }
+
+    /// Adds the blocks of a bitfield that begins with block `start`, a multiple of 64.
+    pub fn add_bits(&mut self, start: u64, bits: &[u8]) {
+        for (number, bytes) in (start / 64..).zip(bits.chunks(8)) {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            // Holes in a sparse file take no memory: a page is added only if it has a bit.
+            if word != [0; 8] {
+                let page = self.pages.entry(number / WORDS as u64).or_insert_with(|| Box::new([0; WORDS]));
+                let old = &mut page[(number % WORDS as u64) as usize];
+                let new = *old | u64::from_le_bytes(word);
+                self.count += u64::from(new.count_ones() - old.count_ones());
+                *old = new;
+            }
+        }
+        self.contiguous = self.first_missing(self.contiguous..u64::MAX).unwrap_or(u64::MAX);
+    }
+
+    /// A block after which there is none in the set, nearly the last one; nothing if the set is empty.
+    pub fn end(&self) -> Option<u64> {
+        self.pages.last_key_value().map(|(page, _)| (page + 1).saturating_mul(PAGE))
     }
 
     /// One page as it is on disk.
@@ -239,6 +262,14 @@ mod tests {
             copy.set_words(0, &blocks.words(0, 1 << 15));
             prop_assert_eq!(copy.runs(0..u64::MAX).collect::<Vec<_>>(), blocks.runs(0..u64::MAX).collect::<Vec<_>>());
             prop_assert_eq!((copy.count(), copy.contiguous()), (blocks.count(), blocks.contiguous()));
+
+            let mut copy = Blocks::default();
+            copy.insert(70);
+            (0..40).for_each(|page| copy.add_bits(page * PAGE, &blocks.page(page)));
+            blocks.insert(70);
+            prop_assert_eq!(copy.runs(0..u64::MAX).collect::<Vec<_>>(), blocks.runs(0..u64::MAX).collect::<Vec<_>>());
+            prop_assert_eq!((copy.count(), copy.contiguous()), (blocks.count(), blocks.contiguous()));
+            prop_assert!(blocks.first_present(blocks.end().unwrap_or(0)..u64::MAX).is_none());
         }
     }
 

@@ -1,90 +1,142 @@
 //! A feed's folder.
 //!
 //! ```text
-//! data     the blocks, each at its byte offset in the feed: a range of blocks is one range of bytes
-//! tree     node i of the tree at 40 i: size u64 little endian, hash; all zero where there is none
+//! data     the journal, 4 MiB (see the module `journal`), then the blocks, each at its byte offset in the feed: a range of
+//!          blocks is one range of bytes
+//! tree     node i of the tree at 44 i: size u64 little endian, hash, CRC-32 of index, size and hash; zeros where there is none
 //! have     bit i % 8 of byte i / 8: block i was written and verified
-//! head     who may write, and the newest signed head; replaced as a whole
 //! secret   the author's seed, 32 bytes, only in the author's store and readable by its user alone
 //! conflict two heads that contradict each other, if such were found
 //! ```
 //!
-//! The files are sparse. A block's bit is written only after its bytes and nodes have reached the disk, a head only
-//! after everything it covers: a crash at any point loses the newest bits, and what they stood for is fetched again.
+//! The files are sparse. What `tree` and `have` say is behind the journal: they are written as the system likes and brought to the
+//! disk when a half of the journal is full. A node that is torn or damaged counts as not there.
 
 use crate::{
-    authors::Authors,
     blocks::{Blocks, PAGE_BYTES},
-    feed::{Conflict, Signed},
-    key::{FeedKey, Keypair},
+    feed::Conflict,
+    files::{Files, Handle},
+    journal::{DATA_START, Entry, Journal, Record, Step},
+    key::Keypair,
 };
 use codec::{Decode, Encode};
 use datdot_proof::{
     flat,
-    head::Root,
-    tree::{Node, Roots},
-};
-use rustix::{
-    fs::{FallocateFlags, fallocate},
-    io::Errno,
+    tree::{Node, blake2b},
 };
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    collections::{BTreeMap, VecDeque},
+    io,
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-const NODE_BYTES: usize = 40;
-const MAGIC: &[u8; 16] = b"datdot feed 2\n\0\0";
-/// More than the longest manifest and signature take together.
-const MAX_RECORD: u64 = 128 << 10;
+const SLOT_BYTES: usize = 44;
+/// Largest block that is read: what fits into one frame of the secret stream.
+pub(crate) const MAX_STORED: u64 = 1 << 24;
+/// More than two heads with their manifest take.
+const MAX_CONFLICT: u64 = 1 << 20;
 
-/// The open files of a feed.
+/// The files of a feed.
 #[derive(Debug)]
 pub(crate) struct Disk {
     dir: PathBuf,
-    data: File,
-    tree: File,
-    have: File,
+    files: Files,
+    pool: Arc<Pool>,
+    place: Arc<Place>,
+    /// The feed was removed: what is in the folder from now on is another one's.
+    gone: AtomicBool,
 }
 
-/// What the file `head` says.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Record {
-    pub key: [u8; 32],
-    /// The manifest as peers send it, nothing for a compat feed.
-    pub authors: Option<Vec<u8>>,
-    pub head: Option<RecordedHead>,
-    /// The head is of another history than what else is here, which has to be cut first.
-    pub fresh: Option<Fresh>,
+/// Open files of a feed.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub data: Handle,
+    pub tree: Handle,
 }
 
-/// What stays when history is rewritten, and the nodes that lead from there to the new roots.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Fresh {
-    pub keep: u64,
-    pub nodes: Vec<(u64, u64, [u8; 32])>,
+/// Keeps the files of so many feeds open at a time.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    most: usize,
+    places: Mutex<VecDeque<Arc<Place>>>,
 }
 
-/// The newest signed head.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct RecordedHead {
-    pub fork: u64,
-    pub length: u64,
-    pub roots: Vec<Root>,
-    pub signature: Vec<u8>,
+#[derive(Debug, Default)]
+struct Place {
+    open: Mutex<Option<Arc<Open>>>,
+    used: AtomicBool,
+}
+
+/// What is left of a feed after a restart.
+pub(crate) struct Recovered {
+    pub journal: Journal,
+    pub record: Record,
+    pub have: Blocks,
+    /// Blocks that `have` on the disk may not show as they are.
+    pub changed: Vec<Range<u64>>,
+}
+
+impl Pool {
+    pub fn new(most: usize) -> Pool {
+        Pool { most, places: Mutex::default() }
+    }
+
+    #[cfg(test)]
+    pub fn open(&self) -> usize {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.iter().filter(|place| place.open.lock().is_ok_and(|open| open.is_some())).count()
+    }
+
+    /// Closes the files that were not used for longest, if they are too many.
+    fn add(&self, place: Arc<Place>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.push_back(place);
+        while places.len() > self.most
+            && let Some(first) = places.pop_front()
+        {
+            match first.used.swap(false, Ordering::Relaxed) {
+                true => places.push_back(first),
+                false => first.close(),
+            }
+        }
+    }
+}
+
+impl Place {
+    fn close(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.place.close();
+    }
 }
 
 impl Disk {
-    /// Opens the files in `dir`, and makes those that are missing.
-    pub fn open(dir: &Path) -> io::Result<Disk> {
-        let file = |name| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(name));
-        Ok(Disk { dir: dir.to_owned(), data: file("data")?, tree: file("tree")?, have: file("have")? })
+    pub fn new(dir: &Path, files: Files, pool: Arc<Pool>) -> Disk {
+        Disk { dir: dir.to_owned(), files, pool, place: Arc::default(), gone: AtomicBool::new(false) }
     }
 
-    pub fn dir(&self) -> &Path {
+    /// Makes the files of a new feed in a folder that is there.
+    pub fn create(&self, record: Record) -> io::Result<()> {
+        let open = self.open()?;
+        open.tree.set_len(0)?;
+        self.have()?.set_len(0)?;
+        Journal::create(&open.data, record)?;
+        self.files.sync_dir(&self.dir)
+    }
+
+    /// Lets go of the files, and returns their folder.
+    pub fn leave(&self) -> &Path {
+        self.gone.store(true, Ordering::Release);
+        self.place.close();
         &self.dir
     }
 
@@ -92,118 +144,211 @@ impl Disk {
         self.dir.join("data")
     }
 
-    /// The node as it is stored; the end of the file counts as zeros.
-    pub fn node(&self, index: u64) -> io::Result<Option<Node>> {
-        let mut slot = [0; NODE_BYTES];
-        let Some(at) = index.checked_mul(NODE_BYTES as u64) else { return Ok(None) };
-        match self.tree.read_exact_at(&mut slot, at) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            result => result?,
+    /// Blocks and tree, opened if they aren't.
+    pub fn open(&self) -> io::Result<Arc<Open>> {
+        let mut place = self.place.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.gone.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        let (size, hash) = slot.split_first_chunk::<8>().expect("a slot has 40 bytes");
-        let hash: [u8; 32] = hash.try_into().expect("a slot has 40 bytes");
-        Ok((hash != [0; 32]).then(|| Node { index, size: u64::from_le_bytes(*size), hash }))
+        self.place.used.store(true, Ordering::Relaxed);
+        if let Some(open) = &*place {
+            return Ok(open.clone());
+        }
+        let file = |name| self.files.open(&self.dir.join(name), true);
+        let open = Arc::new(Open { data: file("data")?, tree: file("tree")? });
+        *place = Some(open.clone());
+        drop(place);
+        self.pool.add(self.place.clone());
+        Ok(open)
+    }
+
+    fn have(&self) -> io::Result<Handle> {
+        self.files.open(&self.dir.join("have"), true)
+    }
+
+    /// The node as it is stored; the end of the file counts as zeros, and so does a damaged node.
+    pub fn node(&self, index: u64) -> io::Result<Option<Node>> {
+        let mut slot = [0; SLOT_BYTES];
+        let Some(at) = index.checked_mul(SLOT_BYTES as u64) else { return Ok(None) };
+        let len = self.open()?.tree.read_at(&mut slot, at)?;
+        Ok((len == SLOT_BYTES).then(|| from_slot(index, &slot)).flatten())
     }
 
     /// Writes nodes, neighbours at once.
     pub fn write_nodes(&self, nodes: &[Node]) -> io::Result<()> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let open = self.open()?;
         let mut sorted: Vec<&Node> = nodes.iter().collect();
         sorted.sort_unstable_by_key(|node| node.index);
         sorted.dedup_by_key(|node| node.index);
         for run in sorted.chunk_by(|one, next| one.index + 1 == next.index) {
-            let mut slots = Vec::with_capacity(run.len() * NODE_BYTES);
-            for node in run {
-                slots.extend_from_slice(&node.size.to_le_bytes());
-                slots.extend_from_slice(&node.hash);
-            }
-            self.tree.write_all_at(&slots, run[0].index * NODE_BYTES as u64)?;
+            let slots: Vec<u8> = run.iter().flat_map(|node| to_slot(node)).collect();
+            open.tree.write_at(&slots, run[0].index * SLOT_BYTES as u64)?;
         }
         Ok(())
     }
 
     pub fn forget_node(&self, index: u64) -> io::Result<()> {
-        self.tree.write_all_at(&[0; NODE_BYTES], index * NODE_BYTES as u64)
+        self.open()?.tree.write_at(&[0; SLOT_BYTES], index * SLOT_BYTES as u64)
     }
 
     pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let start = DATA_START.checked_add(at).ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut bytes = vec![0; len];
-        self.data.read_exact_at(&mut bytes, at)?;
+        self.open()?.data.read_exact_at(&mut bytes, start)?;
         Ok(bytes)
     }
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.data.write_all_at(bytes, at)
+        let start = DATA_START.checked_add(at).ok_or(io::ErrorKind::FileTooLarge)?;
+        if bytes.is_empty() { Ok(()) } else { self.open()?.data.write_at(bytes, start) }
     }
 
     /// Gives the room of bytes back. Where the file system can't do that, they stay.
     pub fn give_back(&self, bytes: Range<u64>) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match bytes.end.saturating_sub(bytes.start) {
-            0 => Ok(()),
-            len => match fallocate(&self.data, flags, bytes.start, len) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-                result => Ok(result?),
-            },
+        self.open()?.data.give_back(DATA_START.saturating_add(bytes.start)..DATA_START.saturating_add(bytes.end))
+    }
+
+    /// Makes the files `tree` and `have` durable; then the journal begins anew, with this record.
+    pub fn checkpoint(
+        &self,
+        journal: &mut Journal,
+        record: Record,
+        pages: &[(u64, [u8; PAGE_BYTES])],
+    ) -> io::Result<()> {
+        journal.check()?;
+        let open = self.open()?;
+        let have = self.have()?;
+        pages.iter().try_for_each(|(page, bits)| have.write_at(bits, page * PAGE_BYTES as u64))?;
+        journal.sync(&open.tree)?;
+        journal.sync(&have)?;
+        journal.turn(&open.data, record)
+    }
+
+    /// What the files say, after a crash at any moment too; nothing if the journal is damaged.
+    pub fn recover(&self) -> io::Result<Option<Recovered>> {
+        // Not kept open: a store may have many feeds of which few are used.
+        let data = self.files.open(&self.dir.join("data"), true)?;
+        let Some(mut found) = Journal::find(&data)? else { return Ok(None) };
+        let mut have = self.read_have()?;
+        let (last, before) = found.entries.split_last().expect("the first entry is there");
+        let mut changed = Vec::new();
+        for entry in before {
+            self.redo(entry, &mut have, &mut changed)?;
+        }
+        // The last one counts if all that it names is there.
+        match before.is_empty() || self.is_there(last)? {
+            true => self.redo(last, &mut have, &mut changed)?,
+            false => found.drop_last(),
+        }
+        let record = found.entries.pop().expect("the first entry is there").record;
+        let length = record.length();
+        // What an append that was cut off left would be in the way of a later one.
+        have.remove_range(length..u64::MAX);
+        self.cut_beyond(length)?;
+        if found.journal.is_used() {
+            // What is told from now on stays, also if it was read from the system's memory.
+            data.sync()?;
+        }
+        Ok(Some(Recovered { journal: found.journal, record, have, changed }))
+    }
+
+    /// Does again what an entry says.
+    fn redo(&self, entry: &Entry, have: &mut Blocks, changed: &mut Vec<Range<u64>>) -> io::Result<()> {
+        if let Some(keep) = entry.keep {
+            self.cut_tree(keep)?;
+            if let Some(end) = have.end().filter(|end| *end > keep) {
+                have.remove_range(keep..end);
+                changed.push(keep..end);
+            }
+        }
+        self.write_nodes(&nodes_of(entry))?;
+        for step in &entry.steps {
+            match *step {
+                Step::Gained { first, end, .. } => {
+                    have.insert_range(first..end);
+                    changed.push(first..end);
+                }
+                Step::Lost { first, end } => {
+                    have.remove_range(first..end);
+                    changed.push(first..end);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all blocks that an entry leaves here are as it says.
+    fn is_there(&self, entry: &Entry) -> io::Result<bool> {
+        let nodes: BTreeMap<u64, Node> = nodes_of(entry).into_iter().map(|node| (node.index, node)).collect();
+        let mut left = Blocks::default();
+        for step in &entry.steps {
+            match *step {
+                Step::Gained { first, end, .. } => left.insert_range(first..end),
+                Step::Lost { first, end } => left.remove_range(first..end),
+            }
+        }
+        for step in &entry.steps {
+            let Step::Gained { first, end, mut offset } = *step else { continue };
+            for block in first..end {
+                let index = flat::leaf(block);
+                let leaf = match nodes.get(&index) {
+                    Some(leaf) => Some(*leaf),
+                    None => self.node(index)?,
+                };
+                let Some(leaf) = leaf.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(false) };
+                if left.contains(block) && !self.has_block(block, offset, &leaf)? {
+                    return Ok(false);
+                }
+                offset = offset.saturating_add(leaf.size);
+            }
+        }
+        Ok(true)
+    }
+
+    fn has_block(&self, block: u64, offset: u64, leaf: &Node) -> io::Result<bool> {
+        match self.read(offset, leaf.size as usize) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            bytes => Ok(Node::leaf(block, &bytes?) == *leaf),
         }
     }
 
-    /// Brings data and nodes to the disk.
-    pub fn sync(&self) -> io::Result<()> {
-        self.data.sync_data()?;
-        self.tree.sync_data()
-    }
-
-    pub fn write_have(&self, page: u64, bits: &[u8; PAGE_BYTES]) -> io::Result<()> {
-        self.have.write_all_at(bits, page * PAGE_BYTES as u64)
-    }
-
-    pub fn sync_have(&self) -> io::Result<()> {
-        self.have.sync_data()
-    }
-
-    /// The blocks below `length` that were written. Bits beyond it come from an append that was cut off; they
-    /// are removed, or a later head would find them set.
-    pub fn read_have(&self, length: u64) -> io::Result<Blocks> {
+    fn read_have(&self) -> io::Result<Blocks> {
         let mut blocks = Blocks::default();
-        self.cut_have(length)?;
-        let end = self.have.metadata()?.len();
-        let mut buffer = vec![0; 1 << 20];
+        let have = self.have()?;
+        let end = have.len()?;
+        let mut buffer = vec![0; end.min(1 << 20) as usize];
         let mut at = 0;
         while at < end {
-            let len = buffer.len().min((end - at) as usize);
-            self.have.read_exact_at(&mut buffer[..len], at)?;
-            buffer[len..].fill(0);
-            // Holes in a sparse file take no memory: a page is added only if it has a bit.
-            for (page, bits) in buffer[..len.next_multiple_of(PAGE_BYTES)].chunks(PAGE_BYTES).enumerate() {
-                if bits.iter().any(|byte| *byte != 0) {
-                    let (words, _) = bits.as_chunks::<4>();
-                    let words: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
-                    blocks.set_words((at + (page * PAGE_BYTES) as u64) * 8, &words);
-                }
+            let len = have.read_at(&mut buffer, at)?;
+            if len == 0 {
+                break;
             }
+            blocks.add_bits(at * 8, &buffer[..len]);
             at += len as u64;
         }
         Ok(blocks)
     }
 
-    /// Cuts what a rewritten history does not share with the old one. A crash in between finds the record as it is, and does it
-    /// again.
-    pub fn finish(&self, record: &mut Record) -> io::Result<()> {
-        let Some(fresh) = record.fresh.take() else { return Ok(()) };
-        self.cut_tree(fresh.keep)?;
-        let node = |(index, size, hash): (u64, u64, [u8; 32])| Node { index, size, hash };
-        self.write_nodes(&fresh.nodes.into_iter().map(node).collect::<Vec<_>>())?;
-        self.sync()?;
-        self.cut_have(fresh.keep)?;
-        self.sync_have()?;
-        self.write_record(record)
+    /// Forgets, for good, what comes after the nodes of the first `length` blocks: it was never promised.
+    pub fn cut_beyond(&self, length: u64) -> io::Result<()> {
+        let end = node_end(length)?;
+        if self.files.len(&self.dir.join("tree"))? > end {
+            let tree = &self.open()?.tree;
+            tree.set_len(end)?;
+            tree.sync()?;
+        }
+        Ok(())
     }
 
     /// Forgets all nodes that are not within the first `length` blocks.
-    fn cut_tree(&self, length: u64) -> io::Result<()> {
-        let end = 2 * length * NODE_BYTES as u64;
-        if self.tree.metadata()?.len() > end {
-            self.tree.set_len(end)?;
+    pub fn cut_tree(&self, length: u64) -> io::Result<()> {
+        let open = self.open()?;
+        let end = node_end(length)?;
+        if open.tree.len()? > end {
+            open.tree.set_len(end)?;
         }
         // Of those that also stand for later blocks some have a lower number: above the last blocks.
         let mut at = flat::leaf(length.saturating_sub(1));
@@ -216,125 +361,58 @@ impl Disk {
         Ok(())
     }
 
-    /// Forgets all blocks from `length` on.
-    fn cut_have(&self, length: u64) -> io::Result<()> {
-        let bytes = length.div_ceil(8);
-        if self.have.metadata()?.len() > bytes {
-            self.have.set_len(bytes)?;
-        }
-        if !length.is_multiple_of(8) {
-            let mut last = [0];
-            if self.have.read_at(&mut last, bytes - 1)? == 1 {
-                self.have.write_all_at(&[last[0] & ((1 << (length % 8)) - 1)], bytes - 1)?;
-            }
-        }
-        Ok(())
-    }
-
     pub fn write_conflict(&self, conflict: &Conflict) -> io::Result<()> {
         let bytes = conflict.encode();
-        self.replace("conflict", &[&bytes[..], &checksum(&bytes)].concat())
+        self.files.replace(&self.dir, "conflict", &[&bytes[..], &blake2b(&[&bytes])].concat())
     }
 
     pub fn read_conflict(&self) -> io::Result<Option<Conflict>> {
-        let bytes = match fs::read(self.dir.join("conflict")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes?,
-        };
-        let body = bytes.split_last_chunk::<32>().filter(|(body, hash)| **hash == checksum(body));
+        let Some(bytes) = self.files.read(&self.dir.join("conflict"), MAX_CONFLICT)? else { return Ok(None) };
+        let body = bytes.split_last_chunk::<32>().filter(|(body, hash)| **hash == blake2b(&[body]));
         Ok(body.and_then(|(mut body, _)| Conflict::decode(&mut body).ok()))
     }
 
-    pub fn read_record(&self) -> io::Result<Record> {
-        let mut bytes = Vec::new();
-        File::open(self.dir.join("head"))?.take(MAX_RECORD).read_to_end(&mut bytes)?;
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the file `head` is damaged");
-        let (body, hash) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
-        if *hash != checksum(body) {
-            return Err(damaged());
-        }
-        let mut fields = body.strip_prefix(MAGIC).ok_or_else(damaged)?;
-        Record::decode(&mut fields).map_err(|_| damaged())
-    }
-
-    /// Replaces the record: after a crash the old one or the new one is there.
-    pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        let mut bytes = [&MAGIC[..], &record.encode()].concat();
-        bytes.extend_from_slice(&checksum(&bytes));
-        self.replace("head", &bytes)
-    }
-
     pub fn read_secret(&self) -> io::Result<Option<Keypair>> {
-        match fs::read(self.dir.join("secret")) {
-            Ok(seed) => match seed.try_into() {
-                Ok(seed) => Ok(Some(Keypair::from_seed(seed))),
-                Err(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the file `secret` has not 32 bytes")),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let Some(seed) = self.files.read(&self.dir.join("secret"), 33)? else { return Ok(None) };
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the file `secret` has not 32 bytes");
+        Ok(Some(Keypair::from_seed(seed.try_into().map_err(|_| wrong())?)))
     }
 
     pub fn write_secret(&self, keypair: &Keypair) -> io::Result<()> {
-        self.replace("secret", &keypair.seed())
-    }
-
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.dir.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        fs::rename(&new, self.dir.join(name))?;
-        sync_dir(&self.dir)
+        self.files.replace(&self.dir, "secret", &keypair.seed())
     }
 }
 
-impl Record {
-    pub fn new(key: &FeedKey, authors: Option<&Authors>, head: Option<(&Signed, &Roots)>) -> Record {
-        let authors = authors.map(|authors| authors.to_wire().map_or_else(Vec::new, |wire| wire.to_vec()));
-        let head = head.map(|(head, roots)| RecordedHead {
-            fork: head.fork,
-            length: roots.length(),
-            roots: roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect(),
-            signature: head.signature.to_vec(),
-        });
-        Record { key: key.0, authors, head, fresh: None }
-    }
-
-    pub fn key(&self) -> FeedKey {
-        FeedKey(self.key)
-    }
-
-    pub fn authors(&self) -> io::Result<Option<Authors>> {
-        let read = |wire: &Vec<u8>| match wire.is_empty() {
-            true => Ok(Authors::compat(&self.key())),
-            false => Authors::from_wire(wire.clone().into()).map_err(invalid),
-        };
-        self.authors.as_ref().map(read).transpose()
-    }
-
-    pub fn roots(&self) -> io::Result<Roots> {
-        let Some(head) = &self.head else { return Ok(Roots::new()) };
-        let node = |(root, index): (&Root, u64)| Node { index, size: root.size, hash: root.hash };
-        let nodes: Vec<_> = head.roots.iter().zip(flat::full_roots(head.length)).map(node).collect();
-        Roots::from_nodes(&nodes).map_err(invalid)
-    }
-
-    pub fn signed(&self) -> Option<Signed> {
-        self.head.as_ref().map(|head| Signed { fork: head.fork, signature: head.signature.clone().into() })
-    }
+fn nodes_of(entry: &Entry) -> Vec<Node> {
+    entry.nodes.iter().map(|&(index, size, hash)| Node { index, size, hash }).collect()
 }
 
-fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+/// Where the nodes of so many blocks end in the file.
+fn node_end(length: u64) -> io::Result<u64> {
+    let end = length.checked_mul(2 * SLOT_BYTES as u64);
+    end.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a feed can't have that many blocks"))
 }
 
-/// Makes renames within `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+fn to_slot(node: &Node) -> [u8; SLOT_BYTES] {
+    let mut slot = [0; SLOT_BYTES];
+    slot[..8].copy_from_slice(&node.size.to_le_bytes());
+    slot[8..40].copy_from_slice(&node.hash);
+    let sum = checksum(node.index, &slot[..40]);
+    slot[40..].copy_from_slice(&sum.to_le_bytes());
+    slot
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 32] {
-    let hash = blake2b_simd::Params::new().hash_length(32).hash(bytes);
-    hash.as_bytes().try_into().expect("the hash has 32 bytes")
+fn from_slot(index: u64, slot: &[u8; SLOT_BYTES]) -> Option<Node> {
+    let (node, sum) = slot.split_last_chunk::<4>()?;
+    let (size, hash) = node.split_first_chunk::<8>()?;
+    let hash: [u8; 32] = hash.try_into().ok()?;
+    let whole = hash != [0; 32] && *sum == checksum(index, node).to_le_bytes();
+    whole.then(|| Node { index, size: u64::from_le_bytes(*size), hash })
+}
+
+fn checksum(index: u64, node: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&index.to_le_bytes());
+    hasher.update(node);
+    hasher.finalize()
 }

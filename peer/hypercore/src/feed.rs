@@ -5,14 +5,18 @@
 
 mod accept;
 mod answer;
+mod append;
 mod clear;
+mod commit;
 mod error;
 mod fork;
 mod info;
 mod place;
 mod repair;
 
+pub use crate::journal::DATA_START;
 pub use accept::Refused;
+use commit::{Change as Commit, Pending};
 pub use error::FeedError;
 pub use fork::{Conflict, Evidence};
 pub(crate) use fork::{Fork, Judged};
@@ -22,15 +26,15 @@ pub(crate) use place::Located;
 use crate::{
     authors::Authors,
     blocks::{Blocks, PAGE},
-    disk::{Disk, Record},
+    disk::{Disk, Recovered},
+    files::Lock,
+    journal::{Journal, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
-    prove::nodes_before,
-    store::COMMIT_BYTES,
 };
 use bytes::Bytes;
 use datdot_proof::{
-    head::{Head, HeadError, Manifest, Root, SignedHead},
-    tree::{Node, Roots},
+    head::{Manifest, Root, SignedHead},
+    tree::Roots,
 };
 use std::{
     collections::BTreeSet,
@@ -39,15 +43,13 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64},
     },
 };
 use tokio::sync::{broadcast, watch};
 
 /// Largest block that can be appended, in bytes: what JavaScript writes at most.
 pub const MAX_BLOCK: usize = 15 << 20;
-/// Data of an append is gathered into writes of about this many bytes.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// A feed. Cheap to clone.
 #[derive(Clone)]
@@ -66,8 +68,8 @@ pub(crate) struct Inner {
     following: Mutex<(u64, u64)>,
     progress: watch::Sender<Info>,
     shared: Shared,
-    /// Held while blocks are brought to the disk: who finds nothing to do then knows that it is done.
-    syncing: Mutex<()>,
+    /// Held while changes are brought to the disk: who finds nothing to do then knows that it is done.
+    journal: Mutex<Journal>,
     /// Whether forks are followed.
     forks: AtomicBool,
     /// Held for writing while the bytes of blocks are given back, for reading while blocks are stored.
@@ -93,50 +95,57 @@ pub(crate) struct Shared {
     pub unsynced: std::sync::mpsc::Sender<Unsynced>,
     /// Bytes of blocks that wait for the next commit, all feeds together.
     pub waiting: Arc<AtomicU64>,
+    /// Held as long as there is a feed.
+    pub _lock: Arc<Lock>,
 }
 
 /// What the thread hears that brings blocks to the disk.
 pub(crate) enum Unsynced {
     /// A feed has blocks that are not on the disk yet.
     Feed(Weak<Inner>),
+    /// A feed's journal is in use: once nothing is written for a while, it can be emptied.
+    Journal(Weak<Inner>),
     /// They are too many to wait longer.
     Full,
 }
 
-struct State {
+pub(crate) struct State {
     authors: Option<Arc<Authors>>,
     head: Option<Signed>,
-    roots: Roots,
+    pub(crate) roots: Roots,
     have: Blocks,
     have_bytes: u64,
     /// Pages of `have` that differ from the disk.
     dirty: BTreeSet<u64>,
+    /// What waits for the next commit.
+    pending: Pending,
     conflict: Option<Arc<Conflict>>,
     removed: bool,
 }
 
 impl Feed {
-    pub(crate) fn open(disk: Disk, mut record: Record, shared: Shared) -> io::Result<Feed> {
-        disk.finish(&mut record)?;
+    pub(crate) fn open(disk: Disk, shared: Shared) -> io::Result<Feed> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the journal is damaged");
+        let Recovered { journal, record, have, changed } = disk.recover()?.ok_or_else(damaged)?;
         let key = record.key();
-        let (roots, authors) = (record.roots()?, record.authors()?);
-        let have = disk.read_have(roots.length())?;
+        let authors = record.authors()?;
         let manifest = authors.as_ref().and_then(Authors::to_single);
         let signer = disk.read_secret()?.filter(|pair| manifest.is_some_and(|manifest| pair.writes(&key, &manifest)));
-        let mut state = State {
+        let state = State {
             authors: authors.map(Arc::new),
             head: record.signed(),
-            roots,
+            roots: record.roots()?,
             have,
-            have_bytes: 0,
-            dirty: BTreeSet::new(),
+            have_bytes: record.bytes_here,
+            dirty: changed.into_iter().flat_map(pages_of).collect(),
+            pending: Pending::default(),
             conflict: disk.read_conflict()?.map(Arc::new),
             removed: false,
         };
-        state.have_bytes = state.count_bytes(&disk)?;
         let progress = watch::Sender::new(state.info(key, signer.is_some()));
         let signer = signer.map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Feed(Arc::new(Inner {
+        let used = journal.is_used();
+        let feed = Feed(Arc::new(Inner {
             key,
             discovery: key.discovery(),
             disk,
@@ -146,12 +155,16 @@ impl Feed {
             following: Mutex::new((0, 0)),
             progress,
             shared,
-            syncing: Mutex::new(()),
+            journal: Mutex::new(journal),
             clearing: RwLock::new(()),
             forks: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
-        })))
+        }));
+        if used {
+            feed.tell_used();
+        }
+        Ok(feed)
     }
 
     /// The feed's name.
@@ -210,7 +223,8 @@ impl Feed {
         wanted - self.lock().have.count_in(blocks)
     }
 
-    /// The file with the blocks' bytes, each block at its offset. Where blocks are missing it has holes or ends.
+    /// The file with the blocks' bytes, each block at its offset after [`DATA_START`]. Where blocks are missing it has holes
+    /// or ends.
     pub fn data_path(&self) -> PathBuf {
         self.0.disk.data_path()
     }
@@ -231,11 +245,6 @@ impl Feed {
         self.blocking(move |feed| feed.read(block).map(Bytes::from)).await
     }
 
-    /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
-    pub async fn append(&self, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
-        self.blocking(move |feed| feed.write(&blocks)).await
-    }
-
     /// Takes over a head from elsewhere than a peer: the ledger, for instance. Nothing changes if the stored head
     /// covers it.
     pub async fn adopt(&self, head: SignedHead) -> Result<(), FeedError> {
@@ -245,11 +254,6 @@ impl Feed {
     /// Checks blocks that should be here against the author's tree; returns those that were damaged, now withdrawn.
     pub async fn scrub(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
         self.blocking(move |feed| feed.scrub_now(blocks)).await
-    }
-
-    /// Brings everything to the disk that has come so far; the store does so by itself about twice a second.
-    pub async fn flush(&self) -> Result<(), FeedError> {
-        self.blocking(|feed| feed.sync()).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -289,107 +293,15 @@ impl Feed {
         }
     }
 
-    /// [`Feed::append`] on the caller's thread.
-    pub fn write(&self, blocks: &[Bytes]) -> Result<u64, FeedError> {
-        let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
-        if let Some(large) = blocks.iter().find(|block| block.len() > MAX_BLOCK) {
-            return Err(FeedError::TooLarge { bytes: large.len() });
-        }
-        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
-        let (mut roots, fork) = {
-            let state = self.lock();
-            (state.roots.clone(), state.head.as_ref().map_or(0, |head| head.fork))
-        };
-        let (start, mut offset) = (roots.length(), roots.bytes());
-        if blocks.is_empty() {
-            return Ok(start);
-        }
-        let mut nodes = Vec::with_capacity(2 * blocks.len());
-        let mut gathered = Vec::new();
-        for (number, block) in (start..).zip(blocks) {
-            let leaf = Node::leaf(number, block);
-            nodes.push(leaf);
-            nodes.extend(roots.push(leaf).map_err(|_| HeadError::TooLarge)?);
-            gathered.extend_from_slice(block);
-            if gathered.len() >= WRITE_BYTES {
-                self.0.disk.write(offset, &gathered).map_err(|source| self.io(source))?;
-                offset += gathered.len() as u64;
-                gathered.clear();
-            }
-        }
-        self.0.disk.write(offset, &gathered).map_err(|source| self.io(source))?;
-        self.0.disk.write_nodes(&nodes).map_err(|source| self.io(source))?;
-
-        let head = Head { fork, length: roots.length(), tree_hash: roots.tree_hash() };
-        let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
-        let head = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
-        let length = roots.length();
-        let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Bits beyond the old head count for nothing until the new one is there.
-        let mut have = self.lock().have.clone();
-        (start..length).for_each(|block| _ = have.insert(block));
-        let pages = start / PAGE..=(length - 1) / PAGE;
-        let written = (|| {
-            pages.clone().try_for_each(|page| self.0.disk.write_have(page, &have.page(page)))?;
-            self.0.disk.sync()?;
-            self.0.disk.sync_have()?;
-            self.0.disk.write_record(&Record::new(&self.0.key, self.authors().as_deref(), Some((&head, &roots))))
-        })();
-        written.map_err(|source| self.io(source))?;
-
-        {
-            let mut state = self.lock();
-            state.have_bytes += roots.bytes() - state.roots.bytes();
-            (start..length).for_each(|block| _ = state.have.insert(block));
-            (state.head, state.roots) = (Some(head), roots);
-        }
-        self.tell(Changed::Grown);
-        self.tell(Changed::Gained(start..length));
-        Ok(length)
-    }
-
-    pub(crate) fn sync(&self) -> Result<(), FeedError> {
-        self.0.queued.store(false, Ordering::Release);
-        self.0.sync().map_err(|source| self.io(source))
-    }
-
-    /// Has a change of the blocks that are here brought to the disk, soon or, if too much waits already, now.
-    fn queue_sync(&self, bytes: u64) -> Result<(), FeedError> {
-        let Shared { unsynced, waiting, .. } = &self.0.shared;
-        if !self.0.queued.swap(true, Ordering::AcqRel) {
-            // Without a store the last handle flushes.
-            _ = unsynced.send(Unsynced::Feed(Arc::downgrade(&self.0)));
-        }
-        // In this order, so that a commit in between never takes more from the sum than there is.
-        let before = waiting.fetch_add(bytes, Ordering::AcqRel);
-        self.0.unsynced.fetch_add(bytes, Ordering::AcqRel);
-        if (before..before + bytes).contains(&COMMIT_BYTES) {
-            _ = unsynced.send(Unsynced::Full);
-        }
-        if before >= 2 * COMMIT_BYTES { self.sync() } else { Ok(()) }
-    }
-
     /// Takes the key pair that writes the feed: from now on it can be appended to.
-    pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> io::Result<()> {
+    pub(crate) fn take_secret(&self, keypair: &Keypair, manifest: Manifest) -> Result<(), FeedError> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.0.signer.get().is_none() {
-            let authors = Authors::single(&manifest, &self.0.key);
-            let (head, roots) = {
-                let state = self.lock();
-                (state.head.clone(), state.roots.clone())
-            };
-            self.0.disk.write_secret(keypair)?;
-            let head = head.as_ref().map(|head| (head, &roots));
-            self.0.disk.write_record(&Record::new(&self.0.key, Some(&authors), head))?;
-            self.lock().authors = Some(Arc::new(authors));
+            self.0.disk.write_secret(keypair).map_err(|source| self.io(source))?;
+            self.commit(Some(Commit::authors(Authors::single(&manifest, &self.0.key))))?;
             _ = self.0.signer.set(keypair.clone());
         }
         Ok(())
-    }
-
-    pub(crate) fn upgrade(weak: &Weak<Inner>) -> Option<Feed> {
-        weak.upgrade().map(Feed)
     }
 
     /// No handle writes to the folder any more after this.
@@ -397,7 +309,7 @@ impl Feed {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock().removed = true;
         self.tell(Changed::Removed);
-        self.0.disk.dir().to_owned()
+        self.0.disk.leave().to_owned()
     }
 
     pub(crate) fn is_removed(&self) -> bool {
@@ -420,7 +332,7 @@ impl Feed {
         _ = self.0.shared.changes.send(Change { key: self.0.key, what });
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
 
@@ -433,37 +345,6 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves no half-made state: fields are assigned after all that can fail.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Data and nodes to the disk, then the bits that stand for them.
-    fn sync(&self) -> io::Result<()> {
-        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = self.unsynced.swap(0, Ordering::AcqRel);
-        self.shared.waiting.fetch_sub(bytes, Ordering::AcqRel);
-        let pages: Vec<_> = {
-            let mut state = self.lock();
-            if state.removed {
-                return Ok(());
-            }
-            std::mem::take(&mut state.dirty).into_iter().map(|page| (page, state.have.page(page))).collect()
-        };
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let written = (|| {
-            self.disk.sync()?;
-            pages.iter().try_for_each(|(page, bits)| self.disk.write_have(*page, bits))?;
-            self.disk.sync_have()
-        })();
-        written.inspect_err(|_| self.lock().dirty.extend(pages.iter().map(|(page, _)| page)))
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Err(error) = self.sync() {
-            tracing::error!(target: "hypercore", feed = %self.key, %error, "blocks can't be brought to the disk");
-        }
     }
 }
 
@@ -487,21 +368,13 @@ impl State {
         }
     }
 
-    /// Bytes of the blocks that are here, run by run.
-    fn count_bytes(&self, disk: &Disk) -> io::Result<u64> {
-        let length = self.roots.length();
-        if self.have.count() == length {
-            return Ok(self.roots.bytes());
-        }
-        let offset = |block| {
-            nodes_before(length, block).try_fold(0u64, |sum, index| {
-                let root = self.roots.nodes().iter().find(|root| root.index == index).copied();
-                let node = root.map_or_else(|| disk.node(index), |root| Ok(Some(root)))?;
-                Ok::<_, io::Error>(sum.saturating_add(node.map_or(0, |node| node.size)))
-            })
-        };
-        self.have
-            .runs(0..length)
-            .try_fold(0u64, |sum, run| Ok(sum + offset(run.end)?.saturating_sub(offset(run.start)?)))
+    fn record(&self, key: &FeedKey) -> Record {
+        let head = self.head.as_ref().map(|head| (head, &self.roots));
+        Record::new(key, self.authors.as_deref(), head, self.have_bytes)
     }
+}
+
+/// The pages that a range of blocks touches.
+fn pages_of(blocks: Range<u64>) -> Range<u64> {
+    if blocks.is_empty() { 0..0 } else { blocks.start / PAGE..(blocks.end - 1) / PAGE + 1 }
 }

@@ -36,6 +36,8 @@ pub mod blocks;
 mod disk;
 pub mod encryption;
 pub mod feed;
+mod files;
+mod journal;
 pub mod key;
 mod limit;
 pub mod messages;

@@ -2,22 +2,29 @@
 //!
 //! ```text
 //! lock                    held while the store is open
+//! format                  "datdot store 3"
 //! feeds/<discovery key>/  one folder per feed, see the module `disk`
 //! ```
 
+#[cfg(test)]
+mod model;
+
 use crate::{
-    disk::{Disk, Record, sync_dir},
+    disk::{Disk, Pool},
     feed::{Change, Feed, FeedError, Shared, Unsynced},
+    files::Files,
+    journal::Record,
     key::{DiscoveryKey, FeedKey, Keypair},
 };
 use datdot_proof::head::{Manifest, SignedHead};
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, mpsc},
+    sync::{
+        Arc, PoisonError, RwLock,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::broadcast;
@@ -26,6 +33,11 @@ use tokio::sync::broadcast;
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// So many bytes of blocks don't wait for that. Above twice as many the threads that store them wait for the disk.
 pub(crate) const COMMIT_BYTES: u64 = 8 << 20;
+/// A feed to which nothing was written for this long has its journal emptied.
+const SETTLE_AFTER: Duration = Duration::from_secs(10);
+/// Feeds whose files are open at a time.
+const MAX_OPEN: usize = 128;
+const FORMAT: &[u8] = b"datdot store 3\n";
 /// Changes that a slow listener may lag behind; then it has to look for itself.
 const CHANGES: usize = 4096;
 
@@ -35,9 +47,10 @@ pub struct Store(Arc<Rooms>);
 
 struct Rooms {
     dir: PathBuf,
+    files: Files,
+    pool: Arc<Pool>,
     feeds: RwLock<BTreeMap<DiscoveryKey, Feed>>,
     shared: Shared,
-    _lock: File,
 }
 
 /// Why a store can't be opened, or a feed not be added to it.
@@ -48,6 +61,18 @@ pub enum StoreError {
     InUse {
         /// The store's folder.
         dir: PathBuf,
+    },
+    /// An earlier version of the software wrote it, or a later one.
+    #[error(
+        "{} has another format than this version reads ({found}, not `datdot store 3`): use the version that wrote it, or \
+         move the folder away and have the feeds fetched again. The secret keys of own feeds are in their files `secret`",
+        dir.display()
+    )]
+    Format {
+        /// The store's folder.
+        dir: PathBuf,
+        /// What it says of itself.
+        found: String,
     },
     /// No permission, disk full and the like.
     #[error("{}: {source}", path.display())]
@@ -67,46 +92,53 @@ impl Store {
     /// reported in the log, and used again once it is opened by its key.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Store, StoreError> {
         let dir = dir.into();
+        let (unsynced, waiting) = mpsc::channel();
+        let store = Store::open_on(Files::Disk, &dir, unsynced)?;
+        let thread = std::thread::Builder::new().name("datdot-store".into()).spawn(move || commit_in_groups(&waiting));
+        thread.map(|_| store).map_err(|source| StoreError::Io { path: dir, source })
+    }
+
+    /// Opens a store on any files. Who listens to `unsynced` has to bring what is stored to the disk.
+    pub(crate) fn open_on(files: Files, dir: &Path, unsynced: mpsc::Sender<Unsynced>) -> Result<Store, StoreError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { path, source }
         };
         let (lock_path, feeds_path) = (dir.join("lock"), dir.join("feeds"));
-        make_dir(&feeds_path).map_err(at(&feeds_path))?;
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(at(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { dir }),
-            Err(TryLockError::Error(source)) => return Err(StoreError::Io { path: lock_path, source }),
+        files.make_dir(dir).map_err(at(dir))?;
+        let lock = files.lock(&lock_path).map_err(at(&lock_path))?;
+        let lock = lock.ok_or_else(|| StoreError::InUse { dir: dir.to_owned() })?;
+        let format = files.read(&dir.join("format"), 64).map_err(at(dir))?;
+        let had = files.list(dir).map_err(at(dir))?.contains(&feeds_path)
+            && !files.list(&feeds_path).map_err(at(&feeds_path))?.is_empty();
+        match format {
+            Some(format) if format == FORMAT => {}
+            None if !had => files.replace(dir, "format", FORMAT).map_err(at(dir))?,
+            other => {
+                let found = other.map(|format| String::from_utf8_lossy(&format).trim().to_owned());
+                let found = found.map_or("an earlier one".to_owned(), |found| format!("`{found}`"));
+                return Err(StoreError::Format { dir: dir.to_owned(), found });
+            }
         }
+        files.make_dir(&feeds_path).and_then(|()| files.sync_dir(dir)).map_err(at(&feeds_path))?;
 
-        let (unsynced, waiting) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("datdot-store".into())
-            .spawn(move || commit_in_groups(&waiting))
-            .map_err(at(&dir))?;
-        let shared = Shared { changes: broadcast::Sender::new(CHANGES), unsynced, waiting: Arc::default() };
-
+        let pool = Arc::new(Pool::new(MAX_OPEN));
+        let changes = broadcast::Sender::new(CHANGES);
+        let shared = Shared { changes, unsynced, waiting: Arc::default(), _lock: Arc::new(lock) };
         let mut feeds = BTreeMap::new();
-        for entry in fs::read_dir(&feeds_path).map_err(at(&feeds_path))? {
-            let path = entry.map_err(at(&feeds_path))?.path();
+        for path in files.list(&feeds_path).map_err(at(&feeds_path))? {
             if path.extension().is_some_and(|ext| ext == "removed" || ext == "new") {
-                fs::remove_dir_all(&path).map_err(at(&path))?;
+                files.remove_dir(&path).map_err(at(&path))?;
                 continue;
             }
-            let opened = Disk::open(&path).and_then(|disk| {
-                let record = disk.read_record()?;
-                Feed::open(disk, record, shared.clone())
-            });
-            match opened {
+            match Feed::open(Disk::new(&path, files.clone(), pool.clone()), shared.clone()) {
                 Ok(feed) => _ = feeds.insert(feed.discovery(), feed),
                 Err(error) => {
                     tracing::warn!(target: "hypercore", path = %path.display(), %error, "feed can't be opened")
                 }
             }
         }
-        Ok(Store(Arc::new(Rooms { dir: feeds_path, feeds: RwLock::new(feeds), shared, _lock: lock })))
+        Ok(Store(Arc::new(Rooms { dir: feeds_path, files, pool, feeds: RwLock::new(feeds), shared })))
     }
 
     /// The feed that `keypair` writes in the form of Hypercore 11, made if it isn't there.
@@ -123,10 +155,8 @@ impl Store {
     /// isn't there. It can be appended to if the manifest names the key pair.
     pub fn create_with(&self, keypair: &Keypair, manifest: Manifest) -> Result<Feed, StoreError> {
         let feed = self.add(keypair.feed_key(&manifest))?;
-        match feed.take_secret(keypair, manifest) {
-            Ok(()) => Ok(feed),
-            Err(source) => Err(FeedError::Io { key: feed.key(), source }.into()),
-        }
+        feed.take_secret(keypair, manifest)?;
+        Ok(feed)
     }
 
     /// A feed that somebody else writes, made if it isn't there. With a head, blocks can be verified from the start;
@@ -160,8 +190,9 @@ impl Store {
         let Some(feed) = feeds.remove(&key.discovery()) else { return Ok(false) };
         let path = feed.remove();
         let gone = path.with_extension("removed");
-        let removed =
-            fs::rename(&path, &gone).and_then(|()| sync_dir(&self.0.dir)).and_then(|()| fs::remove_dir_all(&gone));
+        let files = &self.0.files;
+        let removed = files.rename(&path, &gone).and_then(|()| files.sync_dir(&self.0.dir));
+        let removed = removed.and_then(|()| files.remove_dir(&gone));
         removed.map_err(|source| StoreError::Io { path, source })?;
         Ok(true)
     }
@@ -178,47 +209,67 @@ impl Store {
             return Ok(feed.clone());
         }
         let path = self.0.dir.join(discovery.to_string());
-        let made = (|| {
-            // A folder that is there has a record that could not be read. What others wrote can be fetched again; an
-            // author who began again at length 0 would contradict what is signed already.
-            if path.join("secret").exists() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of this own feed is damaged"));
-            }
-            let fresh = if path.exists() { path.clone() } else { path.with_extension("new") };
-            make_dir(&fresh)?;
-            let record = Record::new(&key, None, None);
-            Disk::open(&fresh)?.write_record(&record)?;
-            if fresh != path {
-                fs::rename(&fresh, &path)?;
-                sync_dir(&self.0.dir)?;
-            }
-            Feed::open(Disk::open(&path)?, record, self.0.shared.clone())
-        })();
-        let feed = made.map_err(|source| StoreError::Io { path, source })?;
+        let feed = self.make(key, &path).map_err(|source| StoreError::Io { path, source })?;
         feeds.insert(discovery, feed.clone());
         Ok(feed)
     }
+
+    /// The feed in a folder, made anew if it isn't there or can't be read.
+    fn make(&self, key: FeedKey, path: &Path) -> io::Result<Feed> {
+        let Rooms { dir, files, pool, shared, .. } = &*self.0;
+        let disk = |path| Disk::new(path, files.clone(), pool.clone());
+        if files.list(dir)?.iter().any(|there| there == path) {
+            match Feed::open(disk(path), shared.clone()) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                feed => return feed,
+            }
+            // What others wrote can be fetched again; an author who began again at length 0 would contradict what is signed
+            // already.
+            if files.read(&path.join("secret"), 0)?.is_some() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the journal of this own feed is damaged"));
+            }
+            let gone = path.with_extension("removed");
+            files.rename(path, &gone)?;
+            files.remove_dir(&gone)?;
+        }
+        let new = path.with_extension("new");
+        files.make_dir(&new)?;
+        disk(&new).create(Record::new(&key, None, None, 0))?;
+        files.rename(&new, path)?;
+        files.sync_dir(dir)?;
+        Feed::open(disk(path), shared.clone())
+    }
 }
 
-/// Makes a folder, and those above it, that only its owner can enter: what is kept for others is nobody else's business.
-fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Brings blocks to the disk, those of about half a second or [`COMMIT_BYTES`] together. Ends with the last feed.
+/// Brings blocks to the disk, those of about half a second or [`COMMIT_BYTES`] together, and empties the journals of
+/// feeds that came to rest. Ends with the last feed.
 fn commit_in_groups(unsynced: &mpsc::Receiver<Unsynced>) {
-    let mut feeds = Vec::new();
-    while let Ok(first) = unsynced.recv() {
-        let due = Instant::now() + COMMIT_EVERY;
-        let mut next = Ok(first);
-        while let Ok(Unsynced::Feed(feed)) = next {
-            feeds.push(feed);
-            next = unsynced.recv_timeout(due.saturating_duration_since(Instant::now()));
+    let (mut feeds, mut journals) = (Vec::new(), Vec::new());
+    let mut look = Instant::now() + SETTLE_AFTER;
+    loop {
+        let mut due = look;
+        loop {
+            match unsynced.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(Unsynced::Feed(feed)) => {
+                    feeds.push(feed);
+                    due = due.min(Instant::now() + COMMIT_EVERY);
+                }
+                Ok(Unsynced::Journal(feed)) => journals.push((feed, None)),
+                Ok(Unsynced::Full) | Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
         for feed in feeds.drain(..).filter_map(|weak| Feed::upgrade(&weak)) {
             if let Err(error) = feed.sync() {
                 tracing::error!(target: "hypercore", feed = %feed.key(), %error, "blocks can't be brought to the disk");
             }
+        }
+        if Instant::now() >= look {
+            journals.retain_mut(|(weak, number)| {
+                *number = Feed::upgrade(weak).and_then(|feed| feed.settle(*number));
+                number.is_some()
+            });
+            look = Instant::now() + SETTLE_AFTER;
         }
     }
 }

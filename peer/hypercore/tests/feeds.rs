@@ -2,7 +2,7 @@
 
 mod support;
 use bytes::Bytes;
-use datdot_hypercore::{FeedError, Keypair, Store, StoreError};
+use datdot_hypercore::{FeedError, Keypair, Store, StoreError, feed::DATA_START};
 use datdot_proof::head::Software;
 use proptest::prelude::*;
 use std::{
@@ -61,7 +61,7 @@ proptest! {
             if let Some(head) = feed.signed_head() {
                 prop_assert!(head.verify::<Software>(&feed.key().0).is_ok());
             }
-            prop_assert_eq!(fs::read(feed.data_path()).expect("readable"), expected.concat());
+            prop_assert_eq!(&fs::read(feed.data_path()).expect("readable")[DATA_START as usize..], expected.concat());
         }
     }
 }
@@ -133,10 +133,12 @@ fn a_damaged_record_is_reported_and_an_author_never_begins_again() {
         feed.write(&[block(0, 10)]).expect("it appends");
         feed.key()
     };
-    let head = folder(dir.path()).join("head");
-    let mut bytes = fs::read(&head).expect("readable");
-    bytes[30] ^= 1;
-    fs::write(&head, bytes).expect("writable");
+    let data = folder(dir.path()).join("data");
+    let mut bytes = fs::read(&data).expect("readable");
+    for half in [0, DATA_START as usize / 2] {
+        bytes[half + 30] ^= 1;
+    }
+    fs::write(&data, bytes).expect("writable");
     let store = opened(dir.path());
     assert!(store.feed(&key).is_none());
     assert!(matches!(store.create(&keypair(1)), Err(StoreError::Io { .. })));
@@ -144,8 +146,24 @@ fn a_damaged_record_is_reported_and_an_author_never_begins_again() {
 }
 
 #[test]
+fn a_store_of_another_format_is_refused_and_left_as_it_is() {
+    for format in [None, Some("datdot store 4\n")] {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(dir.path().join("feeds/0123")).expect("writable");
+        fs::write(dir.path().join("feeds/0123/head"), b"datdot feed 2\n").expect("writable");
+        format.map(|format| fs::write(dir.path().join("format"), format).expect("writable"));
+        let Err(error) = Store::open(dir.path()) else { panic!("it was opened") };
+        assert!(matches!(error, StoreError::Format { .. }), "{error}");
+        assert!(error.to_string().contains("move the folder away"), "{error}");
+        assert!(dir.path().join("feeds/0123/head").exists());
+    }
+}
+
+#[test]
 fn files_cut_off_anywhere_cost_only_the_blocks_that_were_in_them() {
-    for (file, len) in [("data", 4_321), ("data", 0), ("tree", 777), ("tree", 0), ("have", 1), ("have", 0)] {
+    for (file, len) in
+        [("data", DATA_START + 4_321), ("data", DATA_START), ("tree", 777), ("tree", 0), ("have", 1), ("have", 0)]
+    {
         let dir = tempfile::tempdir().expect("a folder");
         {
             let feed = opened(dir.path()).create(&keypair(1)).expect("room");

@@ -3,6 +3,7 @@
 mod support;
 use datdot_hypercore::{
     Changed, Download, Ended, Fault, Feed, FeedError, Network, PeerEvent, Stopped, Store, StoreError, Want,
+    feed::DATA_START,
 };
 use datdot_wire::{connection, noise};
 use std::{
@@ -138,7 +139,7 @@ async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
     connect(&hoster, &author).await;
     soon(download.done()).await.expect("everything comes");
 
-    damage(&copy.data_path(), 5_500);
+    damage(&copy.data_path(), DATA_START + 5_500);
     assert!(matches!(copy.get(5).await, Err(FeedError::Damaged { block: 5 })));
     assert!(!copy.has(5) || copy.get(5).await.is_ok());
     soon(download.done()).await.expect("it comes again");
@@ -146,8 +147,8 @@ async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
 
     // A leaf, an inner node, and the bytes of two more blocks.
     let tree = copy.data_path().with_file_name("tree");
-    [40 * 20, 40 * 67 + 9].into_iter().for_each(|at| damage(&tree, at));
-    [0, 63_999].into_iter().for_each(|at| damage(&copy.data_path(), at));
+    [44 * 20, 44 * 67 + 9].into_iter().for_each(|at| damage(&tree, at));
+    [0, 63_999].into_iter().for_each(|at| damage(&copy.data_path(), DATA_START + at));
     let found = copy.scrub(0..64).await.expect("readable");
     assert!([0, 10, 63].iter().all(|block| found.contains(block)), "{found:?}");
     soon(download.done()).await.expect("they come again");
@@ -170,7 +171,7 @@ async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
     drop(download);
 
     // The hoster does not know yet that it lost one.
-    damage(&copy.data_path(), 17_500);
+    damage(&copy.data_path(), DATA_START + 17_500);
     let theirs = reader.store().open_remote(feed.key(), None).expect("room");
     let mut download = reader.download(&theirs, Want::all());
     connect(&reader, &hoster).await;

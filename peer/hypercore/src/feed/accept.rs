@@ -1,11 +1,10 @@
 //! What comes from elsewhere: heads, and the answers of peers. Nothing is stored before it is verified.
 
-use super::{Changed, Feed, FeedError, Signed};
+use super::{Changed, Commit, Feed, FeedError, Signed};
 use crate::{
     authors::{Authors, NotTheirs},
     blocks::PAGE,
-    disk::Record,
-    messages::Data,
+    messages::{Data, DataBlock},
     prove::check,
 };
 use bytes::Bytes;
@@ -78,7 +77,7 @@ impl Feed {
                 let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
                 let authors = Arc::new(Authors::single(&head.manifest, &self.0.key));
                 let signed = Signed { fork: head.fork, signature: head.signature_to_wire().into() };
-                self.replace_head(authors, signed, roots, &nodes)
+                self.replace_head(authors, signed, roots, nodes)
             }
             Some(fork) if fork != head.fork => Err(conflict),
             Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
@@ -93,23 +92,15 @@ impl Feed {
         }
     }
 
-    /// Writes nodes and head, in this order, then makes them the feed's. The caller holds `writing`.
-    fn replace_head(&self, authors: Arc<Authors>, head: Signed, roots: Roots, nodes: &[Node]) -> Result<(), FeedError> {
-        if self.lock().removed {
-            return Err(FeedError::Removed);
-        }
-        let record = Record::new(&self.0.key, Some(&authors), Some((&head, &roots)));
-        let written = self
-            .0
-            .disk
-            .write_nodes(nodes)
-            .and_then(|()| self.0.disk.sync())
-            .and_then(|()| self.0.disk.write_record(&record));
-        written.map_err(|source| self.io(source))?;
-        {
-            let mut state = self.lock();
-            (state.authors, state.head, state.roots) = (Some(authors), Some(head), roots);
-        }
+    /// Makes a head the feed's, with the nodes that lead to it. The caller holds `writing`.
+    fn replace_head(
+        &self,
+        authors: Arc<Authors>,
+        head: Signed,
+        roots: Roots,
+        nodes: Vec<Node>,
+    ) -> Result<(), FeedError> {
+        self.commit(Some(Commit::head(authors, head, roots, nodes)))?;
         self.tell(Changed::Grown);
         Ok(())
     }
@@ -169,39 +160,43 @@ impl Feed {
             let mut nodes = checked.nodes.clone();
             // The old roots are inner nodes now.
             nodes.extend(roots.nodes());
-            self.replace_head(authors, head, grown.clone(), &nodes)?;
+            self.replace_head(authors, head, grown.clone(), nodes)?;
             roots = grown;
         }
         let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
             return Err(Refused::Outdated);
         }
-        let stored: Result<(), FeedError> = (|| {
-            self.0.disk.write_nodes(&checked.nodes).map_err(|source| self.io(source))?;
-            let Some(block) = &data.block else { return Ok(()) };
-            let offset = self.offset(&roots, block.index)?;
-            self.0.disk.write(offset, &block.value).map_err(|source| self.io(source))?;
-            self.follow(block.index, offset + block.value.len() as u64);
-            Ok(())
-        })();
-        stored?;
-        if let Some(block) = &data.block {
-            let new = {
-                let mut state = self.lock();
-                let new = state.have.insert(block.index);
-                if new {
-                    state.have_bytes += block.value.len() as u64;
-                    if state.have.count() == state.roots.length() {
-                        state.have_bytes = state.roots.bytes();
-                    }
-                    state.dirty.insert(block.index / PAGE);
-                }
-                new
-            };
+        self.store(&roots, data.block.as_ref(), &checked.nodes).map_err(Refused::from)
+    }
+
+    /// Stores a block and nodes that were verified. The caller holds `clearing`.
+    fn store(&self, roots: &Roots, block: Option<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
+        self.0.disk.write_nodes(nodes).map_err(|source| self.io(source))?;
+        let Some(DataBlock { index, value, .. }) = block.filter(|block| !self.has(block.index)) else {
+            self.lock().pending.learn(nodes);
+            return self.queue_sync(0, nodes.len());
+        };
+        let (block, bytes) = (*index, value.len() as u64);
+        let offset = self.offset(roots, block)?;
+        self.0.disk.write(offset, value).map_err(|source| self.io(source))?;
+        self.follow(block, offset + bytes);
+        let new = {
+            let mut state = self.lock();
+            let new = state.have.insert(block);
             if new {
-                self.tell(Changed::Gained(block.index..block.index + 1));
-                self.queue_sync(block.value.len() as u64)?;
+                state.pending.gain(block, offset, bytes, nodes);
+                state.dirty.insert(block / PAGE);
+                state.have_bytes += bytes;
+                if state.have.count() == state.roots.length() {
+                    state.have_bytes = state.roots.bytes();
+                }
             }
+            new
+        };
+        if new {
+            self.tell(Changed::Gained(block..block + 1));
+            self.queue_sync(bytes, nodes.len() + 1)?;
         }
         Ok(())
     }

@@ -36,7 +36,14 @@ impl Feed {
             true => UpgradeRequest { start: 0, length: prologue },
             false => upgrade,
         });
-        let proof = prove(&request, length, |index| self.node(index))?;
+        let proof = prove(&request, length, |index| self.node(index)).inspect_err(|error| {
+            // The nodes above a block came with it: this one is damaged, and comes again with the block.
+            if let (ProveError::Missing { .. }, Some(block), None, None) =
+                (error, request.block, request.seek, request.upgrade)
+            {
+                self.withdraw(block.index);
+            }
+        })?;
         let nodes = proof.node.unwrap_or_default();
         if let Some(block) = request.block {
             let value = Bytes::from(self.read(block.index).map_err(ProveError::Read)?);

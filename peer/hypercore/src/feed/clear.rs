@@ -1,7 +1,6 @@
 //! Giving room back: blocks are dropped while the tree above them stays.
 
-use super::{Changed, Feed, FeedError};
-use crate::blocks::PAGE;
+use super::{Changed, Commit, Feed, FeedError};
 use std::{ops::Range, sync::PoisonError};
 
 impl Feed {
@@ -23,17 +22,10 @@ impl Feed {
         let holes = runs.iter().map(|run| Ok(self.offset(&roots, run.start)?..self.offset(&roots, run.end)?));
         let holes = holes.collect::<Result<Vec<_>, FeedError>>()?;
         let bytes = holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).sum();
-        {
-            let mut state = self.lock();
-            for run in &runs {
-                state.have.remove_range(run.clone());
-                state.dirty.extend(run.start / PAGE..=(run.end - 1) / PAGE);
-            }
-            state.have_bytes = state.have_bytes.saturating_sub(bytes);
-        }
-        runs.into_iter().for_each(|run| self.tell(Changed::Lost(run)));
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(0) };
         // The bits go before what they stand for.
-        self.sync()?;
+        self.commit(Some(Commit { lost: Some((first.start..last.end, bytes)), ..Commit::default() }))?;
+        runs.into_iter().for_each(|run| self.tell(Changed::Lost(run)));
         for hole in holes {
             self.0.disk.give_back(hole).map_err(|source| self.io(source))?;
         }

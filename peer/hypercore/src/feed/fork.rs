@@ -11,14 +11,8 @@
 //!          0   2   4   6            0   2   4   6'    blocks 0 to 2 stay
 //! ```
 
-use super::{Changed, Feed, FeedError, Refused, Signed};
-use crate::{
-    authors::Authors,
-    disk::{Fresh, Record},
-    key::FeedKey,
-    messages::Data,
-    prove::check,
-};
+use super::{Changed, Commit, Feed, FeedError, Refused, Signed};
+use crate::{authors::Authors, key::FeedKey, messages::Data, prove::check};
 use bytes::Bytes;
 use codec::{Decode, Encode};
 use datdot_proof::{
@@ -120,6 +114,11 @@ impl Fork {
         self.signed.fork
     }
 
+    #[cfg(test)]
+    pub fn same(&self) -> u64 {
+        self.same
+    }
+
     /// Takes the answer to a question of [`Feed::next_question`].
     pub fn learn(&mut self, data: &Data) -> Result<(), Refused> {
         let hash = Data { hash: data.hash.clone(), ..Data::default() };
@@ -172,7 +171,7 @@ impl Feed {
         let head = Head { fork, length, tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
         let signed = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
-        self.replace_history(authors, signed, roots, Fresh { keep: length, nodes: Vec::new() })
+        self.replace_history(Commit::head(authors, signed, roots, Vec::new()), length)
     }
 
     /// Verifies the whole head in a peer's answer and compares it with ours.
@@ -265,42 +264,25 @@ impl Feed {
         let first = flat::leaf(fork.same);
         let beside =
             |node: &&Node| !fork.roots.nodes().contains(node) && flat::is_under(first, flat::parent(node.index));
-        let nodes = fork.known.values().filter(beside).map(|node| (node.index, node.size, node.hash)).collect();
-        self.replace_history(fork.authors, fork.signed, fork.roots, Fresh { keep: fork.same, nodes })
+        let nodes = fork.known.values().filter(beside).copied().collect();
+        self.replace_history(Commit::head(fork.authors, fork.signed, fork.roots, nodes), fork.same)
     }
 
-    /// The caller holds `writing`.
-    fn replace_history(
-        &self,
-        authors: Arc<Authors>,
-        head: Signed,
-        roots: Roots,
-        fresh: Fresh,
-    ) -> Result<(), FeedError> {
+    /// Makes another history the feed's, of which the first `keep` blocks are ours. The caller holds `writing`.
+    fn replace_history(&self, change: Commit, keep: u64) -> Result<(), FeedError> {
         let _clearing = self.0.clearing.write().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().removed {
-            return Err(FeedError::Removed);
-        }
-        // Blocks that stay are durable before the record counts on them.
+        // What waits is of the old history.
         self.sync()?;
-        let _syncing = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep = fresh.keep;
-        let mut record = Record::new(&self.0.key, Some(&authors), Some((&head, &roots)));
-        record.fresh = Some(fresh);
-        self.0
-            .disk
-            .write_record(&record)
-            .and_then(|()| self.0.disk.finish(&mut record))
-            .map_err(|error| self.io(error))?;
-        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
-        let lost = {
-            let mut state = self.lock();
-            let lost = keep..state.roots.length();
-            state.have.remove_range(lost.clone());
-            (state.authors, state.head, state.roots) = (Some(authors), Some(head), roots);
-            state.have_bytes = state.count_bytes(&self.0.disk).map_err(|source| self.io(source))?;
-            lost
+        let (roots, kept) = {
+            let state = self.lock();
+            (state.roots.clone(), state.have.runs(0..keep).collect::<Vec<_>>())
         };
+        let bytes =
+            |run: &Range<u64>| Ok::<_, FeedError>(self.offset(&roots, run.end)? - self.offset(&roots, run.start)?);
+        let bytes = kept.iter().map(bytes).sum::<Result<u64, _>>()?;
+        self.commit(Some(Commit { keep: Some((keep, bytes)), ..change }))?;
+        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
+        let lost = keep..roots.length();
         if !lost.is_empty() {
             self.tell(Changed::Lost(lost));
         }

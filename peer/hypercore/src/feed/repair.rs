@@ -1,15 +1,12 @@
 //! What happens to bytes on disk: bad blocks and nodes are found, withdrawn, and come again from a peer.
 
 use super::{Changed, Feed, FeedError};
-use crate::blocks::PAGE;
+use crate::{blocks::PAGE, disk::MAX_STORED};
 use datdot_proof::{
     flat,
     tree::{Node, Roots},
 };
 use std::{io, ops::Range, sync::PoisonError};
-
-/// Largest block that is read: what fits into one frame of the secret stream.
-const MAX_STORED: u64 = 1 << 24;
 
 impl Feed {
     /// The block's bytes if they are what the tree says.
@@ -80,6 +77,7 @@ impl Feed {
             let lost = state.have.remove(block);
             if lost {
                 state.dirty.insert(block / PAGE);
+                state.pending.lose(block);
                 // Its leaf may be what is damaged: when all is here again, the sum is taken from the roots.
                 state.have_bytes = state.have_bytes.saturating_sub(size);
             }
@@ -91,7 +89,7 @@ impl Feed {
         }
         if lost {
             self.tell(Changed::Lost(block..block + 1));
-            if let Err(error) = self.queue_sync(0) {
+            if let Err(error) = self.queue_sync(0, 1) {
                 tracing::error!(target: "hypercore", feed = %self.0.key, %error, "the withdrawal can't be brought to the disk");
             }
         }

@@ -1,0 +1,253 @@
+//! All that a store does with files, in one place, so that tests can put a machine under it whose power fails.
+
+#[cfg(test)]
+pub(crate) mod torn;
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Where files are.
+#[derive(Clone, Debug)]
+pub(crate) enum Files {
+    /// On this computer.
+    Disk,
+    /// In the memory of a test.
+    #[cfg(test)]
+    Torn(torn::Machine),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    Disk(File),
+    #[cfg(test)]
+    Torn(torn::Handle),
+}
+
+/// A lock that nobody else holds until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(#[allow(dead_code, reason = "the open file is the lock")] Option<File>);
+
+impl Files {
+    /// Opens a file for reading and writing, and makes it if it isn't there and `make` is set.
+    pub fn open(&self, path: &Path, make: bool) -> io::Result<Handle> {
+        match self {
+            Files::Disk => {
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(make).mode(0o600);
+                Ok(Handle::Disk(options.open(path)?))
+            }
+            #[cfg(test)]
+            Files::Torn(machine) => Ok(Handle::Torn(machine.open(path, make)?)),
+        }
+    }
+
+    /// The first `most` bytes of a file, if it is there.
+    pub fn read(&self, path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let read = match self {
+            Files::Disk => File::open(path).and_then(|file| {
+                let mut bytes = Vec::new();
+                file.take(most).read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.open(path, false).and_then(|file| file.read_all(most)),
+        };
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => bytes.map(Some),
+        }
+    }
+
+    /// Size of a file; 0 if it isn't there.
+    pub fn len(&self, path: &Path) -> io::Result<u64> {
+        let len = match self {
+            Files::Disk => fs::metadata(path).map(|file| file.len()),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.open(path, false).and_then(|file| file.len()),
+        };
+        match len {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            len => len,
+        }
+    }
+
+    /// Replaces a file as a whole: after a crash the old one or the new one is there.
+    pub fn replace(&self, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let new = dir.join(format!("{name}.new"));
+        let file = self.open(&new, true)?;
+        file.set_len(0)?;
+        file.write_at(bytes, 0)?;
+        file.sync()?;
+        self.rename(&new, &dir.join(name))?;
+        self.sync_dir(dir)
+    }
+
+    /// Makes a folder, and those above it, that only its owner can enter: what is kept for others is nobody else's
+    /// business.
+    pub fn make_dir(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Files::Disk => DirBuilder::new().recursive(true).mode(0o700).create(path),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.make_dir(path),
+        }
+    }
+
+    /// What is in a folder.
+    pub fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        match self {
+            Files::Disk => fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect(),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.list(dir),
+        }
+    }
+
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Files::Disk => fs::rename(from, to),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.rename(from, to),
+        }
+    }
+
+    pub fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Files::Disk => fs::remove_dir_all(path),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.remove(path),
+        }
+    }
+
+    /// Makes new, renamed and removed names within a folder durable.
+    pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        match self {
+            Files::Disk => File::open(dir)?.sync_all(),
+            #[cfg(test)]
+            Files::Torn(machine) => machine.sync_dir(dir),
+        }
+    }
+
+    /// Locks a file against other processes; nothing if one of them holds it.
+    pub fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        match self {
+            Files::Disk => {
+                let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+                match file.try_lock() {
+                    Ok(()) => Ok(Some(Lock(Some(file)))),
+                    Err(TryLockError::WouldBlock) => Ok(None),
+                    Err(TryLockError::Error(error)) => Err(error),
+                }
+            }
+            #[cfg(test)]
+            Files::Torn(_) => Ok(Some(Lock(None))),
+        }
+    }
+}
+
+impl Handle {
+    /// Reads as much as is there, at most the whole buffer.
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Handle::Disk(file) => {
+                let mut len = 0;
+                while len < buffer.len() {
+                    match file.read_at(&mut buffer[len..], at + len as u64) {
+                        Ok(0) => break,
+                        Ok(more) => len += more,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(len)
+            }
+            #[cfg(test)]
+            Handle::Torn(file) => file.read_at(buffer, at),
+        }
+    }
+
+    /// Reads all of it, or says that the file ends before.
+    pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match self.read_at(buffer, at)? == buffer.len() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Writes all of it.
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        match self {
+            Handle::Disk(file) => file.write_all_at(bytes, at),
+            #[cfg(test)]
+            Handle::Torn(file) => file.write_at(bytes, at),
+        }
+    }
+
+    /// Brings what was written to the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        match self {
+            Handle::Disk(file) => file.sync_data(),
+            #[cfg(test)]
+            Handle::Torn(file) => file.sync(),
+        }
+    }
+
+    pub fn len(&self) -> io::Result<u64> {
+        match self {
+            Handle::Disk(file) => Ok(file.metadata()?.len()),
+            #[cfg(test)]
+            Handle::Torn(file) => file.len(),
+        }
+    }
+
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        match self {
+            Handle::Disk(file) => file.set_len(len),
+            #[cfg(test)]
+            Handle::Torn(file) => file.set_len(len),
+        }
+    }
+
+    /// Takes room for bytes that will be written, without changing any. Where the file system can't do that, it is hoped for.
+    pub fn reserve(&self, bytes: Range<u64>) -> io::Result<()> {
+        match self {
+            Handle::Disk(file) => {
+                let len = bytes.end.saturating_sub(bytes.start);
+                supported(fallocate(file, FallocateFlags::KEEP_SIZE, bytes.start, len))
+            }
+            #[cfg(test)]
+            Handle::Torn(_) => Ok(()),
+        }
+    }
+
+    /// Gives the room of bytes back, which are zeros then. Where the file system can't do that, they stay.
+    pub fn give_back(&self, bytes: Range<u64>) -> io::Result<()> {
+        let len = bytes.end.saturating_sub(bytes.start);
+        if len == 0 {
+            return Ok(());
+        }
+        match self {
+            Handle::Disk(file) => {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                supported(fallocate(file, flags, bytes.start, len))
+            }
+            #[cfg(test)]
+            Handle::Torn(file) => file.give_back(bytes),
+        }
+    }
+}
+
+fn supported(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
