@@ -190,6 +190,13 @@ impl Disk {
         Ok(())
     }
 
+    /// Sees to it that there is room for nodes.
+    pub fn reserve_nodes(&self, nodes: &[Node]) -> io::Result<()> {
+        let indexes = || nodes.iter().map(|node| node.index);
+        let Some((first, last)) = indexes().min().zip(indexes().max()) else { return Ok(()) };
+        self.open()?.tree.reserve(first * SLOT_BYTES as u64..(last + 1) * SLOT_BYTES as u64)
+    }
+
     pub fn forget_node(&self, index: u64) -> io::Result<()> {
         self.open()?.tree.write_at(&[0; SLOT_BYTES], index * SLOT_BYTES as u64)
     }
@@ -235,12 +242,14 @@ impl Disk {
         let mut have = self.read_have()?;
         let (last, before) = found.entries.split_last().expect("the first entry is there");
         let mut changed = Vec::new();
+        // Nodes that it cuts would only need room. Blocks that come with a cut are none.
+        let keep = last.keep.unwrap_or(u64::MAX);
         for entry in before {
-            self.redo(entry, &mut have, &mut changed)?;
+            self.redo(entry, keep, &mut have, &mut changed)?;
         }
         // The last one counts if all that it names is there.
         match before.is_empty() || self.is_there(last)? {
-            true => self.redo(last, &mut have, &mut changed)?,
+            true => self.redo(last, u64::MAX, &mut have, &mut changed)?,
             false => found.drop_last(),
         }
         let record = found.entries.pop().expect("the first entry is there").record;
@@ -255,8 +264,8 @@ impl Disk {
         Ok(Some(Recovered { journal: found.journal, record, have, changed }))
     }
 
-    /// Does again what an entry says.
-    fn redo(&self, entry: &Entry, have: &mut Blocks, changed: &mut Vec<Range<u64>>) -> io::Result<()> {
+    /// Does again what an entry says, as far as it is about the first `length` blocks.
+    fn redo(&self, entry: &Entry, length: u64, have: &mut Blocks, changed: &mut Vec<Range<u64>>) -> io::Result<()> {
         if let Some(keep) = entry.keep {
             self.cut_tree(keep)?;
             if let Some(end) = have.end().filter(|end| *end > keep) {
@@ -264,7 +273,9 @@ impl Disk {
                 changed.push(keep..end);
             }
         }
-        self.write_nodes(&nodes_of(entry))?;
+        let mut nodes = nodes_of(entry);
+        nodes.retain(|node| flat::end_block(node.index) <= length);
+        self.write_nodes(&nodes)?;
         for step in &entry.steps {
             match *step {
                 Step::Gained { first, end, .. } => {

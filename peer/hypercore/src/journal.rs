@@ -98,6 +98,9 @@ pub(crate) struct Journal {
     cut: bool,
     /// The disk has room for the half up to here.
     reserved: u64,
+    /// Nodes that were never promised may be in `tree` after a crash, seen by us and not by the disk. What is promised from now on
+    /// may build on them, so they are synced before that.
+    leftovers: bool,
 }
 
 /// What was read at the opening of a feed.
@@ -113,7 +116,16 @@ impl Journal {
     /// Begins the file of a new feed; what was in it counts for nothing any more.
     pub fn create(data: &Handle, record: Record) -> io::Result<Journal> {
         data.set_len(0)?;
-        let mut journal = Journal { half: 1, at: 0, number: 0, broken: false, used: false, cut: false, reserved: 0 };
+        let mut journal = Journal {
+            half: 1,
+            at: 0,
+            number: 0,
+            broken: false,
+            used: false,
+            cut: false,
+            reserved: 0,
+            leftovers: false,
+        };
         journal.turn(data, record)?;
         Ok(journal)
     }
@@ -138,7 +150,8 @@ impl Journal {
         if newer_in(data, 1 - half, number)? {
             return Ok(None);
         }
-        let journal = Journal { half, at, number, broken: false, used: entries.len() > 1, cut, reserved: 0 };
+        let used = entries.len() > 1;
+        let journal = Journal { half, at, number, broken: false, used, cut, reserved: 0, leftovers: true };
         Ok(Some(Found { journal, entries, last }))
     }
 
@@ -178,8 +191,12 @@ impl Journal {
     pub fn commit(&mut self, disk: &Disk, entry: &mut Entry) -> io::Result<()> {
         self.check()?;
         let open = disk.open()?;
-        if 48 * entry.nodes.len() as u64 > MAX_ENTRY / 2 {
+        let large = 48 * entry.nodes.len() as u64 > MAX_ENTRY / 2;
+        if large || self.leftovers {
             self.sync(&open.tree)?;
+            self.leftovers = false;
+        }
+        if large {
             entry.nodes.clear();
         }
         let bytes = frame(self.number + 1, entry);

@@ -151,7 +151,9 @@ fn a_store_of_another_format_is_refused_and_left_as_it_is() {
         let dir = tempfile::tempdir().expect("a folder");
         fs::create_dir_all(dir.path().join("feeds/0123")).expect("writable");
         fs::write(dir.path().join("feeds/0123/head"), b"datdot feed 2\n").expect("writable");
-        format.map(|format| fs::write(dir.path().join("format"), format).expect("writable"));
+        if let Some(format) = format {
+            fs::write(dir.path().join("format"), format).expect("writable");
+        }
         let Err(error) = Store::open(dir.path()) else { panic!("it was opened") };
         assert!(matches!(error, StoreError::Format { .. }), "{error}");
         assert!(error.to_string().contains("move the folder away"), "{error}");

@@ -172,9 +172,13 @@ impl Feed {
 
     /// Stores a block and nodes that were verified. The caller holds `clearing`.
     fn store(&self, roots: &Roots, block: Option<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
-        self.0.disk.write_nodes(nodes).map_err(|source| self.io(source))?;
+        {
+            // Nobody builds on a node that is in no commit to come: whatever fails from here on, it is true and stays.
+            let mut state = self.lock();
+            state.pending.learn(nodes);
+            self.0.disk.write_nodes(nodes).map_err(|source| self.io(source))?;
+        }
         let Some(DataBlock { index, value, .. }) = block.filter(|block| !self.has(block.index)) else {
-            self.lock().pending.learn(nodes);
             return self.queue_sync(0, nodes.len());
         };
         let (block, bytes) = (*index, value.len() as u64);
@@ -185,7 +189,7 @@ impl Feed {
             let mut state = self.lock();
             let new = state.have.insert(block);
             if new {
-                state.pending.gain(block, offset, bytes, nodes);
+                state.pending.gain(block, offset, bytes);
                 state.dirty.insert(block / PAGE);
                 state.have_bytes += bytes;
                 if state.have.count() == state.roots.length() {

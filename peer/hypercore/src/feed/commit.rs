@@ -67,14 +67,13 @@ impl Change {
 }
 
 impl Pending {
-    /// Notes a block that was stored, and the nodes that came with it.
-    pub fn gain(&mut self, block: u64, offset: u64, bytes: u64, nodes: &[Node]) {
-        self.nodes.extend_from_slice(nodes);
+    /// Notes a block that was stored.
+    pub fn gain(&mut self, block: u64, offset: u64, bytes: u64) {
         self.bytes += bytes;
         self.step(Step::Gained { first: block, end: block + 1, offset });
     }
 
-    /// Notes nodes that came without a block.
+    /// Notes nodes that were verified.
     pub fn learn(&mut self, nodes: &[Node]) {
         self.nodes.extend_from_slice(nodes);
     }
@@ -197,8 +196,11 @@ impl Inner {
     }
 
     fn promise(&self, journal: &mut Journal, change: Option<&Change>) -> io::Result<()> {
-        if let Some(change) = change.filter(|change| change.keep.is_none()) {
-            self.disk.write_nodes(&change.nodes)?;
+        match change {
+            // Once the history is cut there is no way back.
+            Some(Change { keep: Some(_), nodes, .. }) => self.disk.reserve_nodes(nodes)?,
+            Some(Change { nodes, .. }) => self.disk.write_nodes(nodes)?,
+            None => {}
         }
         if journal.is_tight() {
             self.checkpoint(journal)?;

@@ -322,8 +322,23 @@ impl Handle {
         self.with(|inode| Ok(inode.now.len() as u64))
     }
 
+    /// Whether the file could grow to this length.
+    pub fn reserve(&self, len: u64) -> io::Result<()> {
+        let state = self.machine.lock();
+        let grows = len.saturating_sub(state.files[self.file].now.len() as u64);
+        match state.room.is_some_and(|room| room < grows) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         self.machine.write()?;
+        {
+            let mut state = self.machine.lock();
+            let freed = (state.files[self.file].now.len() as u64).saturating_sub(len);
+            state.room = state.room.map(|room| room + freed);
+        }
         self.change(Write::Len(len));
         Ok(())
     }

@@ -209,6 +209,10 @@ impl World {
         let length = self.expected[feed].sure.blocks.len() as u64 + 2;
         let start = self.dice.below(length);
         let range = start..start + self.dice.below(length);
+        if handle.with_blocks(|have| have.first_present(range.clone())).is_none() {
+            // Then nothing is promised either.
+            return handle.clear_now(range).is_ok();
+        }
         let done = handle.clear_now(range.clone());
         self.change(feed, done.is_ok(), |state| state.here.retain(|block| !range.contains(block)))
     }
@@ -339,7 +343,7 @@ fn seeds(count: u64) -> Vec<u64> {
 
 #[test]
 fn everything_promised_is_there_after_any_commands_and_crashes() {
-    for seed in seeds(40) {
+    for seed in seeds(30) {
         let mut world = World::new(seed);
         for _ in 0..6 {
             let fuse = 1 + world.dice.below(300);
@@ -358,7 +362,7 @@ fn everything_promised_is_there_after_any_commands_and_crashes() {
 #[test]
 fn the_power_may_fail_at_each_write() {
     for seed in seeds(3) {
-        for fuse in 1..250 {
+        for fuse in 1..200 {
             let _seed = Seed(seed, fuse);
             let mut world = World::new(seed);
             world.machine.fail_after(fuse);
@@ -378,7 +382,7 @@ fn the_power_may_fail_at_each_write() {
 
 #[test]
 fn a_full_disk_is_an_error_and_leaves_everything_readable() {
-    for seed in seeds(40) {
+    for seed in seeds(12) {
         let _seed = Seed(seed, 0);
         let mut world = World::new(seed);
         while (0..FEEDS).any(|feed| world.feed(feed).is_none()) {
