@@ -267,12 +267,13 @@ async fn a_full_disk_stops_the_download_with_the_reason() {
     let author = network(dir.path(), 1).await;
     let feed = author.store().create(&keypair(1)).expect("room");
     append(&feed, 20, 100).await;
-    let data = {
+    let tree = {
         let store = Store::open(dir.path().join("store-2")).expect("the folder is free");
-        store.open_remote(feed.key(), feed.signed_head()).expect("an honest head").data_path()
+        let copy = store.open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+        copy.data_path().with_file_name("tree")
     };
     // A device that takes nothing.
-    fs::remove_file(&data).and_then(|()| std::os::unix::fs::symlink("/dev/full", &data)).expect("writable");
+    fs::remove_file(&tree).and_then(|()| std::os::unix::fs::symlink("/dev/full", &tree)).expect("writable");
     let hoster = network(dir.path(), 2).await;
     let copy = hoster.store().feed(&feed.key()).expect("it is there");
     let mut download = hoster.download(&copy, Want::all());

@@ -1,7 +1,7 @@
 //! The store against a model in memory: random commands, and a machine whose power fails.
 //!
 //! Whatever happens, opening succeeds, all that was promised is there, and what is there is what its author wrote and can be
-//! proven. A seed that fails is printed; `DATDOT_SEED=n` runs that one alone.
+//! proven. A seed that fails is printed; `DATDOT_SEED=n` runs that one alone, `DATDOT_SEEDS=n` more than usual.
 
 use super::{Store, StoreError};
 use crate::{
@@ -337,13 +337,13 @@ fn proven(feed: &Feed, block: u64) {
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("DATDOT_SEED") {
         Ok(seed) => vec![seed.parse().expect("a number")],
-        Err(_) => (0..count).collect(),
+        Err(_) => (0..std::env::var("DATDOT_SEEDS").map_or(count, |seeds| seeds.parse().expect("a number"))).collect(),
     }
 }
 
 #[test]
 fn everything_promised_is_there_after_any_commands_and_crashes() {
-    for seed in seeds(30) {
+    for seed in seeds(10) {
         let mut world = World::new(seed);
         for _ in 0..6 {
             let fuse = 1 + world.dice.below(300);
@@ -361,8 +361,8 @@ fn everything_promised_is_there_after_any_commands_and_crashes() {
 
 #[test]
 fn the_power_may_fail_at_each_write() {
-    for seed in seeds(3) {
-        for fuse in 1..200 {
+    for seed in seeds(2) {
+        for fuse in 1..150 {
             let _seed = Seed(seed, fuse);
             let mut world = World::new(seed);
             world.machine.fail_after(fuse);
@@ -382,7 +382,7 @@ fn the_power_may_fail_at_each_write() {
 
 #[test]
 fn a_full_disk_is_an_error_and_leaves_everything_readable() {
-    for seed in seeds(12) {
+    for seed in seeds(6) {
         let _seed = Seed(seed, 0);
         let mut world = World::new(seed);
         while (0..FEEDS).any(|feed| world.feed(feed).is_none()) {
