@@ -234,8 +234,8 @@ impl World {
             let Ok(Judged::Fork(mut fork)) = copy.judge(&ask(Request { upgrade: Some(whole), ..plain })) else {
                 return !self.machine.is_off();
             };
-            while let Some(index) = copy.next_question(&mut fork).expect("readable") {
-                fork.learn(&ask(Request { hash: Some(NodeRequest { index, nodes: 1 }), ..plain })).expect("honest");
+            while let Some((index, nodes)) = copy.next_question(&mut fork, |at| Some(at.start)).expect("readable") {
+                fork.learn(&ask(Request { hash: Some(NodeRequest { index, nodes }), ..plain })).expect("honest");
             }
             let keep = fork.same();
             copy.follow_forks(true);
