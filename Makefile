@@ -3,12 +3,12 @@
 # Everything is built, linted and documented as one release workspace, so the Polkadot SDK is compiled once and checked once.
 WORKSPACE := --locked --release --workspace
 # Crates that build without the Polkadot SDK, as a hoster without a node builds them.
-LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-hyperswarm datdot-drive datdot-roles datdot-api datdot-daemon datdot xtask
+LIGHT := datdot-proof datdot-market datdot-ledger datdot-wire datdot-hypercore datdot-hyperswarm datdot-drive datdot-roles datdot-api datdot-daemon datdot datdot-hostile xtask
 LIGHT_FLAGS := --locked --release $(addprefix -p ,$(LIGHT)) --no-default-features
 # Where the demo's binary ends up.
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup demo build test fmt lint light rules docs bench
+.PHONY: help setup demo build test fmt lint light rules docs bench fuzz
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,3 +46,6 @@ bench: setup ## Measure, and write docs/benchmarks.md
 	cargo xtask bench ledger
 	cargo xtask bench hypercore
 	cargo xtask bench hyperswarm
+
+fuzz: ## Fuzz with hostile input (ONLY=name for one target, SECONDS=n for how long each)
+	@scripts/fuzz.sh $(or $(ONLY),all) $(or $(SECONDS),60)

@@ -19,6 +19,8 @@ const MANIFESTS = {
   patched: { version: 1, quorum: 2, allowPatch: true, signers: signers(3) }
 }
 
+exports.kinds = [...Object.keys(MANIFESTS), 'prologue']
+
 // A feed of a kind that is named above, or `prologue`, alone or in a corestore; `append` adds blocks to it as its signers would.
 // With a name it is another feed of the same signers.
 exports.open = async (kind, dir, corestore = null, name = '') => {

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // apps: what people see
     ("datdot", &["datdot-api", "datdot-daemon", "datdot-ledger", "datdot-market", "datdot-node"]),
     // chores
+    ("datdot-hostile", &["datdot-drive", "datdot-hypercore", "datdot-hyperswarm", "datdot-proof", "datdot-wire"]),
     ("xtask", &["datdot-api", "datdot-daemon", "datdot-hypercore", "datdot-hyperswarm", "datdot-proof", "datdot-wire"]),
 ];
 

@@ -70,7 +70,7 @@ pub enum Fault {
 }
 
 /// What a connection is made with.
-pub(crate) struct Setup {
+pub struct Setup {
     pub id: PeerId,
     pub initiator: bool,
     pub handshake: [u8; 64],
@@ -80,7 +80,7 @@ pub(crate) struct Setup {
     pub window: usize,
 }
 
-pub(crate) struct Peer {
+pub struct Peer {
     setup: Setup,
     now: Instant,
     mux: Mux,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// What is wanted of which feed, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Plans {
+pub struct Plans {
     entries: Mutex<BTreeMap<FeedKey, Arc<Entry>>>,
     /// Counts up with each feed that is wanted anew.
     version: AtomicU64,
