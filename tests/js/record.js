@@ -110,11 +110,11 @@ async function replicate(one, other, until) {
   streams.forEach((stream) => stream.destroy())
 }
 
-// The same blocks as in `tests/hostile/src/library.rs`.
+// The same blocks as in `tests/hostile/src/library.rs`, by another author: what that one has signed is all known there.
 const blocks = [...Array(21).keys()].map((i) => Buffer.alloc([0, 1, 5, 40, 300][i % 5] + i, i))
 
 async function feeds() {
-  const keyPair = require('hypercore-crypto').keyPair(Buffer.alloc(32, 1))
+  const keyPair = require('hypercore-crypto').keyPair(Buffer.alloc(32, 9))
   for (const compat of [false, true]) {
     const author = new Hypercore(dir(), null, { keyPair, compat })
     await author.append(blocks)

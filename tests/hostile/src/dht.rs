@@ -141,7 +141,9 @@ impl World {
             12 if self.wishes < 20 => self.wish(input),
             13 if !self.calls.is_empty() => {
                 let call = self.calls.swap_remove(input.below(self.calls.len()));
-                self.node.answer_call(&call, input.part());
+                let noise = input.part();
+                self.longest = self.longest.max(noise.len() + 100);
+                self.node.answer_call(&call, noise);
             }
             14 if !self.searches.is_empty() => self.node.cancel(self.searches[input.below(self.searches.len())]),
             15 => {
@@ -220,8 +222,7 @@ impl World {
             Command::MutableGet => Mutable::signed(identity, input.uint() >> 11, input.part()).encode(),
             Command::FindPeer | Command::Lookup => Peer { key: identity.public(), relays }.encode(),
             Command::PeerHandshake | Command::PeerHolepunch => {
-                let mode =
-                    [Mode::FromClient, Mode::FromServer, Mode::FromRelay, Mode::FromSecondRelay, Mode::Reply];
+                let mode = [Mode::FromClient, Mode::FromServer, Mode::FromRelay, Mode::FromSecondRelay, Mode::Reply];
                 let mode = mode[input.below(5)];
                 let (peer, relay) = (relays.first().copied(), relays.get(1).copied());
                 match command {
@@ -232,7 +233,7 @@ impl World {
             Command::DownHint => {
                 let node = address(input);
                 [&node.ip().octets()[..], &node.port().to_le_bytes()].concat()
-            },
+            }
             Command::ImmutableGet | Command::ImmutablePut => b"a value".to_vec(),
             _ => input.part().to_vec(),
         }
@@ -257,6 +258,7 @@ impl World {
         let command = COMMANDS[input.below(COMMANDS.len())];
         if input.bool() {
             let (to, value) = (address(input), input.part());
+            self.longest = self.longest.max(value.len() + 100);
             self.questions.push(self.node.ask(self.now, to, command, Some(target), None, Some(value)));
             return;
         }

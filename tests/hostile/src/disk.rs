@@ -13,11 +13,7 @@ use datdot_hypercore::{
     messages::{NodeRequest, Request, SeekRequest, UpgradeRequest},
 };
 use datdot_proof::{flat, tree::blake2b};
-use std::{
-    fs,
-    path::Path,
-    sync::LazyLock,
-};
+use std::{fs, path::Path, sync::LazyLock};
 
 /// See the module.
 pub fn run(data: &[u8]) {

@@ -7,7 +7,7 @@ use datdot_proof::{
     flat,
     tree::{Node, Roots},
 };
-use std::sync::LazyLock;
+use std::{path::Path, sync::LazyLock};
 
 /// A whole feed and its blocks.
 pub(crate) struct Book {
@@ -16,7 +16,7 @@ pub(crate) struct Book {
     _store: Store,
 }
 
-/// The key pair of the feeds; `fuzz/record.js` has the same, and the same blocks.
+/// The key pair of the feeds. It signs nothing but what is here: the recorded feeds have another.
 pub(crate) fn author() -> Keypair {
     Keypair::from_seed([1; 32])
 }
@@ -29,7 +29,8 @@ pub(crate) fn blocks() -> Vec<Bytes> {
 static V1: LazyLock<Book> = LazyLock::new(|| write(false));
 static COMPAT: LazyLock<Book> = LazyLock::new(|| write(true));
 static REWRITTEN: LazyLock<Book> = LazyLock::new(|| {
-    let mut book = write(false);
+    let folder = scratch::folder();
+    let mut book = write_to(folder.path(), false);
     let kept = 9;
     book.feed.truncate_now(kept).expect("it is longer");
     book.blocks.truncate(kept as usize);
@@ -50,8 +51,11 @@ pub(crate) fn rewritten() -> &'static Book {
 
 fn write(is_compat: bool) -> Book {
     // Open files stay when their folder goes: nothing is left behind when the process ends.
-    let folder = scratch::folder();
-    let store = Store::open(folder.path()).expect("the folder is new");
+    write_to(scratch::folder().path(), is_compat)
+}
+
+fn write_to(folder: &Path, is_compat: bool) -> Book {
+    let store = Store::open(folder).expect("the folder is new");
     let feed = if is_compat { store.create_compat(&author()) } else { store.create(&author()) };
     let (feed, blocks) = (feed.expect("there is room"), blocks());
     feed.write(&blocks).expect("there is room");

@@ -151,9 +151,10 @@ fn deliver(ends: &mut [End; 2], from: usize) -> bool {
 impl End {
     fn open(&mut self, input: &mut Input<'_>) {
         // What was asked is opened rather than anything else.
-        let name = match self.requests.pop() {
-            Some((_, protocol, id)) if input.bool() => (protocol, id),
-            _ => {
+        let asked = if input.bool() { self.requests.pop() } else { None };
+        let name = match asked {
+            Some((_, protocol, id)) => (protocol, id),
+            None => {
                 let (protocol, id) = NAMES[input.below(NAMES.len())];
                 (protocol.to_owned(), Bytes::from_static(id))
             }

@@ -17,9 +17,7 @@ use datdot_hypercore::{
     plans::Plans,
 };
 use datdot_proof::flat;
-use datdot_wire::{
-    mux::{ChannelId, Event, Mux},
-};
+use datdot_wire::mux::{ChannelId, Event, Mux};
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
@@ -97,8 +95,6 @@ impl World {
             plans: plans.clone(),
             window: 8,
         };
-        let mut remote = Mux::new();
-        remote.alias("hypercore", "hypercore/alpha");
         World {
             is_initiator: setup.initiator,
             peer: Peer::new(setup),
@@ -106,7 +102,7 @@ impl World {
             changes,
             now: *START,
             feeds: [fetched, own],
-            remote,
+            remote: Mux::new(),
             channels: Vec::new(),
             wished: BTreeMap::new(),
             is_lost: false,
@@ -155,7 +151,7 @@ impl World {
         let handshake = Handshake { seeks: true, capability: key.capability(!self.is_initiator, &HASH) };
         let (discovery, handshake) = (key.discovery(), input.alter(&handshake.encode()));
         self.wished.remove(&discovery);
-        if let Ok(id) = self.remote.open("hypercore", &discovery.0, &handshake) {
+        if let Ok(id) = self.remote.open("hypercore/alpha", &discovery.0, &handshake) {
             self.channels.push(Channel { id, of, asked: Vec::new() });
         }
     }
