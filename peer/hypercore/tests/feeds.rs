@@ -162,6 +162,17 @@ fn a_store_of_another_format_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn what_is_appended_is_read_though_the_disk_has_lost_the_old_roots() {
+    let dir = tempfile::tempdir().expect("a folder");
+    opened(dir.path()).create(&keypair(1)).expect("room").write(&[block(0, 10)]).expect("it appends");
+    fs::write(folder(dir.path()).join("tree"), []).expect("writable");
+    let feed = opened(dir.path()).create(&keypair(1)).expect("its record is whole");
+    // The only root that there was is a leaf now; where the next block begins follows from its size.
+    feed.write(&[block(1, 20)]).expect("it appends");
+    assert_eq!(feed.read(1).expect("it was written"), block(1, 20));
+}
+
+#[test]
 fn files_cut_off_anywhere_cost_only_the_blocks_that_were_in_them() {
     for (file, len) in
         [("data", DATA_START + 4_321), ("data", DATA_START), ("tree", 777), ("tree", 0), ("have", 1), ("have", 0)]

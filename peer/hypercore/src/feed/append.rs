@@ -42,7 +42,8 @@ impl Feed {
             return Err(FeedError::Removed);
         }
         self.write_data(offset, blocks).map_err(|source| self.io(source))?;
-        let mut nodes = Vec::with_capacity(2 * blocks.len());
+        // The old roots are inner nodes now: those on the disk may have been damaged meanwhile, these come from the record.
+        let mut nodes = roots.nodes().to_vec();
         for leaf in leaves(start, blocks) {
             nodes.push(leaf);
             nodes.extend(roots.push(leaf).map_err(|_| HeadError::TooLarge)?);
