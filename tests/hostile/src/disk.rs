@@ -96,7 +96,7 @@ impl Files {
                     bytes.extend(blake2b(&[&bytes]));
                 }
             }
-            let is_missing = flags & 64 != 0 && input.u8() % 4 == 0 || *name == "secret" && flags & 128 != 0;
+            let is_missing = flags & 64 != 0 && input.u8().is_multiple_of(4) || *name == "secret" && flags & 128 != 0;
             if !is_missing {
                 fs::write(path.join(name), bytes).expect("there is room");
             }

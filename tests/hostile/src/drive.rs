@@ -195,7 +195,7 @@ fn value(input: &mut Input<'_>, blocks: u64) -> Bytes {
         0..100 => {
             let (block_offset, block_length) = (small(input), small(input) % 4);
             let (byte_offset, byte_length) = (small(input), u64::from(input.u16()));
-            let block_map = input.u8() % 8 == 0;
+            let block_map = input.u8().is_multiple_of(8);
             let blob = Blob { block_offset, byte_offset, block_length, byte_length, block_map };
             Entry::file(blob, input.bool()).to_json().into()
         }

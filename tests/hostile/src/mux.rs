@@ -151,9 +151,10 @@ fn deliver(ends: &mut [End; 2], from: usize) -> bool {
 impl End {
     fn open(&mut self, input: &mut Input<'_>) {
         // What was asked is opened rather than anything else.
-        let asked = if input.bool() { self.requests.pop() } else { None };
+        // The oldest request of this name is answered, whichever was meant; one that is gone may be rejected without effect.
+        let asked = if input.bool() { self.requests.last() } else { None };
         let name = match asked {
-            Some((_, protocol, id)) => (protocol, id),
+            Some((_, protocol, id)) => (protocol.clone(), id.clone()),
             None => {
                 let (protocol, id) = NAMES[input.below(NAMES.len())];
                 (protocol.to_owned(), Bytes::from_static(id))
