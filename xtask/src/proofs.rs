@@ -3,6 +3,7 @@
 use crate::machine;
 use anyhow::{Context, Result};
 use datdot_daemon::segments::{Hashed, Place, prove};
+use datdot_hypercore::feed::DATA_START;
 use datdot_proof::{
     challenge::{DRAWS, Holding, positions, seed},
     outboard::Builder,
@@ -10,7 +11,7 @@ use datdot_proof::{
 };
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Seek, SeekFrom, Write},
     path::Path,
     time::{Duration, Instant},
 };
@@ -90,6 +91,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 fn fill(path: &Path, bytes: u64, content: Content) -> std::io::Result<()> {
     let mut file = File::create(path)?;
+    file.seek(SeekFrom::Start(DATA_START))?;
     if let Content::Written = content {
         let mut state = 1u64;
         let mut piece = vec![0; PIECE];
@@ -103,13 +105,14 @@ fn fill(path: &Path, bytes: u64, content: Content) -> std::io::Result<()> {
             file.write_all(&piece)?;
         }
     }
-    file.set_len(bytes)?;
+    file.set_len(DATA_START + bytes)?;
     file.sync_all()
 }
 
 fn root(path: &Path, bytes: u64) -> Result<[u8; 32]> {
     let mut builder = Builder::new(bytes).context("a segment can have so many bytes")?;
     let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(DATA_START))?;
     let mut piece = vec![0; PIECE];
     for _ in 0..bytes / PIECE as u64 {
         std::io::Read::read_exact(&mut file, &mut piece)?;

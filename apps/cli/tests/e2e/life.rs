@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 
 /// 16 MiB and a bit, so that the last block and the last chunk are short.
 const SIZE: usize = (16 << 20) + 12_345;
+/// Where a feed's blocks begin in its file (docs/protocol.md).
+const BLOCKS_AT: u64 = 4 << 20;
 
 #[test]
 fn a_file_outlives_its_publisher_and_what_happens_to_its_hosters() {
@@ -27,7 +29,7 @@ fn a_file_outlives_its_publisher_and_what_happens_to_its_hosters() {
     a_lapsed_hoster_is_replaced_from_the_survivors(&network, &mut hosters, key, &content);
 }
 
-/// Publishes as `alice`, whose daemon is then gone. Puts the one hoster without a contract last.
+/// Publishes as `ferdie`, whose daemon is then gone. Puts the one hoster without a contract last.
 fn a_file_is_hosted_by_three(network: &Network, hosters: &mut [Peer]) -> Key {
     let file = network.file("original");
     let file = file.to_str().unwrap();
@@ -86,12 +88,12 @@ fn a_damaged_hoster_is_found_unpaid_and_heals(hosters: &[Peer], key: Key) {
     let [hoster, others @ ..] = hosters else { unreachable!("three hosters") };
     others.iter().for_each(Peer::pause);
     // One byte in each KiB of half of the data, so that one of the next challenge's 16 chunks meets it.
-    let file = File::options().read(true).write(true).open(stored(hoster, SIZE as u64)).unwrap();
+    let file = File::options().read(true).write(true).open(stored(hoster, BLOCKS_AT + SIZE as u64)).unwrap();
     let damaged = 0..(SIZE / 2) as u64;
     for at in damaged.clone().step_by(1024) {
         let mut byte = [0];
-        file.read_exact_at(&mut byte, at).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        file.read_exact_at(&mut byte, BLOCKS_AT + at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], BLOCKS_AT + at).unwrap();
     }
 
     let found = hoster.until("the damage is found", 30, |status| status.damage.first().cloned());

@@ -14,6 +14,7 @@ use datdot_api::{
     status::{ContractState, ProofOutcome, RequestState},
 };
 use datdot_daemon::{Config, Daemon};
+use datdot_hypercore::feed::DATA_START;
 use datdot_ledger::Account;
 use datdot_market::params::DAT;
 use std::{fs, os::unix::fs::FileExt, time::Duration};
@@ -82,9 +83,9 @@ async fn a_changed_byte_withholds_the_proof_and_is_healed_from_the_other_replica
 
     let data = hosters[0].data_files().pop().unwrap();
     let file = fs::OpenOptions::new().read(true).write(true).open(data).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, 30_000).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], 30_000).unwrap();
+    let (at, mut byte) = (DATA_START + 30_000, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 
     let status = hosters[0].until("finds the damage", |status| !status.damage.is_empty()).await;
     assert_eq!(status.damage[0].blocks, [(0, 0)]);
