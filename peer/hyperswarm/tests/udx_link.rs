@@ -140,7 +140,7 @@ fn a_reader_that_pauses_for_an_hour_is_asked_now_and_then_and_gets_everything() 
     world.ends[1].resume(1e9);
     world.finish(MINUTE);
     assert_eq!(world.ends[1].read, 10_000_000);
-    assert!(asked < 8_000, "{asked} packets");
+    assert!(asked < 11_000, "{asked} packets");
 }
 
 #[test]

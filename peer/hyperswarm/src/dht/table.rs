@@ -65,13 +65,15 @@ pub enum Added {
 pub struct Table {
     id: Id,
     rows: Vec<Vec<Contact>>,
+    /// One past the last row that ever had a node: most of the others never have one.
+    used: usize,
     len: usize,
 }
 
 impl Table {
     /// An empty table around `id`.
     pub fn new(id: Id) -> Self {
-        Table { id, rows: vec![Vec::new(); 256], len: 0 }
+        Table { id, rows: vec![Vec::new(); 256], used: 0, len: 0 }
     }
 
     /// Whose table this is.
@@ -109,7 +111,9 @@ impl Table {
     pub fn add(&mut self, contact: Contact) -> Added {
         let place = self.place_for(&contact.id);
         if place == Added::Yes {
-            self.rows[self.id.shared_bits(&contact.id)].push(contact);
+            let row = self.id.shared_bits(&contact.id);
+            self.rows[row].push(contact);
+            self.used = self.used.max(row + 1);
             self.len += 1;
         }
         place
@@ -161,7 +165,7 @@ impl Table {
         // all behind them, and then come the rows before, one after the other.
         push_sorted(&mut closest, &self.rows[home..=home], target);
         if closest.len() < count {
-            push_sorted(&mut closest, &self.rows[home + 1..], target);
+            push_sorted(&mut closest, &self.rows[home + 1..self.used.max(home + 1)], target);
         }
         for row in self.rows[..home].iter().rev() {
             if closest.len() >= count {

@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 const MOST_PACKETS: u64 = 16_384;
 /// Most bytes in flight, whatever window the remote claims to have.
 const MOST_IN_FLIGHT: u64 = 8 << 20;
+/// Timers are late by a millisecond or two, and by more on a busy machine: the pace makes up for so many seconds.
+const LATE: f64 = 0.004;
 
 /// Bytes that leave for an address which nothing was heard of: whoever forged it gets little out of us. Each timeout
 /// allows one more packet.
@@ -487,8 +489,8 @@ impl Outgoing {
         let burst = self.bbr.burst().min(window / 4).max(size as u64);
         let wanted = if self.gathering && self.in_flight > 0 { burst } else { size as u64 };
         let elapsed = now.saturating_duration_since(self.budget_at).as_secs_f64();
-        // Timers are late by a millisecond or two.
-        self.budget = (self.budget + elapsed * rate).min(2.0 * burst.max(self.bbr.burst()) as f64);
+        let most = (rate * LATE).max(2.0 * burst.max(self.bbr.burst()) as f64);
+        self.budget = (self.budget + elapsed * rate).min(most);
         self.budget_at = now;
         if self.in_flight + wanted > window {
             return Some(Duration::MAX);

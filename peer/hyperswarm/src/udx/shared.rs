@@ -143,7 +143,9 @@ impl Shared {
     pub fn poll_read(self: &Arc<Self>, context: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.lock();
         if state.stream.readable() > 0 {
-            let count = state.stream.read(buffer.initialize_unfilled());
+            // No more is initialised than will be read: readers keep much room.
+            let room = buffer.remaining().min(state.stream.readable());
+            let count = state.stream.read(buffer.initialize_unfilled_to(room));
             buffer.advance(count);
             if state.stream.has_something_to_say() {
                 self.nudge(state);

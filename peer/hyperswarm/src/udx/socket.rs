@@ -136,7 +136,8 @@ impl UdxSocket {
 
     /// Sends a datagram of another protocol if there is room for it now.
     pub fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.port.io.try_io(Interest::WRITABLE, || self.port.send(bytes, to, None))
+        // A plain `sendto`: nothing has to be said beside the address.
+        self.port.io.try_send_to(bytes, to).map(drop)
     }
 }
 

@@ -110,7 +110,9 @@ impl Node {
         if delay <= MAX_DELAY && self.late.len() < MAX_LATE {
             let key = (self.now + delay, self.number());
             let datagram = self.encode(asked, Answer::default());
-            self.late.insert(key, (asked.socket, asked.from, datagram));
+            if self.may_get(asked, datagram.len().saturating_sub(asked.len)) {
+                self.late.insert(key, (asked.socket, asked.from, datagram));
+            }
         }
     }
 
