@@ -192,13 +192,17 @@ impl Disk {
 
     /// Sees to it that there is room for nodes.
     pub fn reserve_nodes(&self, nodes: &[Node]) -> io::Result<()> {
-        let indexes = || nodes.iter().map(|node| node.index);
-        let Some((first, last)) = indexes().min().zip(indexes().max()) else { return Ok(()) };
-        self.open()?.tree.reserve(first * SLOT_BYTES as u64..(last + 1) * SLOT_BYTES as u64)
+        let open = self.open()?;
+        // One by one: between siblings high up the tree there may be terabytes.
+        let slot = |node: &Node| node.index * SLOT_BYTES as u64..(node.index + 1) * SLOT_BYTES as u64;
+        nodes.iter().try_for_each(|node| open.tree.reserve(slot(node)))
     }
 
+    /// Forgets a node. Zeros are none already: to write them behind the end, or into a hole, would need room.
     pub fn forget_node(&self, index: u64) -> io::Result<()> {
-        self.open()?.tree.write_at(&[0; SLOT_BYTES], index * SLOT_BYTES as u64)
+        let (open, at, mut slot) = (self.open()?, index * SLOT_BYTES as u64, [0; SLOT_BYTES]);
+        let len = open.tree.read_at(&mut slot, at)?;
+        if slot == [0; SLOT_BYTES] { Ok(()) } else { open.tree.write_at(&[0; SLOT_BYTES][..len], at) }
     }
 
     pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {

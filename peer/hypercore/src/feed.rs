@@ -271,6 +271,13 @@ impl Feed {
 
     /// [`Feed::get`] on the caller's thread.
     pub fn read(&self, block: u64) -> Result<Vec<u8>, FeedError> {
+        // While history is rewritten nodes are gone before the head is.
+        let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_settled(block)
+    }
+
+    /// The caller holds `clearing`.
+    fn read_settled(&self, block: u64) -> Result<Vec<u8>, FeedError> {
         let (roots, here, removed) = {
             let state = self.lock();
             (state.roots.clone(), state.have.contains(block), state.removed)
@@ -307,6 +314,8 @@ impl Feed {
     /// No handle writes to the folder any more after this.
     pub(crate) fn remove(&self) -> PathBuf {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // A checkpoint that is under way opens `have` by its name, which may soon be another feed's.
+        let _journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock().removed = true;
         self.tell(Changed::Removed);
         self.0.disk.leave().to_owned()

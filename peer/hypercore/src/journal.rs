@@ -5,7 +5,8 @@
 //!        2 MiB    half 1, 2 MiB   │ whole │ commit │ …
 //!        4 MiB    the blocks, each at its byte offset in the feed
 //!
-//! entry  "datdot 3" │ number u64 │ length u32 │ content │ BLAKE2b-256 of all before            starts at a multiple of 4,096
+//! entry  "datdot 3" │ number u64 │ length u32 │ content │ BLAKE2b-256 of all before            starts at a multiple of 4,096;
+//!                                     a zero byte is put before whatever lies at a later one
 //! content (SCALE)     record     key, manifest, newest signed head, bytes of the blocks that are here: as they are after it
 //!                     keep       history was rewritten: how many blocks stay
 //!                     nodes      index, size, hash: nodes of the tree that came
@@ -146,10 +147,11 @@ impl Journal {
             entries.push(entry);
             (number, last, at) = (number + 1, at, at + len);
         }
-        let cut = entries.iter().any(|entry| entry.keep.is_some());
-        if newer_in(data, 1 - half, number)? {
+        if newer_in(data, half, at, number + 1)? || newer_in(data, 1 - half, 0, number)? {
             return Ok(None);
         }
+        // Nothing follows a cut.
+        let cut = entries.last().is_some_and(|entry| entry.keep.is_some());
         let used = entries.len() > 1;
         let journal = Journal { half, at, number, broken: false, used, cut, reserved: 0, leftovers: true };
         Ok(Some(Found { journal, entries, last }))
@@ -208,6 +210,10 @@ impl Journal {
             // Room for one more: on a disk that is full blocks can still be given back.
             let reserved = HALF.min(end + 4 * PAGE);
             open.data.reserve(self.half * HALF + self.at..self.half * HALF + reserved)?;
+            if self.reserved == 0 {
+                // Where a checkpoint goes on.
+                open.data.reserve((1 - self.half) * HALF..(1 - self.half) * HALF + PAGE)?;
+            }
             self.reserved = reserved;
         }
         open.data.write_at(&bytes, self.half * HALF + self.at)?;
@@ -253,21 +259,33 @@ fn frame(number: u64, entry: &Entry) -> Vec<u8> {
     bytes[16..HEADER].copy_from_slice(&len.to_le_bytes());
     let hash = blake2b(&[&bytes]);
     bytes.extend_from_slice(&hash);
-    bytes
+    paged(&bytes)
 }
 
-/// Whether a half whose first entry can't be read has commits that are newer than `number`. Then it was in use, and to go on with
-/// the older one would take back what was promised.
-fn newer_in(data: &Handle, half: u64, number: u64) -> io::Result<bool> {
+/// Pages after the first begin with a zero, so that what strangers wrote into an entry is never taken for one.
+fn paged(bytes: &[u8]) -> Vec<u8> {
+    let (first, rest) = bytes.split_at(bytes.len().min(PAGE as usize));
+    let mut paged = first.to_vec();
+    for part in rest.chunks(PAGE as usize - 1) {
+        paged.push(0);
+        paged.extend_from_slice(part);
+    }
+    paged
+}
+
+/// Whether a place where no entry can be read has a commit that is newer than `number` behind it in its half. Then one was
+/// there, and to go on without it would take back what was promised.
+fn newer_in(data: &Handle, half: u64, from: u64, number: u64) -> io::Result<bool> {
     let mut pages = [0; 2 * PAGE as usize];
-    data.read_at(&mut pages, half * HALF)?;
+    data.read_at(&mut pages[..(HALF - from).min(2 * PAGE) as usize], half * HALF + from)?;
     // Most feeds never need their other half.
-    if read(data, half, 0)?.is_some() || pages.iter().all(|byte| *byte == 0) {
+    if read(data, half, from)?.is_some() || pages.iter().all(|byte| *byte == 0) {
         return Ok(false);
     }
-    for at in (PAGE..HALF).step_by(PAGE as usize) {
-        if read(data, half, at)?.is_some_and(|(newer, ..)| newer > number) {
-            return Ok(true);
+    for at in (from + PAGE..HALF).step_by(PAGE as usize) {
+        // Behind commits come only those of an older use of the half.
+        if let Some((found, ..)) = read(data, half, at)? {
+            return Ok(found > number);
         }
     }
     Ok(false)
@@ -284,6 +302,7 @@ fn read(data: &Handle, half: u64, at: u64) -> io::Result<Option<(u64, Entry, u64
     let number = u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"));
     let length = u32::from_le_bytes(bytes[16..HEADER].try_into().expect("4 bytes"));
     let end = HEADER + length as usize + HASH;
+    let end = end + end.saturating_sub(PAGE as usize).div_ceil(PAGE as usize - 1);
     if end as u64 > HALF - at {
         return Ok(None);
     }
@@ -293,7 +312,12 @@ fn read(data: &Handle, half: u64, at: u64) -> io::Result<Option<(u64, Entry, u64
         let more = data.read_at(&mut bytes[first..], half * HALF + at + first as u64)?;
         bytes.truncate(first + more);
     }
-    let Some((body, hash)) = bytes.split_last_chunk::<HASH>().filter(|_| bytes.len() == end) else { return Ok(None) };
+    if bytes.len() != end {
+        return Ok(None);
+    }
+    let pages = bytes.chunks(PAGE as usize).enumerate();
+    let bytes: Vec<u8> = pages.flat_map(|(page, bytes)| &bytes[usize::from(page > 0)..]).copied().collect();
+    let Some((body, hash)) = bytes.split_last_chunk::<HASH>() else { return Ok(None) };
     if blake2b(&[body]) != *hash {
         return Ok(None);
     }

@@ -93,6 +93,7 @@ impl World {
         let kind = input.u8();
         let limits = Limits { announcements: KEPT, records: KEPT, share: 2, per_target: 4, ..Limits::default() };
         let config = Config {
+            names: Vec::new(),
             bootstrap: (0..3).map(|n| SocketAddrV4::new([9, 0, 0, n].into(), 7_000)).collect(),
             role: [Role::Adaptive, Role::Guest, Role::Host, Role::Host][usize::from(kind % 4)],
             address: (kind & 4 != 0).then(us),
@@ -303,7 +304,7 @@ impl World {
                 }
             }
             Action::Tell(Event::Call(call)) if self.calls.len() < 50 => self.calls.push(call),
-            Action::Tell(_) => {}
+            Action::Resolve(_) | Action::Tell(_) => {}
         }
     }
 

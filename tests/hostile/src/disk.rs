@@ -10,21 +10,22 @@ use crate::{
 };
 use datdot_hypercore::{
     Keypair, Store,
+    feed::DATA_START,
     messages::{NodeRequest, Request, SeekRequest, UpgradeRequest},
 };
-use datdot_proof::{flat, tree::blake2b};
-use std::{fs, path::Path, sync::LazyLock};
+use datdot_proof::flat;
+use std::{fs, os::unix::fs::FileExt, path::Path, sync::LazyLock};
 
 /// See the module.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let folder = scratch::folder();
-    let kept = FOLDERS[input.below(2)].lay_out(&mut input, folder.path());
-    let Ok(store) = Store::open(folder.path()) else { return };
+    FOLDERS[input.below(FOLDERS.len())].lay_out(&mut input, folder.path());
+    let store = Store::open(folder.path()).expect("only its feed is damaged");
     for feed in store.feeds() {
         let length = feed.info().length;
         for block in 0..length.min(32) {
-            if let (Ok(read), Kept::Head) = (feed.read(block), kept) {
+            if let Ok(read) = feed.read(block) {
                 assert_eq!(read, blocks()[block as usize]);
             }
         }
@@ -39,7 +40,7 @@ pub fn run(data: &[u8]) {
         if feed.write(&blocks()[..3]).is_ok() {
             assert_eq!(feed.info().length, length + 3);
             let read = feed.read(length + 1);
-            assert!(kept == Kept::Nothing || read.is_ok(), "{read:?}");
+            assert!(read.is_ok(), "{read:?}");
         }
         if input.bool() {
             _ = feed.truncate_now(input.uint() % (length + 4));
@@ -50,58 +51,59 @@ pub fn run(data: &[u8]) {
     _ = store.open_remote(Keypair::from_seed([3; 32]).feed_key(&author().manifest()), None);
 }
 
-/// What is as its author left it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Head,
-    Nothing,
-}
-
-/// The files of a feed's folder.
-struct Files {
+/// A feed's folder in pieces, each with its file and its place there.
+struct Folder {
     name: String,
-    files: Vec<(&'static str, Vec<u8>)>,
+    format: Vec<u8>,
+    pieces: Vec<(&'static str, usize, Vec<u8>)>,
 }
 
-const NAMES: [&str; 5] = ["head", "tree", "have", "data", "secret"];
-
-static FOLDERS: LazyLock<[Files; 2]> = LazyLock::new(|| {
-    [false, true].map(|is_compat| {
+static FOLDERS: LazyLock<[Folder; 4]> = LazyLock::new(|| {
+    // Open, so that all is in the journal, and closed, so that nothing is.
+    [(false, false), (true, false), (false, true), (true, true)].map(|(is_compat, is_closed)| {
         let folder = scratch::folder();
         let store = Store::open(folder.path()).expect("the folder is new");
         let feed = if is_compat { store.create_compat(&author()) } else { store.create(&author()) };
         let feed = feed.expect("there is room");
         feed.write(&blocks()).expect("there is room");
-        let path = feed.data_path();
-        let path = path.parent().expect("it is in a folder");
-        let name = path.file_name().and_then(|name| name.to_str()).expect("it is the name of a feed").to_owned();
-        let files = NAMES.map(|name| (name, fs::read(path.join(name)).expect("it was written")));
-        Files { name, files: files.into() }
+        let data = feed.data_path();
+        if is_closed {
+            drop((feed, store));
+        }
+        let dir = data.parent().expect("it is in a folder");
+        let name = dir.file_name().and_then(|name| name.to_str()).expect("it is the name of a feed").to_owned();
+        let read = |name: &str| fs::read(dir.join(name)).expect("it was written");
+        let (whole, start) = (read("data"), DATA_START as usize);
+        let half = |at: usize| {
+            let bytes = &whole[at..at + start / 2];
+            bytes[..bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)].to_vec()
+        };
+        let pieces = vec![
+            ("data", 0, half(0)),
+            ("tree", 0, read("tree")),
+            ("have", 0, read("have")),
+            ("data", start, whole[start..].to_vec()),
+            ("secret", 0, read("secret")),
+            ("data", start / 2, half(start / 2)),
+        ];
+        Folder { name, format: fs::read(folder.path().join("format")).expect("it was written"), pieces }
     })
 });
 
-impl Files {
-    fn lay_out(&self, input: &mut Input<'_>, store: &Path) -> Kept {
+impl Folder {
+    fn lay_out(&self, input: &mut Input<'_>, store: &Path) {
         let flags = input.u8();
         let path = store.join("feeds").join(&self.name);
         fs::create_dir_all(&path).expect("the folder is new");
-        let mut kept = Kept::Head;
-        for (bit, (name, honest)) in self.files.iter().enumerate() {
-            let mut bytes = if flags >> bit & 1 != 0 { input.alter(honest) } else { honest.clone() };
-            if *name == "head" && bytes != *honest {
-                kept = Kept::Nothing;
-                if flags & 32 != 0 {
-                    // Its checksum is right all the same: what is behind it has to be safe too.
-                    bytes.truncate(bytes.len().saturating_sub(32));
-                    bytes.extend(blake2b(&[&bytes]));
-                }
-            }
+        fs::write(store.join("format"), &self.format).expect("there is room");
+        for (bit, (name, at, honest)) in self.pieces.iter().enumerate() {
+            let bytes = if flags >> bit & 1 != 0 { input.alter(honest) } else { honest.clone() };
             let is_missing = flags & 64 != 0 && input.u8().is_multiple_of(4) || *name == "secret" && flags & 128 != 0;
             if !is_missing {
-                fs::write(path.join(name), bytes).expect("there is room");
+                let file = fs::File::options().write(true).create(true).truncate(false).open(path.join(name));
+                file.and_then(|file| file.write_all_at(&bytes, *at as u64)).expect("there is room");
             }
         }
-        kept
     }
 }
 

@@ -145,8 +145,9 @@ fn folder(input: &mut Input<'_>) {
         std::os::unix::fs::symlink(&beside, target.join("a")).expect("the folder is new");
     }
     let max_bytes = 4_000;
-    let result =
-        export(&drive.latest(), &target, &Options { folder: None, max_bytes }, &mut |_| ControlFlow::Continue(()));
+    let result = export(&drive.latest(), &target, &Options { folder: None, max_bytes, replace: false }, &mut |_| {
+        ControlFlow::Continue(())
+    });
     let names: Vec<_> = fs::read_dir(&beside).expect("it is there").collect();
     assert!(names.len() == 1 && fs::read(beside.join("secret")).expect("it is there") == b"untouched");
     let mut top: Vec<_> = fs::read_dir(scratch.path())

@@ -97,7 +97,7 @@ impl World {
         };
         World {
             is_initiator: setup.initiator,
-            peer: Peer::new(setup),
+            peer: Peer::new(*START, setup),
             plans,
             changes,
             now: *START,
@@ -135,7 +135,7 @@ impl World {
             13 => self.want(input),
             _ => {
                 let limit = usize::from(input.u16());
-                self.peer.serve(limit).ok()?;
+                self.peer.serve(self.now, limit).ok()?;
             }
         }
         self.exchange()

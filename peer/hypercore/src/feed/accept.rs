@@ -152,22 +152,22 @@ impl Feed {
                 Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
             }
         }
+        let mut nodes = checked.nodes;
         if let Some((authors, head, grown)) = newer {
             let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             if self.lock().roots != roots {
                 return Err(Refused::Outdated);
             }
-            let mut nodes = checked.nodes.clone();
             // The old roots are inner nodes now.
             nodes.extend(roots.nodes());
-            self.replace_head(authors, head, grown.clone(), nodes)?;
+            self.replace_head(authors, head, grown.clone(), std::mem::take(&mut nodes))?;
             roots = grown;
         }
         let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
             return Err(Refused::Outdated);
         }
-        self.store(&roots, data.block.as_ref(), &checked.nodes).map_err(Refused::from)
+        self.store(&roots, data.block.as_ref(), &nodes).map_err(Refused::from)
     }
 
     /// Stores a block and nodes that were verified. The caller holds `clearing`.
@@ -179,7 +179,7 @@ impl Feed {
             self.0.disk.write_nodes(nodes).map_err(|source| self.io(source))?;
         }
         let Some(DataBlock { index, value, .. }) = block.filter(|block| !self.has(block.index)) else {
-            return self.queue_sync(0, nodes.len());
+            return if nodes.is_empty() { Ok(()) } else { self.queue_sync(0, nodes.len()) };
         };
         let (block, bytes) = (*index, value.len() as u64);
         let offset = self.offset(roots, block)?;

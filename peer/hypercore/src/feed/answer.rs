@@ -46,7 +46,7 @@ impl Feed {
         })?;
         let nodes = proof.node.unwrap_or_default();
         if let Some(block) = request.block {
-            let value = Bytes::from(self.read(block.index).map_err(ProveError::Read)?);
+            let value = Bytes::from(self.read_settled(block.index).map_err(ProveError::Read)?);
             data.block = Some(DataBlock { index: block.index, value, nodes });
         } else if let Some(hash) = request.hash {
             data.hash = Some(DataHash { index: hash.index, nodes });

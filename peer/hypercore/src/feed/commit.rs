@@ -13,7 +13,6 @@ use crate::{
 };
 use datdot_proof::tree::{Node, Roots};
 use std::{
-    collections::BTreeSet,
     io,
     ops::Range,
     sync::{Arc, PoisonError, Weak, atomic::Ordering},
@@ -284,8 +283,7 @@ impl State {
     fn committed_pages(&mut self) -> Vec<(u64, [u8; PAGE_BYTES])> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut pages: Vec<_> = dirty.into_iter().map(|page| (page, self.have.page(page))).collect();
-        let waiting: BTreeSet<u64> = self.pending.steps.iter().filter_map(|step| step.gained()).flatten().collect();
-        for block in waiting {
+        for block in self.pending.steps.iter().filter_map(|step| step.gained()).flatten() {
             if let Ok(at) = pages.binary_search_by_key(&(block / PAGE), |(page, _)| *page) {
                 pages[at].1[(block % PAGE / 8) as usize] &= !(1 << (block % 8));
             }

@@ -102,6 +102,8 @@ pub(crate) struct Fork {
     authors: Arc<Authors>,
     signed: Signed,
     roots: Roots,
+    /// Our fork that it is compared with.
+    against: Option<u64>,
     /// Blocks before this one are the same.
     same: u64,
     /// The first node that is not, while its children may tell more.
@@ -189,8 +191,10 @@ impl Feed {
             let state = self.lock();
             (state.roots.clone(), state.head.clone())
         };
+        let against = head.as_ref().map(|head| head.fork);
         let Some(head) = head.filter(|head| head.fork >= data.fork) else {
-            return Ok(Judged::Fork(Box::new(self.compare(authors, signed, roots, &ours)?)));
+            let fork = Fork { authors, signed, roots, against, same: 0, at: None, known: BTreeMap::new() };
+            return Ok(Judged::Fork(Box::new(self.compare(fork, &ours)?)));
         };
         if head.fork > data.fork {
             return Ok(Judged::Same);
@@ -210,8 +214,8 @@ impl Feed {
         Ok(Judged::Conflict)
     }
 
-    fn compare(&self, authors: Arc<Authors>, signed: Signed, roots: Roots, ours: &Roots) -> Result<Fork, FeedError> {
-        let mut fork = Fork { authors, signed, same: 0, at: None, known: BTreeMap::new(), roots };
+    /// Looks from the top for what a fork shares with us.
+    fn compare(&self, mut fork: Fork, ours: &Roots) -> Result<Fork, FeedError> {
         for root in fork.roots.nodes() {
             if self.node_under(ours, root.index)? != Some(*root) {
                 fork.at = Some(root.index);
@@ -257,7 +261,9 @@ impl Feed {
     /// Takes a fork over: what it shares with us stays.
     pub(crate) fn adopt_fork(&self, fork: Fork) -> Result<(), FeedError> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.follows_forks() || fork.signed.fork <= self.info().fork {
+        let ours = self.lock().head.as_ref().map(|head| head.fork);
+        // What was found about another history of ours says nothing about this one.
+        if !self.follows_forks() || ours != fork.against || fork.signed.fork <= ours.unwrap_or(0) {
             return Ok(());
         }
         // Roots are in the record; what lies between them and the first block that differs came with the answers.
@@ -277,8 +283,9 @@ impl Feed {
             let state = self.lock();
             (state.roots.clone(), state.have.runs(0..keep).collect::<Vec<_>>())
         };
-        let bytes =
-            |run: &Range<u64>| Ok::<_, FeedError>(self.offset(&roots, run.end)? - self.offset(&roots, run.start)?);
+        let bytes = |run: &Range<u64>| {
+            Ok::<_, FeedError>(self.offset(&roots, run.end)?.saturating_sub(self.offset(&roots, run.start)?))
+        };
         let bytes = kept.iter().map(bytes).sum::<Result<u64, _>>()?;
         self.commit(Some(Commit { keep: Some((keep, bytes)), ..change }))?;
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);

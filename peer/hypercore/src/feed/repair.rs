@@ -51,12 +51,17 @@ impl Feed {
     }
 
     pub(super) fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
-        let (roots, have) = {
+        let (roots, have, fork) = {
             let state = self.lock();
-            (state.roots.clone(), state.have.clone())
+            (state.roots.clone(), state.have.clone(), state.head.as_ref().map(|head| head.fork))
         };
         let mut damaged = Vec::new();
         for block in have.runs(blocks.start..blocks.end.min(roots.length())).flatten() {
+            let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+            // What is here now belongs to another history.
+            if self.lock().head.as_ref().map(|head| head.fork) != fork {
+                break;
+            }
             if self.read_checked(&roots, block)?.is_none() || !self.audit(&roots, flat::leaf(block))? {
                 self.withdraw(block);
                 damaged.push(block);

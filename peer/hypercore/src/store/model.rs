@@ -410,6 +410,17 @@ fn a_full_disk_is_an_error_and_leaves_everything_readable() {
 }
 
 #[test]
+fn a_cut_needs_no_room() {
+    let machine = Machine::default();
+    let feed = open(&machine, DIR).create(&keypair(0)).expect("room");
+    feed.write(&(0..4).map(|i| Bytes::from(vec![i; 10])).collect::<Vec<_>>()).expect("an author appends");
+    machine.leave_room(Some(0));
+    feed.truncate_now(4).expect("nothing grows");
+    machine.leave_room(None);
+    feed.write(&[Bytes::from_static(b"more")]).expect("there is room again");
+}
+
+#[test]
 fn an_append_costs_one_sync() {
     let machine = Machine::default();
     let feed = open(&machine, DIR).create(&keypair(0)).expect("room");
@@ -474,6 +485,20 @@ fn a_damaged_journal_takes_nothing_back() {
         }
     }
     assert!(whole > 0 && refused > 0);
+}
+
+#[test]
+fn a_damaged_entry_that_others_follow_takes_nothing_back() {
+    let machine = Machine::default();
+    let store = open(&machine, DIR);
+    let feed = store.create(&keypair(0)).expect("room");
+    (0..4).for_each(|i| _ = feed.write(&[Bytes::from(vec![i; 10])]).expect("an author appends"));
+    let data = feed.data_path();
+    machine.fail_after(1);
+    drop((feed, store));
+    machine.restart();
+    machine.damage(&data, 3 * 4096 + 30);
+    assert!(open(&machine, DIR).feeds().is_empty());
 }
 
 #[test]
