@@ -1,6 +1,6 @@
 //! A ledger and peers as processes on this machine: each test has its own.
 
-use crate::process::{Process, datdot_in, eventually};
+use crate::process::{Process, datdot_in, eventually, output};
 use datdot_api::{Client, Event, Status, Told};
 use std::{
     ffi::OsStr,
@@ -8,7 +8,8 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -173,7 +174,7 @@ impl Peer {
 
     /// Runs a subcommand against it.
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        datdot_in(&self.dir).args(args).output().unwrap()
+        output(datdot_in(&self.dir).args(args))
     }
 
     /// Runs a subcommand that must do what it is told; what it printed.
@@ -188,7 +189,7 @@ impl Peer {
     pub fn until<T>(&self, what: &str, seconds: u64, ask: impl Fn(&Status) -> Option<T>) -> T {
         let mut last = None;
         let limit = Duration::from_secs(seconds);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while start.elapsed() < limit {
             let status = self.status();
             if let Some(answer) = ask(&status) {
@@ -202,15 +203,19 @@ impl Peer {
 
     /// Its last events and those to come, until `pick` takes one.
     pub fn event<T>(&self, what: &str, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+        let (tell, told) = mpsc::channel();
+        let events = self.client().events().unwrap();
+        // It waits for the next one for ever; we don't.
+        std::thread::spawn(move || events.map_while(Result::ok).try_for_each(|Told { event, .. }| tell.send(event)));
         let mut seen = Vec::new();
-        for told in self.client().events().unwrap() {
-            let Told { event, .. } = told.unwrap();
+        let limit = Instant::now() + Duration::from_secs(180);
+        while let Ok(event) = told.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             if let Some(picked) = pick(&event) {
                 return picked;
             }
             seen.push(event);
         }
-        panic!("{}'s events ended without {what}: {seen:#?}", self.name)
+        panic!("{} told of no {what}, but of {seen:#?}; its status is {:#?}", self.name, self.status())
     }
 }
 

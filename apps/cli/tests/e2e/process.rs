@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -87,6 +88,23 @@ pub fn datdot() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_datdot"));
     command.env_remove("DATDOT_DIR").env_remove("DATDOT_PASSWORD_FILE").env_remove("RUST_LOG");
     command
+}
+
+/// What a command prints until it ends. One that does not end within five minutes is killed, so that the test fails.
+pub fn output(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let (ended, end) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(Duration::from_secs(300)) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("a command did not end within five minutes");
+            Command::new("kill").args(["-s", "KILL", &pid]).status().unwrap();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    watch.join().unwrap();
+    output
 }
 
 /// Asks again and again, until there is an answer or the time is over.

@@ -1,6 +1,7 @@
 //! JavaScript peers, and feeds that were not made by us.
 
 use crate::network::{Network, Peer, bytes};
+use crate::process::output;
 use datdot_api::{Event, Key, status::ContractState};
 use std::{
     fs,
@@ -108,14 +109,9 @@ pub fn read_in_swarm(key: Key, bootstrap: &str, file: &Path) {
 }
 
 fn read(key: Key, how: &[&str], file: &Path) {
-    let output = Command::new("node")
-        .arg(repository().join("reader/get.js"))
-        .arg(key.to_string())
-        .arg(file)
-        .args(how)
-        .args(["--seconds", "120"])
-        .output()
-        .expect("Node.js is installed: scripts/setup.sh checks");
+    let reader = repository().join("reader/get.js");
+    let mut node = Command::new("node");
+    let output = output(node.arg(reader).arg(key.to_string()).arg(file).args(how).args(["--seconds", "120"]));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "reader: {}\n{out}\n{err}", output.status);
 }
