@@ -336,7 +336,8 @@ impl Feed {
     }
 
     fn tell(&self, what: Changed) {
-        self.0.progress.send_replace(self.info());
+        // Within the lock of the watch, so that of two the later has the last word.
+        self.0.progress.send_modify(|info| *info = self.info());
         // Nobody listens: fine.
         _ = self.0.shared.changes.send(Change { key: self.0.key, what });
     }

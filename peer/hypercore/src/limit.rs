@@ -10,6 +10,8 @@ use std::{
 
 /// Each turn is so small a part of a second, so that nobody waits long for his.
 const TURNS: u64 = 20;
+/// No turn is a smaller part of a second than this.
+const SHORTEST: u64 = 500;
 /// So much unused time is made up for: who is busy with something else comes late for his turn, and may take more.
 const SLACK: Duration = Duration::from_millis(250);
 /// Bytes of the smallest turn.
@@ -60,12 +62,21 @@ impl Limit {
         [start, end]
     }
 
+    /// Takes back what was granted and is not used.
+    fn give_back(&self, bytes: u64) {
+        let Some(rate) = self.get() else { return };
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        *paid = paid.and_then(|paid| paid.checked_sub(Duration::from_secs_f64(bytes as f64 / rate as f64)));
+    }
+
     /// The usual turn, or what others left unused.
     fn turn(&self, now: Instant) -> Option<u64> {
         let rate = self.get()?;
         let paid = *self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         let unused = paid.map_or(Duration::ZERO, |paid| now.saturating_duration_since(paid.max(made_up(now))));
-        Some(((rate as f64 * unused.as_secs_f64()) as u64).max(rate / TURNS))
+        // With a wide line a turn is a block, so that hundreds need not wait for seconds.
+        let usual = (rate / TURNS).min((rate / SHORTEST).max(64 << 10));
+        Some(((rate as f64 * unused.as_secs_f64()) as u64).max(usual))
     }
 }
 
@@ -115,6 +126,15 @@ impl Valve {
     pub fn passed(&mut self, bytes: usize) {
         if self.is_limited() {
             self.credit = self.credit.saturating_sub_unsigned(bytes as u64);
+        }
+    }
+
+    /// Nothing is left to pass: the rest of the turn is the others'.
+    pub fn done(&mut self, now: Instant) {
+        self.follow_changes(now);
+        if self.credit > 0 {
+            self.limits.iter().for_each(|limit| limit.give_back(self.credit as u64));
+            self.credit = 0;
         }
     }
 

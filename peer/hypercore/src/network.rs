@@ -30,7 +30,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, broadcast, broadcast::error::RecvError, watch},
+    sync::{
+        Semaphore, broadcast,
+        broadcast::error::{RecvError, TryRecvError},
+        watch,
+    },
     task::{AbortHandle, JoinHandle},
     time::{interval, sleep_until, timeout},
 };
@@ -500,6 +504,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let open = !limited || requests_left && serve_at <= now;
             let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
             let due = news.is_urgent() || gathered || requests_left && room > 0;
+            // Otherwise each block of anybody would wake every connection.
+            let listening = news.changes.is_empty() && now >= stepped + GATHER;
+            if due && idle.is_some() {
+                self.gather(&mut news, &mut untold);
+            }
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
                 stepped = now;
@@ -534,6 +543,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         return Ended::Stalled;
                     }
                     requests_left = step.requests_left;
+                    if !requests_left {
+                        self.upload.done(clock());
+                    }
                     idle = Some(step.peer);
                 }
                 frame = self.reader.next(), if reading && read_at <= now => match frame {
@@ -548,14 +560,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 sent = send => if let Err(error) = sent {
                     return error.into();
                 },
-                change = self.changes.recv() => match change {
-                    // What is gained is told all at once when there is room for it.
-                    Ok(Change { what: Changed::Gained(_), .. }) if queued >= ROUND => untold = true,
-                    Ok(change) => news.changes.push(change),
+                change = self.changes.recv(), if listening => match change {
+                    Ok(change) => news.change(change, queued, &mut untold),
                     Err(RecvError::Lagged(_)) => news.missed = true,
                     Err(RecvError::Closed) => return Ended::ByUs,
                 },
-                () = sleep_until((stepped + GATHER).into()), if idle.is_some() && !news.changes.is_empty() => {}
+                () = sleep_until((stepped + GATHER).into()), if idle.is_some() && now < stepped + GATHER => {}
                 () = sleep_until(read_at.into()), if reading && read_at > now => {}
                 () = sleep_until(serve_at.into()), if idle.is_some() && requests_left && serve_at > now => {}
                 wanted = self.wake.recv() => match wanted {
@@ -575,9 +585,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             }
         }
     }
+
+    /// Takes all changes that there are.
+    fn gather(&mut self, news: &mut News, untold: &mut bool) {
+        let queued = self.writer.queued();
+        loop {
+            match self.changes.try_recv() {
+                Ok(change) => news.change(change, queued, untold),
+                Err(TryRecvError::Lagged(_)) => news.missed = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
 }
 
 impl News {
+    /// Notes a change. What is gained is told all at once when there is room for it.
+    fn change(&mut self, change: Change, queued: usize, untold: &mut bool) {
+        match change.what {
+            Changed::Gained(_) if queued >= ROUND => *untold = true,
+            _ => self.changes.push(change),
+        }
+    }
+
     /// Whether it can't wait for more changes.
     fn is_urgent(&self) -> bool {
         let busy = self.changes.len() >= MAX_FRAMES;

@@ -94,6 +94,8 @@ pub struct Peer {
     opened: Option<u64>,
     /// Memory for what the remote says to have.
     room: Room,
+    /// Feeds that are wanted.
+    busy: usize,
     /// Questions asked, to make the next random number from.
     dice: u64,
 }
@@ -125,6 +127,7 @@ impl Peer {
             missed: BTreeSet::new(),
             opened: None,
             room: Room::default(),
+            busy: 0,
             dice,
         }
     }
@@ -161,6 +164,7 @@ impl Peer {
         if self.waiting() > MAX_WAITING {
             return Err(Misbehaviour::Flood.into());
         }
+        self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
         Ok(())
     }
@@ -226,7 +230,11 @@ impl Peer {
         let version = self.setup.plans.version();
         if self.opened != Some(version) || self.closed.len() != before {
             for (key, discovery) in self.setup.plans.wanted() {
-                self.open_wanted(&key, discovery);
+                match self.open.get(&discovery).copied() {
+                    // The remote has opened it.
+                    Some(id) => self.tell(id),
+                    None => self.open_wanted(&key, discovery),
+                }
             }
             self.opened = Some(version);
         }
@@ -237,6 +245,7 @@ impl Peer {
                 None => _ = self.missed.insert(discovery),
             }
         }
+        self.count_busy();
         let channels: Vec<_> = self.channels.keys().copied().collect();
         for id in channels {
             let Some(Channel { feed, session: Some(session), wanted, .. }) = self.channels.get(&id) else { continue };
@@ -292,6 +301,10 @@ impl Peer {
 
     pub fn has_requests(&self) -> bool {
         self.channels.values().any(|channel| channel.session.as_ref().is_some_and(Session::has_requests))
+    }
+
+    fn count_busy(&mut self) {
+        self.busy = self.channels.values().filter(|channel| channel.wanted.is_some()).count();
     }
 
     fn waiting(&self) -> usize {

@@ -253,9 +253,22 @@ impl Plan {
             // What came by another way in between needs no second question.
             self.again.retain(|block| !have.contains(*block));
         }
-        let again = self.again.iter().copied().take(MAX_LOOKS).find(|block| *block < length && offered(*block));
-        let found = again
-            .or_else(|| self.in_order(0, length, have, &offer))
+        let again = |plan: &Plan, urgent: bool| {
+            let mut open = plan.again.iter().copied().take(MAX_LOOKS).filter(|block| !urgent || plan.is_urgent(*block));
+            open.find(|block| *block < length && offered(*block))
+        };
+        let mut found = None;
+        // What a reader waits for comes before everything else, also if another peer owes it.
+        if self.wants.keys().next().is_some_and(|(urgency, _)| *urgency == 0) {
+            found = again(self, true).or_else(|| self.in_order(0, length, have, &offer));
+            if found.is_none()
+                && let late @ Some(_) = self.late(asker, offered, true)
+            {
+                return late;
+            }
+        }
+        let found = found
+            .or_else(|| again(self, false))
             .or_else(|| self.rare_block(asker, length, have, &offer))
             .or_else(|| self.in_order(1, length, have, &offer));
         if let Some(block) = found {
@@ -263,12 +276,24 @@ impl Plan {
             self.asked.insert(block, Ask { peers: vec![asker.peer], since: asker.now });
             return Some(block);
         }
-        let patience = LATE.max(2 * asker.way);
-        let late = |ask: &Ask| {
-            let new = ask.peers.len() < MAX_ASKED && !ask.peers.contains(&asker.peer);
-            new && asker.now.duration_since(ask.since) > patience
-        };
-        let (block, ask) = self.asked.iter_mut().find(|(block, ask)| late(ask) && offered(**block))?;
+        self.late(asker, offered, false)
+    }
+
+    /// A block that others owe us for too long, now noted as asked of this one too.
+    fn late(&mut self, asker: &Asker, offered: impl Fn(u64) -> bool, urgent: bool) -> Option<u64> {
+        let (patience, wants) = (LATE.max(2 * asker.way), &self.wants);
+        let read = |block: u64| wants.range((0, 0)..=(0, u64::MAX)).any(|(_, open)| open.want.blocks.contains(&block));
+        let (block, ask) = self.asked.iter_mut().find(|(block, ask)| {
+            // Of three who keep silent one makes room in the end.
+            let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
+            asker.now.duration_since(ask.since) > patience
+                && !ask.peers.contains(&asker.peer)
+                && (!urgent || read(**block))
+                && offered(**block)
+        })?;
+        if ask.peers.len() >= MAX_ASKED {
+            ask.peers.remove(0);
+        }
         ask.peers.push(asker.peer);
         ask.since = asker.now;
         Some(*block)

@@ -96,6 +96,8 @@ pub struct Session {
     remote: Option<Sync>,
     /// The shortest length that it told of its fork: where its author cut, if we were there.
     cut: u64,
+    /// It refused to show how its head grew from ours.
+    no_head: bool,
     offers: Offers,
     wants: Vec<Wanted>,
     /// It wants to hear about more than is kept in `wants`: about everything, then.
@@ -121,6 +123,7 @@ impl Session {
             local,
             remote: None,
             cut: u64::MAX,
+            no_head: false,
             offers,
             wants: Vec::new(),
             wants_all: false,
@@ -151,9 +154,9 @@ impl Session {
         (self.told.fork, self.told.length)
     }
 
-    /// Requests of ours that are under way.
+    /// Blocks that we asked for and wait for.
     pub fn in_flight(&self) -> usize {
-        self.asked.len()
+        self.blocks.len()
     }
 
     /// Takes a message of the remote.
@@ -166,6 +169,7 @@ impl Session {
                     self.cut = u64::MAX;
                 }
                 self.cut = self.cut.min(sync.length);
+                self.no_head = false;
                 let news = before.is_none_or(|before| (before.length, before.fork) != (sync.length, sync.fork));
                 match self.is_idle() {
                     true => Some(Action::Close),
@@ -196,8 +200,10 @@ impl Session {
             Message::Data(data) => self.answered(data.id).map(|asked| Action::Check(data, asked)),
             Message::NoData { id, .. } => self.answered(id).map(|asked| {
                 // Of another fork it refuses everything, which says nothing about ours.
-                if let (Asked::Block(block), true) = (asked, self.serves()) {
-                    self.offers.refuse(block);
+                match asked {
+                    Asked::Block(block) if self.serves() => self.offers.refuse(block),
+                    Asked::Upgrade => self.no_head = true,
+                    _ => {}
                 }
                 Action::Refused(asked)
             }),
@@ -230,7 +236,9 @@ impl Session {
                 None
             }
             Message::Range { drop: true, start, length } => {
+                // What is known of the blocks behind is forgotten with them: it is asked for again.
                 self.offers.lose(start, length);
+                self.our_wants.clear();
                 None
             }
             Message::Extension => None,
@@ -239,6 +247,7 @@ impl Session {
 
     /// Takes the state of our side; says what the remote has to hear of it.
     pub fn tell(&mut self, local: Local) -> Option<Message> {
+        self.no_head &= local.length == self.local.length;
         self.local = local;
         let sync = self.sync();
         let news = sync != self.told;
@@ -362,9 +371,12 @@ impl Session {
     /// Whether the remote answers requests about our fork (or any, while we know none).
     pub fn serves(&self) -> bool {
         !self.offers.is_exhausted()
-            && self
-                .remote
-                .is_some_and(|sync| sync.uploading && (self.local.length == 0 || sync.fork == self.local.fork))
+            && self.remote.is_some_and(|sync| {
+                sync.uploading
+                    && (self.local.length == 0 || sync.fork == self.local.fork)
+                    // A shorter one proves only to who knows the roots of its length.
+                    && (sync.length >= self.local.length || self.local.can_upgrade)
+            })
     }
 
     /// A block of a range that the remote has, as near as can be to where its fork leaves ours.
@@ -395,6 +407,13 @@ impl Session {
     /// Whether the remote's head is longer than ours.
     pub fn is_longer(&self) -> bool {
         self.remote.is_some_and(|sync| sync.length > self.local.length)
+    }
+
+    /// Whether the remote is likely to prove its longer head.
+    pub fn can_upgrade(&self) -> bool {
+        // What it says of itself is about the length that it knows of us.
+        let can = |sync: Sync| sync.can_upgrade || sync.remote_length != self.local.length;
+        self.is_longer() && !self.no_head && self.remote.is_some_and(can)
     }
 
     /// Asks for the remote's head, if it is longer than ours.

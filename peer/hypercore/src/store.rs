@@ -22,7 +22,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -50,6 +50,8 @@ struct Rooms {
     files: Files,
     pool: Arc<Pool>,
     feeds: RwLock<BTreeMap<DiscoveryKey, Feed>>,
+    /// Held by who adds or removes a feed.
+    making: Mutex<()>,
     shared: Shared,
 }
 
@@ -138,7 +140,7 @@ impl Store {
                 }
             }
         }
-        Ok(Store(Arc::new(Rooms { dir: feeds_path, files, pool, feeds: RwLock::new(feeds), shared })))
+        Ok(Store(Arc::new(Rooms { dir: feeds_path, files, pool, feeds: RwLock::new(feeds), making: Mutex::new(()), shared })))
     }
 
     /// The feed that `keypair` writes in the form of Hypercore 11, made if it isn't there.
@@ -186,8 +188,9 @@ impl Store {
 
     /// Deletes a feed with all its data; says whether it was there. Handles to it fail from now on.
     pub fn remove(&self, key: &FeedKey) -> Result<bool, StoreError> {
-        let mut feeds = self.0.feeds.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(feed) = feeds.remove(&key.discovery()) else { return Ok(false) };
+        let _making = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let feed = self.0.feeds.write().unwrap_or_else(PoisonError::into_inner).remove(&key.discovery());
+        let Some(feed) = feed else { return Ok(false) };
         let path = feed.remove();
         let gone = path.with_extension("removed");
         let files = &self.0.files;
@@ -203,14 +206,15 @@ impl Store {
     }
 
     fn add(&self, key: FeedKey) -> Result<Feed, StoreError> {
-        let mut feeds = self.0.feeds.write().unwrap_or_else(PoisonError::into_inner);
         let discovery = key.discovery();
-        if let Some(feed) = feeds.get(&discovery) {
-            return Ok(feed.clone());
+        // Connections look feeds up all the time: they don't wait for the disk.
+        let _making = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = self.find(&discovery) {
+            return Ok(feed);
         }
         let path = self.0.dir.join(discovery.to_string());
         let feed = self.make(key, &path).map_err(|source| StoreError::Io { path, source })?;
-        feeds.insert(discovery, feed.clone());
+        self.0.feeds.write().unwrap_or_else(PoisonError::into_inner).insert(discovery, feed.clone());
         Ok(feed)
     }
 

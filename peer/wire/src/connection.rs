@@ -33,6 +33,9 @@ pub const SMALL_FRAME: usize = 256 << 10;
 /// [`FrameWriter::send`] writes as soon as this many bytes are queued.
 const WRITE_AT: usize = 256 << 10;
 
+/// Who has not listened for so long can't tell silence from what it didn't hear.
+const LISTENS: Duration = Duration::from_secs(2);
+
 const SMALLEST_READ: usize = 4 << 10;
 const LARGEST_READ: usize = 256 << 10;
 
@@ -334,6 +337,8 @@ struct Frames<R> {
     waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
     budget: Budget,
     silence: Option<Duration>,
+    /// Since when nothing came, and when we listened last: a read is often cancelled and begun anew.
+    quiet: Option<(Instant, Instant)>,
     frame: Duration,
 }
 
@@ -354,6 +359,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             waiting: None,
             budget: options.budget.clone(),
             silence: options.silence,
+            quiet: None,
             frame: options.frame,
         }
     }
@@ -412,7 +418,13 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         self.buffer.reserve(room);
 
         let now = Instant::now();
-        let silent = self.silence.map(|silence| now + silence);
+        let since = match self.quiet {
+            // Asked again after something else: silence goes on, unless nobody listened for a while.
+            Some((since, asked)) if now < asked + LISTENS => since,
+            _ => now,
+        };
+        self.quiet = Some((since, now));
+        let silent = self.silence.map(|silence| since + silence);
         let slow = self.begun.map(|begun| begun + self.frame);
         let read = self.io.read_buf(&mut self.buffer);
         let count = match (silent, slow) {
@@ -423,6 +435,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             (None, Some(slow)) => timeout_at(slow, read).await.map_err(|_| ConnectionError::SlowFrame)??,
             (Some(silent), _) => timeout_at(silent, read).await.map_err(|_| ConnectionError::Silent)??,
         };
+        self.quiet = None;
         if count >= self.read {
             self.read = (2 * self.read).min(LARGEST_READ);
         } else if count < self.read / 4 {

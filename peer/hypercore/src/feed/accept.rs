@@ -172,14 +172,18 @@ impl Feed {
 
     /// Stores a block and nodes that were verified. The caller holds `clearing`.
     fn store(&self, roots: &Roots, block: Option<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
-        {
+        let written = {
             // Nobody builds on a node that is in no commit to come: whatever fails from here on, it is true and stays.
             let mut state = self.lock();
-            state.pending.learn(nodes);
-            self.0.disk.write_nodes(nodes).map_err(|source| self.io(source))?;
-        }
+            let new = state.pending.learn(nodes);
+            if let Err(source) = self.0.disk.write_nodes(&new) {
+                state.pending.forget();
+                return Err(self.io(source));
+            }
+            new.len()
+        };
         let Some(DataBlock { index, value, .. }) = block.filter(|block| !self.has(block.index)) else {
-            return if nodes.is_empty() { Ok(()) } else { self.queue_sync(0, nodes.len()) };
+            return if written == 0 { Ok(()) } else { self.queue_sync(0, written) };
         };
         let (block, bytes) = (*index, value.len() as u64);
         let offset = self.offset(roots, block)?;
@@ -200,7 +204,7 @@ impl Feed {
         };
         if new {
             self.tell(Changed::Gained(block..block + 1));
-            self.queue_sync(bytes, nodes.len() + 1)?;
+            self.queue_sync(bytes, written + 1)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::{
 };
 use datdot_proof::tree::{Node, Roots};
 use std::{
+    collections::HashSet,
     io,
     ops::Range,
     sync::{Arc, PoisonError, Weak, atomic::Ordering},
@@ -27,6 +28,8 @@ const NODE_COST: u64 = 48;
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     nodes: Vec<Node>,
+    /// Their numbers: each proof brings many that came with the one before.
+    known: HashSet<u64>,
     steps: Vec<Step>,
     bytes: u64,
 }
@@ -72,9 +75,16 @@ impl Pending {
         self.step(Step::Gained { first: block, end: block + 1, offset });
     }
 
-    /// Notes nodes that were verified.
-    pub fn learn(&mut self, nodes: &[Node]) {
-        self.nodes.extend_from_slice(nodes);
+    /// Notes nodes that were verified; returns those that are not in the tree yet.
+    pub fn learn(&mut self, nodes: &[Node]) -> Vec<Node> {
+        let new: Vec<Node> = nodes.iter().filter(|node| self.known.insert(node.index)).copied().collect();
+        self.nodes.extend_from_slice(&new);
+        new
+    }
+
+    /// What comes again is written again.
+    pub fn forget(&mut self) {
+        self.known.clear();
     }
 
     /// Notes that a block turned out not to be here.
@@ -142,12 +152,14 @@ impl Feed {
         }
         // In this order, so that a commit in between never takes more from the sum than there is.
         let before = shared.waiting.fetch_add(bytes, Ordering::AcqRel);
-        self.0.unsynced.fetch_add(bytes, Ordering::AcqRel);
+        let own = self.0.unsynced.fetch_add(bytes, Ordering::AcqRel) + bytes;
         if (before..before + bytes).contains(&COMMIT_BYTES) {
             _ = shared.unsynced.send(Unsynced::Full);
         }
         let scattered = self.lock().pending.steps.len() >= MAX_STEPS;
-        if before >= 2 * COMMIT_BYTES || scattered { self.sync() } else { Ok(()) }
+        // Who fills the memory pays; others with little in it don't, unless nobody else does.
+        let much = before >= 2 * COMMIT_BYTES && own >= COMMIT_BYTES / 8 || before >= 8 * COMMIT_BYTES;
+        if much || scattered { self.sync() } else { Ok(()) }
     }
 
     /// Empties the journal if nothing was written since its entry `number`; returns the number of its last entry otherwise.

@@ -44,6 +44,7 @@ impl Feed {
         if node.as_ref() == Some(root) {
             return Ok(true);
         }
+        self.lock().pending.forget();
         for index in path.into_iter().filter(|index| *index != root.index) {
             self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
         }

@@ -14,12 +14,14 @@ use datdot_wire::mux::ChannelId;
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
     pub(super) fn ask(&mut self, id: ChannelId) {
+        // A remote of ours drops who asks for more than this at a time, all feeds together.
+        let share = (super::MAX_WAITING / 2 / self.busy.max(1)).max(1);
         let Some(Channel { feed, session: Some(session), pace, history, .. }) = self.channels.get_mut(&id) else {
             return;
         };
         let Info { length, bytes, .. } = feed.info();
         let (peer, now) = (self.setup.id, self.now);
-        let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window);
+        let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window).min(share);
         let mut messages = Vec::new();
         messages.extend(history.ask(feed, session));
         let mut blocks = Vec::new();
@@ -28,7 +30,7 @@ impl Peer {
                 return;
             }
             plan.joined(peer, session.offers_all());
-            if session.is_longer() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
+            if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
             }
             while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
@@ -57,9 +59,14 @@ impl Peer {
                 }
             });
         });
+        let mut top = None;
         for (block, priority) in blocks {
-            match feed.steps_to_known(block) {
+            let leaf = flat::leaf(block);
+            // Nodes are stored in pairs: all blocks below the one that was found know no nearer one.
+            let near = top.filter(|top| flat::is_under(leaf, *top));
+            match near.map_or_else(|| feed.steps_to_known(block), |top| Ok(flat::depth(top).into())) {
                 Ok(nodes) => {
+                    top = Some((0..nodes).fold(leaf, |at, _| flat::parent(at)));
                     pace.asked(now, block);
                     messages.push(session.ask_block(block, nodes, priority));
                 }

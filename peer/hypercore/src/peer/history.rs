@@ -15,8 +15,9 @@ pub(super) enum History {
     /// Nothing is in doubt.
     #[default]
     Ours,
-    /// Its head was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the remote lied.
-    Asked(Option<Refused>),
+    /// Its head, of this fork, was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the
+    /// remote lied.
+    Asked(u64, Option<Refused>),
     /// It is a later fork, and what it shares with us is looked for.
     Fork(Box<Fork>),
     /// It could not be shown, for this fork and length.
@@ -31,11 +32,11 @@ impl History {
         let ask = match self {
             History::Ours => true,
             History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
-            History::Asked(_) | History::Fork(_) => false,
+            History::Asked(..) | History::Fork(_) => false,
         };
         let question = Some(()).filter(|()| ask && info.length > 0 && feed.follows_forks());
         let question = question.and_then(|()| session.ask_whole())?;
-        *self = History::Asked(None);
+        *self = History::Asked(remote.fork, None);
         Some(question)
     }
 }
@@ -49,12 +50,12 @@ impl Peer {
         match history {
             History::Ours => {
                 let question = session.ask_whole();
-                *history = History::Asked(Some(refused));
+                *history = History::Asked(feed.info().fork, Some(refused));
                 question.into_iter().for_each(|question| self.say(id, &question));
                 Ok(())
             }
             // It is being looked into.
-            History::Asked(_) | History::Fork(_) => Ok(()),
+            History::Asked(..) | History::Fork(_) => Ok(()),
             History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
         }
     }
@@ -64,8 +65,11 @@ impl Peer {
         let key = feed.key();
         let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-        let result = match (asked, std::mem::replace(history, History::GivenUp(remote.0, remote.1))) {
-            (Asked::Whole, History::Asked(why)) => match (feed.judge(data), why) {
+        // It has moved on since: its newest fork is another question.
+        let moved_on = data.fork < remote.0;
+        let then = if moved_on { History::Ours } else { History::GivenUp(remote.0, remote.1) };
+        let result = match (asked, std::mem::replace(history, then)) {
+            (Asked::Whole, History::Asked(_, why)) => match (feed.judge(data), why) {
                 (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
                 (Ok(Judged::Conflict), _) => {
                     tracing::error!(target: "hypercore", feed = %key, "the authors signed two histories");
@@ -84,7 +88,7 @@ impl Peer {
         let fork = match result {
             Ok(Some(fork)) if feed.follows_forks() => fork,
             Ok(_) => return Ok(()),
-            Err(refused) if refused.is_peers_fault() => return Err(Fault::False { feed: key, refused }),
+            Err(refused) if refused.is_peers_fault() && !moved_on => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
                 return Ok(());
@@ -133,7 +137,12 @@ impl Peer {
     pub(super) fn give_up(&mut self, id: ChannelId) {
         if let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) {
             let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-            *history = History::GivenUp(remote.0, remote.1);
+            let asked = match history {
+                History::Asked(fork, _) => *fork,
+                History::Fork(fork) => fork.number(),
+                History::Ours | History::GivenUp(..) => remote.0,
+            };
+            *history = if asked < remote.0 { History::Ours } else { History::GivenUp(remote.0, remote.1) };
         }
     }
 }
