@@ -34,7 +34,7 @@ use crate::{
 use bytes::Bytes;
 use datdot_proof::{
     head::{Manifest, Root, SignedHead},
-    tree::Roots,
+    tree::{Node, Roots},
 };
 use std::{
     collections::BTreeSet,
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     /// A block and its offset: the one after the last that was read or stored. Saves a walk down the tree for each block
     /// of a sequence.
     following: Mutex<(u64, u64)>,
+    /// A root and a node from which all that leads to it is here: the way of the block that was looked for last.
+    way: Mutex<Option<(Node, u64)>>,
     progress: watch::Sender<Info>,
     shared: Shared,
     /// Held while changes are brought to the disk: who finds nothing to do then knows that it is done.
@@ -153,6 +155,7 @@ impl Feed {
             state: Mutex::new(state),
             writing: Mutex::new(()),
             following: Mutex::new((0, 0)),
+            way: Mutex::new(None),
             progress,
             shared,
             journal: Mutex::new(journal),

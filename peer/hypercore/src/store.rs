@@ -140,7 +140,14 @@ impl Store {
                 }
             }
         }
-        Ok(Store(Arc::new(Rooms { dir: feeds_path, files, pool, feeds: RwLock::new(feeds), making: Mutex::new(()), shared })))
+        Ok(Store(Arc::new(Rooms {
+            dir: feeds_path,
+            files,
+            pool,
+            feeds: RwLock::new(feeds),
+            making: Mutex::new(()),
+            shared,
+        })))
     }
 
     /// The feed that `keypair` writes in the form of Hypercore 11, made if it isn't there.

@@ -61,14 +61,24 @@ impl Feed {
         Ok(Located::Block { index: flat::first_block(at), offset })
     }
 
-    /// How many steps above a block the first node is that we have: what a request for it has to say.
+    /// How many steps above a block the first node is from which all that leads to the root is here: what a request for the block
+    /// has to say.
     pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
         let roots = self.lock().roots.clone();
         let (mut index, mut steps) = (flat::leaf(block), 0);
-        while self.node_under(&roots, index)?.is_none() && roots.above(index).is_some() {
-            index = flat::parent(index);
-            steps += 1;
+        let Some(root) = roots.above(index).copied() else { return Ok(0) };
+        let mut way = self.0.way.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = way.filter(|(to, _)| *to == root).map_or(root.index, |(_, from)| from);
+        let mut found = None;
+        while !flat::is_under(known, index) {
+            // A crash may have left some nodes of a way and lost others, so one that is here does not suffice.
+            let whole =
+                self.node_under(&roots, index)?.is_some() && self.node_under(&roots, flat::sibling(index))?.is_some();
+            found = if whole { found.or(Some((index, steps))) } else { None };
+            (index, steps) = (flat::parent(index), steps + 1);
         }
+        let (from, steps) = found.unwrap_or((index, steps));
+        *way = Some((root, from));
         Ok(steps)
     }
 

@@ -45,6 +45,7 @@ impl Feed {
             return Ok(true);
         }
         self.lock().pending.forget();
+        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for index in path.into_iter().filter(|index| *index != root.index) {
             self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
         }
