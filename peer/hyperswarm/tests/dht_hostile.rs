@@ -126,6 +126,23 @@ fn only_the_one_who_was_asked_is_heard() {
 }
 
 #[test]
+fn whoever_is_asked_in_our_own_network_has_no_vote_on_our_address_outside() {
+    let mut node = host(0);
+    for n in 0..40 {
+        let near = SocketAddrV4::new([192, 168, 1, n].into(), 49_737);
+        node.ask(NOW, near, Command::Ping, None, None, None);
+        let (_, datagram) = sent(&mut node).remove(0);
+        let Ok(Packet::Request(asked)) = Packet::decode(&datagram) else { panic!("a request") };
+        let to = "192.168.1.99:49737".parse().unwrap();
+        let answer = Response { tid: asked.tid, to, id: None, token: None, closer: Vec::new(), error: 0, value: None };
+        node.receive(NOW, Socket::Server, near, &answer.encode());
+        let told: Vec<_> = std::iter::from_fn(|| node.poll()).collect();
+        assert!(matches!(told[..], [Action::Tell(Event::Answer { reply: Some(_), .. })]), "{told:?}");
+    }
+    assert_eq!(node.open_address(), Some(us()));
+}
+
+#[test]
 fn nothing_is_stored_without_a_token_of_ours_for_that_host() {
     let mut node = host(0);
     let (author, target) = (Identity::from_seed(&[1; 32]), Id([3; 32]));
