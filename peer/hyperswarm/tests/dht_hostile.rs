@@ -162,6 +162,39 @@ fn nothing_is_stored_without_a_token_of_ours_for_that_host() {
     assert_eq!(announce(&mut node, stranger(1), good, node_id), (Some(0), 1));
 }
 
+/// As in JavaScript, the signature covers the token, so a recorded announcement is good for as long as its token: 10 to 20 s,
+/// and only from the address that the token was given to.
+#[test]
+fn an_announcement_that_was_withdrawn_cannot_be_replayed_with_a_new_token() {
+    let mut node = host(0);
+    let (author, target, node_id) = (Identity::from_seed(&[1; 32]), Id([3; 32]), Id::of_node(us()));
+    let old = token(&mut node, stranger(1), target);
+    let signed = |purpose, token: Token| {
+        let place = Place { target: &target, node: &node_id, token: &token };
+        Announce::signed(purpose, &author, &[], place, 0).encode()
+    };
+    let tell = |node: &mut Node, from, command, token, value: &[u8]| {
+        let request = Request { token: Some(token), value: Some(value), ..request(command, Some(target)) };
+        (ask(node, from, &request).map(|answer| response(&answer).error), node.store().counts()[0])
+    };
+    let recorded = signed(Purpose::Announce, old);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, old, &recorded), (Some(0), 1));
+    let farewell = signed(Purpose::Unannounce, old);
+    assert_eq!(tell(&mut node, stranger(1), Command::Unannounce, old, &farewell), (Some(0), 0));
+    // Somebody else has heard it, at another address or at the same one when the token has run out.
+    assert_eq!(tell(&mut node, stranger(2), Command::Announce, old, &recorded), (Some(error::INVALID_TOKEN), 0));
+    (0..=30).for_each(|seconds| node.tick(NOW + Duration::from_secs(seconds)));
+    sent(&mut node);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, old, &recorded), (Some(error::INVALID_TOKEN), 0));
+    for from in [stranger(1), stranger(2)] {
+        let new = token(&mut node, from, target);
+        assert_eq!(tell(&mut node, from, Command::Announce, new, &recorded), (None, 0));
+        assert_eq!(tell(&mut node, from, Command::Announce, new, &signed(Purpose::Unannounce, new)), (None, 0));
+    }
+    let new = token(&mut node, stranger(1), target);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, new, &signed(Purpose::Announce, new)), (Some(0), 1));
+}
+
 #[test]
 fn one_host_fills_its_share_and_no_more() {
     let mut node = host(0);
