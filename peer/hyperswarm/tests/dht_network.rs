@@ -242,12 +242,12 @@ fn found_after_a_third_is_gone(hosts: usize, count: u16, loss: f64) -> usize {
 
 #[test]
 fn everything_is_found_with_30_percent_of_the_nodes_gone() {
-    assert_eq!(found_after_a_third_is_gone(600, 40, 0.0), 40);
+    assert_eq!(found_after_a_third_is_gone(3_000, 40, 0.0), 40);
 }
 
 #[test]
 fn everything_is_found_on_a_network_that_loses_5_percent() {
-    assert_eq!(found_after_a_third_is_gone(300, 40, 0.05), 40);
+    assert_eq!(found_after_a_third_is_gone(1_000, 40, 0.05), 40);
 }
 
 #[test]
@@ -451,5 +451,8 @@ fn hops_grow_with_the_logarithm_of_the_number_of_nodes() {
         );
         means.push(mean);
     }
-    assert!(means[4] < means[0] + 4.0, "a hundred times the nodes take a few hops more");
+    assert!(means[4] < 3.0, "{means:?}");
+    // Ten times the nodes are a few bits more of the way: the same number each time, and not more with each time.
+    let decades = [means[2] - means[0], means[4] - means[2]];
+    assert!(decades.iter().all(|more| (0.0..1.5).contains(more)) && decades[1] < decades[0] + 0.3, "{means:?}");
 }
