@@ -5,16 +5,18 @@
 //! address and the number of its UDX stream, and begin the encrypted stream without another word.
 //!
 //! - [`shake`]: the two messages and what is in them, without I/O;
-//! - `client` and `server`: who sends them to whom, and which address to take.
+//! - `client` and `server`: who sends them to whom;
+//! - `way`: which address to take then.
 //!
-//! Peers behind NATs that let nobody in would have to punch a hole. That's not done here: such a peer says so, and
-//! connections with it fail with [`ConnectError::Unreachable`] unless the other one is open.
+//! Peers behind NATs that let nobody in would have to punch a hole. That's not done here: two such peers meet only if they
+//! are in one network.
 
 mod callers;
 mod client;
 mod relays;
 mod server;
 pub mod shake;
+mod way;
 
 pub(crate) use relays::Relays;
 pub(crate) use server::Announced;

@@ -126,6 +126,23 @@ fn only_the_one_who_was_asked_is_heard() {
 }
 
 #[test]
+fn whoever_is_asked_in_our_own_network_has_no_vote_on_our_address_outside() {
+    let mut node = host(0);
+    for n in 0..40 {
+        let near = SocketAddrV4::new([192, 168, 1, n].into(), 49_737);
+        node.ask(NOW, near, Command::Ping, None, None, None);
+        let (_, datagram) = sent(&mut node).remove(0);
+        let Ok(Packet::Request(asked)) = Packet::decode(&datagram) else { panic!("a request") };
+        let to = "192.168.1.99:49737".parse().unwrap();
+        let answer = Response { tid: asked.tid, to, id: None, token: None, closer: Vec::new(), error: 0, value: None };
+        node.receive(NOW, Socket::Server, near, &answer.encode());
+        let told: Vec<_> = std::iter::from_fn(|| node.poll()).collect();
+        assert!(matches!(told[..], [Action::Tell(Event::Answer { reply: Some(_), .. })]), "{told:?}");
+    }
+    assert_eq!(node.open_address(), Some(us()));
+}
+
+#[test]
 fn nothing_is_stored_without_a_token_of_ours_for_that_host() {
     let mut node = host(0);
     let (author, target) = (Identity::from_seed(&[1; 32]), Id([3; 32]));
@@ -143,6 +160,39 @@ fn nothing_is_stored_without_a_token_of_ours_for_that_host() {
     // Meant for another node: the signature doesn't fit.
     assert_eq!(announce(&mut node, stranger(1), good, Id([4; 32])), (None, 0));
     assert_eq!(announce(&mut node, stranger(1), good, node_id), (Some(0), 1));
+}
+
+/// As in JavaScript, the signature covers the token, so a recorded announcement is good for as long as its token: 10 to 20 s,
+/// and only from the address that the token was given to.
+#[test]
+fn an_announcement_that_was_withdrawn_cannot_be_replayed_with_a_new_token() {
+    let mut node = host(0);
+    let (author, target, node_id) = (Identity::from_seed(&[1; 32]), Id([3; 32]), Id::of_node(us()));
+    let old = token(&mut node, stranger(1), target);
+    let signed = |purpose, token: Token| {
+        let place = Place { target: &target, node: &node_id, token: &token };
+        Announce::signed(purpose, &author, &[], place, 0).encode()
+    };
+    let tell = |node: &mut Node, from, command, token, value: &[u8]| {
+        let request = Request { token: Some(token), value: Some(value), ..request(command, Some(target)) };
+        (ask(node, from, &request).map(|answer| response(&answer).error), node.store().counts()[0])
+    };
+    let recorded = signed(Purpose::Announce, old);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, old, &recorded), (Some(0), 1));
+    let farewell = signed(Purpose::Unannounce, old);
+    assert_eq!(tell(&mut node, stranger(1), Command::Unannounce, old, &farewell), (Some(0), 0));
+    // Somebody else has heard it, at another address or at the same one when the token has run out.
+    assert_eq!(tell(&mut node, stranger(2), Command::Announce, old, &recorded), (Some(error::INVALID_TOKEN), 0));
+    (0..=30).for_each(|seconds| node.tick(NOW + Duration::from_secs(seconds)));
+    sent(&mut node);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, old, &recorded), (Some(error::INVALID_TOKEN), 0));
+    for from in [stranger(1), stranger(2)] {
+        let new = token(&mut node, from, target);
+        assert_eq!(tell(&mut node, from, Command::Announce, new, &recorded), (None, 0));
+        assert_eq!(tell(&mut node, from, Command::Announce, new, &signed(Purpose::Unannounce, new)), (None, 0));
+    }
+    let new = token(&mut node, stranger(1), target);
+    assert_eq!(tell(&mut node, stranger(1), Command::Announce, new, &signed(Purpose::Announce, new)), (Some(0), 1));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use udx::*;
 const MANY: u64 = 20_000_000;
 
 fn bad_link(seed: u64) -> Faults {
-    Faults { delay: Duration::from_millis(10), jitter: Duration::from_millis(4), loss: 10, twice: 10, seed }
+    Faults { delay: Duration::from_millis(10), jitter: Duration::from_millis(4), loss: 10, twice: 10, neck: None, seed }
 }
 
 async fn javascript_sends(len: u64, faults: Option<Faults>) {

@@ -7,8 +7,9 @@ mod udx;
 use datdot_hyperswarm::udx::{Config, IdInUse, Path, Udx};
 use datdot_wire::connection::{Connection, Options};
 use datdot_wire::noise::{Keypair, Role};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
+use udx::link::Neck;
 use udx::proxy::Faults;
 use udx::*;
 
@@ -71,6 +72,20 @@ async fn an_encrypted_connection_runs_over_a_stream() {
         b.writer.close().await.unwrap();
     })
     .await;
+    soon(sender).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_link_is_filled_and_survives_being_overrun() {
+    let neck = Neck { rate: 4e6, queue: 64 << 10 };
+    let faults = Faults { delay: Duration::from_millis(10), neck: Some(neck), ..Faults::default() };
+    let (mut a, mut b, _proxy) = pair(Some(faults)).await;
+    let (begun, len) = (Instant::now(), 4_000_000);
+    let sender = tokio::spawn(async move { send(&mut a, len).await.unwrap() });
+    assert_eq!(soon(receive(&mut b)).await.unwrap(), len);
+    let took = begun.elapsed().as_secs_f64();
+    assert!((1.0..4.0).contains(&took), "{took} s, at best one");
+    b.shutdown().await.unwrap();
     soon(sender).await.unwrap();
 }
 

@@ -1,8 +1,8 @@
 //! The side that calls: finds a node that knows the peer, shakes hands through it, and takes an address.
 
 use super::shake::Caller;
+use super::way::{Seen, Way, way};
 use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
-use crate::dht::address::{Scope, nearest};
 use crate::dht::handshake::{Firewall, Handshake, Mode, Payload, UdxInfo};
 use crate::dht::packet::Command;
 use crate::dht::{Dht, Id, Identity, PublicKey, Socket};
@@ -11,22 +11,20 @@ use datdot_wire::connection::Options;
 use datdot_wire::noise::Session;
 use std::collections::HashSet;
 use std::net::SocketAddrV4;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Handshakes under way at once, through different nodes.
 const AT_ONCE: usize = 3;
+/// How long a peer in our own network may take to answer, with time to ask it twice again: the peer waits for us meanwhile.
+const NEAR: Duration = Duration::from_millis(2_500);
 
 /// What a peer answered, and how the answer came.
 #[derive(Debug)]
 struct Answer {
     session: Session,
     payload: Payload,
-    /// The node that was asked.
-    asked: SocketAddrV4,
-    /// Where the peer is, as that node sees it; none if we asked the peer itself.
-    server: Option<SocketAddrV4>,
-    /// Our address, as that node sees it.
-    us: SocketAddrV4,
+    seen: Seen,
 }
 
 impl Dht {
@@ -60,10 +58,10 @@ impl Dht {
                 return Err(error);
             }
         };
-        tracing::debug!(target: "connect", asked = %answer.asked, server = ?answer.server, "the peer answered");
+        tracing::debug!(target: "connect", seen = ?answer.seen, "the peer answered");
         // The peer knows best, then whoever passed it on.
         let named = &answer.payload.relays;
-        let passed_on = answer.server.map(|_| answer.asked).filter(|_| named.is_empty());
+        let passed_on = answer.seen.server.map(|_| answer.seen.by).filter(|_| named.is_empty());
         let known: Vec<_> = named.iter().copied().chain(passed_on).collect();
         let stream = self.take_way(pending, answer, open.is_some(), &local, options).await?;
         self.relays().remember(remote, known.into_iter());
@@ -121,8 +119,6 @@ impl Dht {
         }
     }
 
-    /// Takes the way that is there, in the order of JavaScript: straight, if we asked the peer itself or it is open; the
-    /// peer's own way to us, if we are open; an address in a network that we share.
     async fn take_way(
         &self,
         pending: Pending,
@@ -131,37 +127,30 @@ impl Dht {
         local: &[SocketAddrV4],
         options: &Options,
     ) -> Result<PeerStream, ConnectError> {
-        let Answer { session, payload, asked, server, us } = answer;
+        let Answer { session, payload, seen } = answer;
         let udx = payload.udx.ok_or(ConnectError::Damaged("it names no stream"))?;
-        let path = |address: SocketAddrV4| Path { stream: udx.id, address: address.into() };
-        let punchable = payload.holepunch.as_ref().is_some_and(|info| !info.relays.is_empty());
-        let straight = match server {
-            None => Some(asked),
-            Some(server) if payload.firewall == Firewall::Open || !punchable && !we_are_open => {
-                let outside = payload.addresses.iter().find(|address| Scope::of(*address.ip()) == Scope::Public);
-                Some(outside.copied().unwrap_or(server))
+        let (socket, address) = match way(&payload, seen, we_are_open, local) {
+            Way::Straight(address) => (self.asking_socket().await?, address.into()),
+            Way::TheyBegin => {
+                let heard = tokio::time::timeout(FIRST_PACKET, pending.heard()).await;
+                let (address, socket) = heard.map_err(|_| ConnectError::Unreachable)?;
+                (socket, address)
             }
-            Some(_) => None,
+            Way::Near { near, outside } => match (self.is_near(near).await?, outside) {
+                (true, _) => (self.socket(Socket::Server).clone(), near.into()),
+                (false, Some(outside)) => (self.asking_socket().await?, outside.into()),
+                (false, None) => return Err(ConnectError::Unreachable),
+            },
+            Way::Closed => return Err(ConnectError::Unreachable),
         };
-        let stream = if let Some(address) = straight {
-            pending.connect(&self.asking_socket().await?, path(address), udx.seq)
-        } else if we_are_open {
-            let heard = tokio::time::timeout(FIRST_PACKET, pending.heard()).await;
-            let (address, socket) = heard.map_err(|_| ConnectError::Unreachable)?;
-            pending.connect(&socket, Path { stream: udx.id, address }, udx.seq)
-        } else {
-            let near = server.filter(|server| server.ip() == us.ip()).and_then(|_| {
-                let usable = |address: &&SocketAddrV4| Scope::of(*address.ip()) != Scope::Reserved;
-                let theirs: Vec<SocketAddrV4> = payload.addresses.iter().filter(usable).copied().collect();
-                let ours: Vec<_> = local.iter().map(|address| *address.ip()).collect();
-                nearest(&ours, &theirs)
-            });
-            let Some(address) = near else { return Err(ConnectError::Unreachable) };
-            // It answers there, or it's somebody else's address in our network.
-            self.ping(address).await?.ok_or(ConnectError::Unreachable)?;
-            pending.connect(self.socket(Socket::Server), path(address), udx.seq)
-        };
+        let stream = pending.connect(&socket, Path { stream: udx.id, address }, udx.seq);
         Ok(PeerStream::resume(stream, session, options).await?)
+    }
+
+    /// Whether somebody answers there: or it's an address in another network that looks like ours.
+    async fn is_near(&self, address: SocketAddrV4) -> Result<bool, ConnectError> {
+        let answer = tokio::time::timeout(NEAR, self.ping(address)).await;
+        Ok(answer.unwrap_or(Ok(None))?.is_some())
     }
 }
 
@@ -182,6 +171,77 @@ async fn shake_through(
     let (session, payload) = caller.read(message.noise)?;
     match payload.refusal {
         Some(refusal) => Err(refusal.into()),
-        None => Ok(Answer { session, payload, asked: node, server: message.peer, us: reply.to }),
+        None => Ok(Answer { session, payload, seen: Seen { by: node, server: message.peer, us: reply.to } }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::shake::Called;
+    use crate::dht::{Config, Role, Settings};
+    use std::net::Ipv4Addr;
+
+    async fn node() -> Dht {
+        let node = Config { role: Role::Guest, ..Config::default() };
+        Dht::start(Settings { node, host: Ipv4Addr::LOCALHOST, port: 0 }).await.unwrap()
+    }
+
+    fn payload(stream: &Pending, addresses: Vec<SocketAddrV4>) -> Payload {
+        Payload {
+            refusal: None,
+            firewall: Firewall::Unknown,
+            holepunch: None,
+            addresses,
+            udx: Some(UdxInfo { reusable_socket: false, id: stream.id(), seq: 0 }),
+            secret_stream: true,
+            relay_through: None,
+            relays: Vec::new(),
+        }
+    }
+
+    /// Two peers have shaken hands, and the one that called takes its way to the other, which says that it is at `near`
+    /// while a relay sees it at `outside`, at one host with us. Returns where they met.
+    async fn meet(
+        us: &Dht,
+        they: &Dht,
+        near: SocketAddrV4,
+        outside: SocketAddrV4,
+    ) -> Result<Option<std::net::SocketAddr>, ConnectError> {
+        let (ours, theirs) = (us.udx_stream(), they.udx_stream());
+        let [identity, remote] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]));
+        let caller = Caller::new(&identity, remote.public(), [3; 32], &payload(&ours, Vec::new()))?;
+        let called = Called::read(&remote, caller.message(), &[4; 32])?;
+        let (message, their_session) = called.answer(&payload(&theirs, vec![near]))?;
+        let (session, told) = caller.read(&message)?;
+        let seen =
+            Seen { by: "8.8.8.8:8".parse().unwrap(), server: Some(outside), us: SocketAddrV4::new(*outside.ip(), 1) };
+        let (answer, our_stream, options) = (Answer { session, payload: told, seen }, ours.id(), Options::default());
+        let local = [us.local_addr()];
+        let hear = async {
+            let (address, socket) = theirs.heard().await;
+            let stream = theirs.connect(&socket, Path { stream: our_stream, address }, 0);
+            PeerStream::resume(stream, their_session, &options).await
+        };
+        let both = async { tokio::join!(us.take_way(ours, answer, false, &local, &options), hear) };
+        let (called, heard) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("they meet");
+        let (stream, _held) = (called?, heard?);
+        Ok(stream.address())
+    }
+
+    #[tokio::test]
+    async fn two_peers_behind_one_router_meet_in_their_own_network() {
+        let (us, they) = (node().await, node().await);
+        let (near, nobody) = (they.local_addr(), "127.0.0.1:9".parse().unwrap());
+        assert_eq!(meet(&us, &they, near, nobody).await.unwrap(), Some(near.into()));
+    }
+
+    #[tokio::test]
+    async fn if_nobody_answers_in_a_network_that_looks_like_ours_they_meet_outside() {
+        let (us, they) = (node().await, node().await);
+        let mute = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let std::net::SocketAddr::V4(near) = mute.local_addr().unwrap() else { panic!("an IPv4 address") };
+        let outside = they.local_addr();
+        assert_eq!(meet(&us, &they, near, outside).await.unwrap(), Some(outside.into()));
     }
 }

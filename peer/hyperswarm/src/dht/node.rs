@@ -453,10 +453,12 @@ impl Node {
         let id = response.id.filter(|id| *id == Id::of_node(from));
         // What the other socket's address looks like outside says nothing about this one.
         let own_socket = socket == self.asking_socket() && open.socket == socket;
+        // Nor does what somebody in our own network sees say anything of our address outside of it.
+        let sees_outside = own_socket && self.is_acceptable(&from);
         if let Some(id) = id {
             self.meet(from, id);
         }
-        if own_socket && !matches!(open.purpose, Purpose::Probe | Purpose::QuickProbe) {
+        if sees_outside && !matches!(open.purpose, Purpose::Probe | Purpose::QuickProbe) {
             self.samples.add(from, response.to);
             self.tell_reach();
         }

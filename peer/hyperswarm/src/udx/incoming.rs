@@ -8,8 +8,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Most packets ahead of the next one that are looked at.
-const MOST_AHEAD: u64 = 32_768;
+/// A packet further ahead of the next one is not the remote's.
+pub(super) const MOST_AHEAD: u64 = 32_768;
 /// What a packet that waits for an earlier one costs besides its bytes.
 const OVERHEAD: usize = 128;
 /// Windows of bytes that are held at most. A packet that is lost three times is missing for three round trips, in each of

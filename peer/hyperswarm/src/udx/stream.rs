@@ -13,7 +13,7 @@
 mod transmit;
 
 use super::header::{Flags, HEADER, Header, Packet, widen};
-use super::incoming::Incoming;
+use super::incoming::{Incoming, MOST_AHEAD};
 use super::memory::Memory;
 use super::outgoing::{Outgoing, Sums};
 use bytes::Bytes;
@@ -35,8 +35,6 @@ const MOST_MESSAGES: usize = 64;
 /// How many packets in order may wait for their acknowledgement, and how long.
 const ACK_PACKETS: u32 = 8;
 const ACK_DELAY: Duration = Duration::from_millis(1);
-/// A `DESTROY` from further ahead is not the remote's.
-const MOST_AHEAD: u64 = 32_768;
 /// How often a late packet of an aborted stream is answered.
 const REPLY: Duration = Duration::from_millis(100);
 

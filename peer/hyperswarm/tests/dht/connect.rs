@@ -3,10 +3,16 @@
 use crate::js::{JsDht, soon};
 use crate::{guest, hex, host, hosts, identity};
 use bytes::Bytes;
+use datdot_hyperswarm::connect::shake::Caller;
 use datdot_hyperswarm::connect::{ConnectError, ListenOptions, PeerStream, Server};
-use datdot_hyperswarm::dht::Dht;
-use datdot_wire::connection::Options;
+use datdot_hyperswarm::dht::handshake::{Firewall, Handshake, Mode, Payload, UdxInfo};
+use datdot_hyperswarm::dht::packet::Command;
+use datdot_hyperswarm::dht::{Dht, Id};
+use datdot_hyperswarm::udx::{self, Path, Udx};
+use datdot_wire::connection::{Connection, Options};
 use serde_json::json;
+use std::net::SocketAddrV4;
+use std::time::Duration;
 
 /// Says back what it hears, to everybody.
 fn echo(mut server: Server) -> tokio::task::JoinHandle<()> {
@@ -129,4 +135,56 @@ async fn whom_the_gate_refuses_hears_nothing() {
     let mut stream = soon(other.connect(&identity(51), identity(8).public(), &[], &options)).await.unwrap();
     say(&mut stream).await;
     echo.abort();
+}
+
+/// The second message of the handshake, by way of a node that knows where the peer is.
+async fn answer_through(relay: SocketAddrV4, dht: &Dht, to: u8, call: &Caller) -> Vec<u8> {
+    let value = Handshake { mode: Mode::FromClient, noise: call.message(), peer: None, relay: None }.encode();
+    let target = Some(Id::of(&identity(to).public()));
+    let reply = soon(dht.ask(relay, Command::PeerHandshake, target, None, Some(value))).await.unwrap().unwrap();
+    let value = reply.value.unwrap();
+    Handshake::decode(&value).unwrap().noise.to_vec()
+}
+
+#[tokio::test]
+async fn a_call_that_is_repeated_or_replayed_gets_the_same_answer_and_one_stream() {
+    let hosts = hosts(6, &[]).await;
+    let bootstrap = [hosts[0].local_addr()];
+    let (one, other) = (guest(&bootstrap).await, guest(&bootstrap).await);
+    let mut server = listen(&one, 8).await;
+    let mut relays = server.relays().await.unwrap();
+    relays.retain(|relay| *relay != one.local_addr());
+    assert!(relays.len() >= 2, "{relays:?}");
+
+    let udx = Udx::new();
+    let (socket, _) = udx.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let pending = udx.stream(77, udx::Config::default()).unwrap();
+    let payload = Payload {
+        refusal: None,
+        firewall: Firewall::Unknown,
+        holepunch: None,
+        addresses: Vec::new(),
+        udx: Some(UdxInfo { reusable_socket: false, id: pending.id(), seq: 0 }),
+        secret_stream: true,
+        relay_through: None,
+        relays: Vec::new(),
+    };
+    let call = |ephemeral| Caller::new(&identity(50), identity(8).public(), ephemeral, &payload).unwrap();
+    let caller = call([9; 32]);
+    let answer = answer_through(relays[0], &other, 8, &caller).await;
+    // Another node passes it on, or somebody else who heard it.
+    assert_eq!(answer_through(relays[1], &other, 8, &caller).await, answer);
+    assert_eq!(answer_through(relays[0], &hosts[5], 8, &caller).await, answer);
+    assert_ne!(answer_through(relays[0], &other, 8, &call([10; 32])).await, answer, "that was another call");
+
+    let (session, told) = caller.read(&answer).unwrap();
+    let path = Path { stream: told.udx.unwrap().id, address: one.local_addr().into() };
+    let (reader, writer) = pending.connect(&socket, path, 0).into_split();
+    let options = Options::default();
+    let (ours, accepted) =
+        tokio::join!(soon(Connection::resume(reader, writer, session, &options)), soon(server.accept()));
+    assert_eq!((ours.unwrap().remote, accepted.unwrap().remote()), (identity(8).public(), identity(50).public()));
+    // What was recorded is of no use while they talk, either.
+    assert_eq!(answer_through(relays[0], &hosts[5], 8, &caller).await, answer);
+    assert!(tokio::time::timeout(Duration::from_millis(300), server.accept()).await.is_err());
 }

@@ -69,6 +69,26 @@ impl Default for Link {
     }
 }
 
+/// Where a link begins: `rate` bytes a second go in, and `queue` bytes may wait for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Neck {
+    pub rate: f64,
+    pub queue: usize,
+}
+
+impl Neck {
+    /// When a datagram that comes `now` is through; `None` if it finds no room. The neck is busy until `busy`.
+    pub fn pass(&self, busy: &mut Instant, now: Instant, datagram: usize) -> Option<Instant> {
+        *busy = (*busy).max(now);
+        let waiting = (*busy - now).as_secs_f64() * self.rate;
+        if waiting > self.queue as f64 {
+            return None;
+        }
+        *busy += Duration::from_secs_f64((datagram + 28) as f64 / self.rate);
+        Some(*busy)
+    }
+}
+
 /// One end and what its user wants.
 pub struct End {
     pub stream: Stream,
@@ -272,21 +292,18 @@ impl World {
     }
 
     fn fly(&mut self, from: usize, datagram: &[u8]) {
-        let end = &mut self.ends[from];
-        end.busy = end.busy.max(self.now);
-        let waiting = (end.busy - self.now).as_secs_f64() * self.link.rate;
         if datagram.len() > self.link.mtu || self.dice.one_in_thousand(self.link.loss) {
             return;
         }
-        if waiting > self.link.queue as f64 {
+        let neck = Neck { rate: self.link.rate, queue: self.link.queue };
+        let Some(through) = neck.pass(&mut self.ends[from].busy, self.now, datagram.len()) else {
             self.overflows += 1;
             return;
-        }
-        end.busy += Duration::from_secs_f64((datagram.len() + 28) as f64 / self.link.rate);
+        };
         let copies = 1 + u64::from(self.dice.one_in_thousand(self.link.twice));
         for _ in 0..copies {
             self.count += 1;
-            let at = end.busy + self.link.delay + self.link.jitter.mul_f64(self.dice.part());
+            let at = through + self.link.delay + self.link.jitter.mul_f64(self.dice.part());
             self.flying.push(Reverse((at, self.count, 1 - from, datagram.to_vec())));
         }
     }

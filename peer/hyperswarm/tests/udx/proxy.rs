@@ -1,6 +1,6 @@
-//! A link between two real sockets: a UDP proxy that delays, loses, repeats and reorders by a seed.
+//! A link between two real sockets: a UDP proxy that delays, loses, repeats and reorders by a seed, as fast as it is told.
 
-use super::link::Dice;
+use super::link::{Dice, Neck};
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,6 +23,8 @@ pub struct Faults {
     pub loss: u64,
     /// Packets that arrive twice, of a thousand.
     pub twice: u64,
+    /// How fast they come through, in each direction; as fast as can be without.
+    pub neck: Option<Neck>,
     /// Where the dice begin.
     pub seed: u64,
 }
@@ -96,6 +98,7 @@ async fn forward(from: Arc<Socket>, by: Arc<Socket>, to: SocketAddr, faults: Fau
     let mut count = 0;
     let mut buffer = vec![0; 8 << 16];
     let mut train: Vec<u8> = Vec::new();
+    let mut busy = Instant::now().into_std();
     loop {
         let next = waiting.peek().map(|Reverse((at, ..))| *at);
         let due = async {
@@ -130,14 +133,18 @@ async fn forward(from: Arc<Socket>, by: Arc<Socket>, to: SocketAddr, faults: Fau
                 }
                 let now = Instant::now();
                 from.receive(&mut buffer, |packet| {
-                    let copies = match dice.one_in_thousand(faults.loss) {
-                        true => 0,
-                        false => 1 + u64::from(dice.one_in_thousand(faults.twice)),
+                    if dice.one_in_thousand(faults.loss) {
+                        return;
+                    }
+                    let through = match faults.neck {
+                        Some(neck) => neck.pass(&mut busy, now.into_std(), packet.len()).map(Instant::from_std),
+                        None => Some(now),
                     };
-                    for _ in 0..copies {
+                    let Some(through) = through else { return };
+                    for _ in 0..1 + u64::from(dice.one_in_thousand(faults.twice)) {
                         count += 1;
                         let jitter = faults.jitter.mul_f64(dice.part());
-                        waiting.push(Reverse((now + faults.delay + jitter, count, packet.to_vec())));
+                        waiting.push(Reverse((through + faults.delay + jitter, count, packet.to_vec())));
                     }
                 });
             }

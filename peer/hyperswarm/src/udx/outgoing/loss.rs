@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A packet that times out more often ends the stream.
 const MOST_TIMEOUTS: u8 = 6;
 /// How long a remote may hold back its acknowledgement.
-const ACK_DELAY: Duration = Duration::from_millis(2);
+const REMOTES_ACK_DELAY: Duration = Duration::from_millis(2);
 
 /// The most recent of the transmissions that are known to have arrived.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl Outgoing {
         let wanted = self.tail == Tail::Allowed && self.timeouts == 0 && self.overtaken().is_none();
         wanted.then(|| {
             let rtt = self.rtt.smooth().unwrap_or(Duration::from_millis(500));
-            (self.last_sent + 2 * rtt + ACK_DELAY).min(self.timeout())
+            (self.last_sent + 2 * rtt + REMOTES_ACK_DELAY).min(self.timeout())
         })
     }
 
