@@ -3,8 +3,10 @@
 //! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
 //! step at a time, while the task goes on receiving and sending.
 
+mod drive;
+
 use crate::{
-    feed::{Change, Changed, Feed},
+    feed::Feed,
     key::FeedKey,
     limit::{Limit, Valve},
     peer::{Fault, Peer, Setup},
@@ -12,13 +14,13 @@ use crate::{
     plans::{Plans, Stopped},
     store::Store,
 };
-use bytes::Bytes;
 use datdot_wire::{
-    connection::{self, Connection, ConnectionError, FrameReader, FrameWriter, Options},
+    connection::{self, Connection, ConnectionError, Options},
     noise::{Keypair, PublicKey, Role},
 };
+use drive::Drive;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -30,26 +32,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{
-        Semaphore, broadcast,
-        broadcast::error::{RecvError, TryRecvError},
-        watch,
-    },
+    sync::{Semaphore, broadcast, watch},
     task::{AbortHandle, JoinHandle},
-    time::{interval, sleep_until, timeout},
+    time::timeout,
 };
 
-/// Bytes that may wait for the feeds, per connection. With so much unsent nothing more is served; requests wait, but
-/// reading goes on: two peers that both waited for the other to read would wait for ever.
-const ROUND: usize = 1 << 20;
-/// A block and what else is said unasked never come to so much: who makes us say more without reading it is dropped.
-const MAX_UNSENT: usize = 32 << 20;
-/// A remote that takes nothing for so long is dropped.
-const MAX_STALL: Duration = Duration::from_secs(60);
-/// Messages taken into one round.
-const MAX_FRAMES: usize = 512;
-/// Changes of feeds are told to a remote together: of so much time, if nothing else is to be said.
-const GATHER: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(500);
 const DIAL: Duration = Duration::from_secs(10);
 
@@ -456,178 +443,6 @@ impl Drop for Guard {
         }
         _ = self.network.events.send(PeerEvent::Ended(self.info, Arc::new(ended)));
     }
-}
-
-struct Drive<R, W> {
-    reader: FrameReader<R>,
-    writer: FrameWriter<W>,
-    changes: broadcast::Receiver<Change>,
-    wake: broadcast::Receiver<FeedKey>,
-    upload: Valve,
-    download: Valve,
-}
-
-/// What happened since the last step.
-#[derive(Default)]
-struct News {
-    frames: Vec<Bytes>,
-    bytes: usize,
-    changes: Vec<Change>,
-    missed: bool,
-    wanted: BTreeSet<FeedKey>,
-    tick: bool,
-}
-
-struct Step {
-    peer: Peer,
-    output: Vec<Vec<u8>>,
-    requests_left: bool,
-}
-
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
-    async fn run(mut self, peer: Peer) -> Ended {
-        let mut tick = interval(TICK);
-        let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
-        let mut news = News { tick: true, ..News::default() };
-        let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
-        let (mut stepped, mut untold) = (clock(), false);
-        loop {
-            let queued = self.writer.queued();
-            news.missed |= queued < ROUND && std::mem::take(&mut untold);
-            // A step is due when something happened, or when there is room for more answers.
-            let now = clock();
-            let gathered = !news.changes.is_empty() && now >= stepped + GATHER;
-            // When the limits allow to read more, and to serve. Who has nothing to serve takes no turn from others.
-            let read_at = self.download.opens(now);
-            let limited = self.upload.is_limited();
-            let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
-            let open = !limited || requests_left && serve_at <= now;
-            let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
-            let due = news.is_urgent() || gathered || requests_left && room > 0;
-            // Otherwise each block of anybody would wake every connection.
-            let listening = news.changes.is_empty() && now >= stepped + GATHER;
-            if due && idle.is_some() {
-                self.gather(&mut news, &mut untold);
-            }
-            if let Some(peer) = idle.take_if(|_| due) {
-                let news = std::mem::take(&mut news);
-                stepped = now;
-                working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
-            }
-            let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
-            let send = async {
-                match self.writer.queued() {
-                    0 => self.writer.keep_alive().await,
-                    _ => self.writer.flush().await.map_err(ConnectionError::from),
-                }
-            };
-            tokio::select! {
-                done = async { working.as_mut().expect("checked by the branch's condition").await }, if working.is_some() => {
-                    working = None;
-                    let step = match done {
-                        Ok(Ok(step)) => step,
-                        Ok(Err(fault)) => return fault.into(),
-                        // A panic is a bug of ours; this connection goes, the process stays.
-                        Err(error) => {
-                            tracing::error!(target: "hypercore", %error, "a connection's step failed");
-                            return Ended::ByUs;
-                        }
-                    };
-                    self.upload.passed(step.output.iter().map(Vec::len).sum());
-                    for text in &step.output {
-                        if let Err(error) = self.writer.queue(text) {
-                            return Ended::Connection(error.into());
-                        }
-                    }
-                    if self.writer.queued() > MAX_UNSENT {
-                        return Ended::Stalled;
-                    }
-                    requests_left = step.requests_left;
-                    if !requests_left {
-                        self.upload.done(clock());
-                    }
-                    idle = Some(step.peer);
-                }
-                frame = self.reader.next(), if reading && read_at <= now => match frame {
-                    Ok(Some(frame)) => {
-                        self.download.came(clock(), frame.len());
-                        news.bytes += frame.len();
-                        news.frames.push(frame);
-                    }
-                    Ok(None) => return Ended::Closed,
-                    Err(error) => return error.into(),
-                },
-                sent = send => if let Err(error) = sent {
-                    return error.into();
-                },
-                change = self.changes.recv(), if listening => match change {
-                    Ok(change) => news.change(change, queued, &mut untold),
-                    Err(RecvError::Lagged(_)) => news.missed = true,
-                    Err(RecvError::Closed) => return Ended::ByUs,
-                },
-                () = sleep_until((stepped + GATHER).into()), if idle.is_some() && now < stepped + GATHER => {}
-                () = sleep_until(read_at.into()), if reading && read_at > now => {}
-                () = sleep_until(serve_at.into()), if idle.is_some() && requests_left && serve_at > now => {}
-                wanted = self.wake.recv() => match wanted {
-                    Ok(feed) => _ = news.wanted.insert(feed),
-                    Err(RecvError::Lagged(_)) => news.tick = true,
-                    Err(RecvError::Closed) => return Ended::ByUs,
-                },
-                _ = tick.tick() => {
-                    news.tick = true;
-                    let queued = self.writer.queued();
-                    if queued == 0 || queued != unsent {
-                        (taken, unsent) = (clock(), queued);
-                    } else if clock() > taken + MAX_STALL {
-                        return Ended::Stalled;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes all changes that there are.
-    fn gather(&mut self, news: &mut News, untold: &mut bool) {
-        let queued = self.writer.queued();
-        loop {
-            match self.changes.try_recv() {
-                Ok(change) => news.change(change, queued, untold),
-                Err(TryRecvError::Lagged(_)) => news.missed = true,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
-        }
-    }
-}
-
-impl News {
-    /// Notes a change. What is gained is told all at once when there is room for it.
-    fn change(&mut self, change: Change, queued: usize, untold: &mut bool) {
-        match change.what {
-            Changed::Gained(_) if queued >= ROUND => *untold = true,
-            _ => self.changes.push(change),
-        }
-    }
-
-    /// Whether it can't wait for more changes.
-    fn is_urgent(&self) -> bool {
-        let busy = self.changes.len() >= MAX_FRAMES;
-        busy || !self.frames.is_empty() || self.missed || self.tick || !self.wanted.is_empty()
-    }
-}
-
-fn step(mut peer: Peer, now: Instant, news: News, room: usize) -> Result<Step, Fault> {
-    if news.tick {
-        peer.tick(now);
-    }
-    if !news.wanted.is_empty() {
-        peer.wanted(now, &news.wanted);
-    }
-    if news.missed || !news.changes.is_empty() {
-        peer.changed(now, &news.changes, news.missed);
-    }
-    peer.receive(now, news.frames)?;
-    let requests_left = if room > 0 { peer.serve(now, room)? } else { peer.has_requests() };
-    Ok(Step { output: peer.take_output(), peer, requests_left })
 }
 
 /// The time as tokio tells it, so that tests can turn the clock.
