@@ -21,6 +21,7 @@ pub fn run(mode: &str, options: impl Iterator<Item = String>) -> Result<()> {
             "sink" => sink::fetch(&options).await,
             "append" => feeds::append(&options).await,
             "get" => feeds::get(&options).await,
+            "get-raw" => feeds::get_raw(&options).await,
             "make" => feeds::make(&options).await,
             "open" => feeds::open(&options).await,
             "grow" => feeds::grow(&options).await,

@@ -101,6 +101,11 @@ impl Program {
     pub fn memory(&self) -> Result<u64> {
         crate::machine::memory(self.child.id(), "VmRSS")
     }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
 }
 
 impl Drop for Program {

@@ -100,7 +100,7 @@ fn many_small(places: &Places<'_>) -> Result<Vec<Vec<String>>> {
     let feeds = many(10_000);
     note(&format!("{feeds} feeds"));
     let mut open = row![format!("{feeds} idle feeds of a block in one store: open")];
-    let mut memory = row!["their resident memory"];
+    let (mut memory, mut files) = (row!["their resident memory"], row!["files open then"]);
     for by in [By::Us, By::JavaScript] {
         let dir = places.memory.join("many");
         let options: [(&str, &dyn std::fmt::Display); 2] = [("dir", &dir.display()), ("feeds", &feeds)];
@@ -112,22 +112,26 @@ fn many_small(places: &Places<'_>) -> Result<Vec<Vec<String>>> {
             Ok((program, ready)) if number(&ready, "feeds")? == feeds as f64 => {
                 open.push(millis(number(&ready, "opened")?));
                 memory.push(megabytes(program.memory()?));
+                files.push(program.open_files()?.to_string());
             }
             Ok((_, ready)) => {
                 open.push(format!("only {} of them", number(&ready, "feeds")?));
                 memory.push(String::new());
+                files.push(String::new());
             }
             Err(error) => {
                 note(&format!("  {by}: {error:#}"));
                 open.push("not possible".into());
                 memory.push(String::new());
+                files.push(String::new());
             }
         }
         fs::remove_dir_all(dir)?;
     }
     open.push("< 2 s".into());
     memory.push("< 200 MB".into());
-    Ok(vec![open, memory])
+    files.push(String::new());
+    Ok(vec![open, memory, files])
 }
 
 fn growing(places: &Places<'_>) -> Result<String> {

@@ -5,11 +5,14 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use datdot_hypercore::{
     Config, Feed, Keypair, Network, Store, Want,
+    feed::DATA_START,
     messages::{NodeRequest, Request},
 };
 use datdot_wire::noise;
 use serde_json::json;
 use std::{
+    fs::File,
+    os::unix::fs::FileExt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -60,13 +63,33 @@ pub async fn append(options: &Options) -> Result<()> {
 
 /// Reads blocks at random, one after the other.
 pub async fn get(options: &Options) -> Result<()> {
-    let store = Store::open(options.get::<PathBuf>("dir")?)?;
-    let feed = store.feed(&options.get("key")?).context("the feed is not in the store")?;
-    let mut orders = Orders::new();
+    let (feed, mut orders) = (opened(options)?, Orders::new());
     orders.ready(json!({})).await?;
     let times = read_at_random(&feed, options.get("count")?).await?;
-    say("done", json!({ "p50": micros(&times, 50), "p99": micros(&times, 99) }));
+    say_times(&times);
     orders.end().await
+}
+
+/// Reads as many bytes from the file where the blocks of a feed are, which have all the same size.
+pub async fn get_raw(options: &Options) -> Result<()> {
+    let (feed, mut orders) = (opened(options)?, Orders::new());
+    let (path, info) = (feed.data_path(), feed.info());
+    orders.ready(json!({})).await?;
+    let (file, size) = (File::open(path)?, info.bytes / info.length);
+    let (count, mut times, mut buffer) = (options.get("count")?, Vec::new(), vec![0; size as usize]);
+    for block in at_random(info.length, count) {
+        let start = Instant::now();
+        file.read_exact_at(&mut buffer, DATA_START + block * size)?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    say_times(&times);
+    orders.end().await
+}
+
+fn opened(options: &Options) -> Result<Feed> {
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    store.feed(&options.get("key")?).context("the feed is not in the store")
 }
 
 async fn read_at_random(feed: &Feed, count: usize) -> Result<Vec<Duration>> {
@@ -78,6 +101,10 @@ async fn read_at_random(feed: &Feed, count: usize) -> Result<Vec<Duration>> {
     }
     times.sort_unstable();
     Ok(times)
+}
+
+fn say_times(sorted: &[Duration]) {
+    say("done", json!({ "p50": micros(sorted, 50), "p99": micros(sorted, 99) }));
 }
 
 /// Numbers below `length`, the same each time.
