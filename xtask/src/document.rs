@@ -48,6 +48,12 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// What to write of figures that were measured several times; no number if there are none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// A row of a table.
 macro_rules! row {
     ($($cell:expr),+ $(,)?) => { vec![$($cell.to_string()),+] };

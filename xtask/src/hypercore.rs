@@ -54,11 +54,6 @@ fn many(count: u64) -> u64 {
     if is_quick() { count.div_ceil(100) } else { count }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// Says what is being done.
 fn note(text: &str) {
     eprintln!("{text}…");

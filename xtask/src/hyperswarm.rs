@@ -1,7 +1,7 @@
 //! `cargo xtask bench hyperswarm`: UDX, DHT and swarm, ours beside JavaScript's, on one machine in one run.
 
 use crate::{
-    document::{self, row, table},
+    document::{self, median, row, table},
     machine,
     program::{By, Program, number, text},
 };
@@ -166,9 +166,4 @@ fn crate_bench(name: &str, options: &[&str]) -> Result<String> {
     ensure!(output.status.success(), "the bench {name} failed");
     let text = String::from_utf8(output.stdout).context("a bench prints text")?;
     Ok(text.lines().filter(|line| line.starts_with('|')).fold(String::new(), |all, line| all + line + "\n"))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

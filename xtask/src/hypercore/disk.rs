@@ -1,8 +1,8 @@
 //! Feeds on the disk: how fast blocks are appended, how soon one is read.
 
-use super::{LARGE, Places, RUNS, SMALL, many, median, note, transfer::raw};
+use super::{LARGE, Places, RUNS, SMALL, many, note, transfer::raw};
 use crate::{
-    document::{row, table},
+    document::{median, row, table},
     machine,
     program::{By, Program, number, text},
 };

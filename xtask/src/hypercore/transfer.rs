@@ -1,9 +1,9 @@
 //! How fast a feed goes from one peer to another over TCP, and what it costs them.
 
-use super::{LARGE, Places, RUNS, SMALL, is_quick, many, median, note};
+use super::{LARGE, Places, RUNS, SMALL, is_quick, many, note};
 use crate::{
     delay,
-    document::{row, table},
+    document::{median, row, table},
     program::{By, Program, number, text},
 };
 use anyhow::{Result, ensure};
