@@ -90,7 +90,7 @@ pub struct Sync {
     pub remote_length: u64,
 }
 
-/// What a peer asks for; every part may be combined with every other, except block and hash.
+/// What a peer asks for; every part may be combined with every other, but beside a block a hash is not answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// Chosen by the asker; 0 asks for a proof of a conflict.

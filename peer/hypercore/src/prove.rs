@@ -77,16 +77,14 @@ pub fn prove<E>(
         return Err(invalid());
     }
     let target = match (request.block, request.hash) {
-        (Some(NodeRequest { index, .. }), None) if index >= length => return Err(invalid()),
-        (Some(NodeRequest { index, nodes }), None) => {
-            Some(Target { index: flat::leaf(index), steps: nodes, own: false })
-        }
+        (Some(NodeRequest { index, .. }), _) if index >= length => return Err(invalid()),
+        // As JavaScript does: who asks for a hash too gets the block.
+        (Some(NodeRequest { index, nodes }), _) => Some(Target { index: flat::leaf(index), steps: nodes, own: false }),
         (None, Some(NodeRequest { index, .. })) if index > 2 * length || flat::end_block(index) > length => {
             return Err(invalid());
         }
         (None, Some(NodeRequest { index, nodes })) => Some(Target { index, steps: nodes, own: true }),
         (None, None) => None,
-        (Some(_), Some(_)) => return Err(invalid()),
     };
     let mut prover = Prover { length, read, proof: Proof::default() };
     // What the upgrade leaves out because the target or the seek shows it.
