@@ -139,11 +139,17 @@ async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
     connect(&hoster, &author).await;
     soon(download.done()).await.expect("everything comes");
 
+    let mut changes = hoster.store().changes();
     damage(&copy.data_path(), DATA_START + 5_500);
     assert!(matches!(copy.get(5).await, Err(FeedError::Damaged { block: 5 })));
-    assert!(!copy.has(5) || copy.get(5).await.is_ok());
     soon(download.done()).await.expect("it comes again");
     assert_blocks(&copy, 64, 1000).await;
+    // Withdrawn before it came again: whoever asked for it meanwhile heard that it is missing.
+    let told: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok()).map(|change| change.what).collect();
+    assert!(
+        matches!(&told[..], [Changed::Lost(lost), Changed::Gained(gained)] if *lost == (5..6) && *gained == (5..6)),
+        "{told:?}"
+    );
 
     // A leaf, an inner node, and the bytes of two more blocks.
     let tree = copy.data_path().with_file_name("tree");
