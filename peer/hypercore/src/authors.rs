@@ -147,6 +147,11 @@ impl Authors {
         Manifest::from_wire(wire).ok()
     }
 
+    /// Whether this is the author of a feed of Hypercore 10, which has no manifest.
+    pub fn is_compat(&self) -> bool {
+        self.wire.is_none()
+    }
+
     /// Whether they are the authors of the feed `key`.
     pub fn are_of(&self, key: &FeedKey) -> bool {
         match &self.wire {

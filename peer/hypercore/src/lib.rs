@@ -54,6 +54,7 @@ pub mod prove;
 pub mod read;
 pub mod session;
 pub mod store;
+pub mod view;
 
 pub use authors::Authors;
 pub use encryption::Encryption;
@@ -66,3 +67,4 @@ pub use plan::{PeerId, Want};
 pub use plans::Stopped;
 pub use read::{ReadError, Reader, Tail};
 pub use store::{Store, StoreError};
+pub use view::View;

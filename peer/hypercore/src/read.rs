@@ -1,12 +1,14 @@
 //! Reading what may not be here yet: blocks, bytes and what is still to be written come from peers as they are asked for.
 
 use crate::{
-    feed::{Feed, FeedError},
+    feed::{FeedError, Located},
     network::{Download, Network},
     plan::Want,
     plans::Stopped,
+    view::View,
 };
 use bytes::{Buf, Bytes};
+use futures::stream::{Stream, try_unfold};
 use std::{
     io,
     ops::Range,
@@ -46,62 +48,67 @@ pub enum ReadError {
     },
 }
 
+/// What is read is a [`Feed`](crate::Feed) as it is, or [decrypted](crate::Feed::decrypted).
 impl Network {
     /// A block, from here or from peers, before other blocks that are wanted. Waits at most so long for it; also for a block
     /// that its author has not written yet.
-    pub async fn get(&self, feed: &Feed, block: u64, wait: Duration) -> Result<Bytes, ReadError> {
-        if let Some(bytes) = here(feed, block).await? {
+    pub async fn get(&self, feed: impl Into<View>, block: u64, wait: Duration) -> Result<Bytes, ReadError> {
+        let view = feed.into();
+        if let Some(bytes) = here(&view, block).await? {
             return Ok(bytes);
         }
-        let want = Want { blocks: block..block.saturating_add(1), follow: block >= feed.info().length };
-        let mut download = self.begin(feed, want, true);
-        timeout(wait, wait_for(feed, block, &mut download)).await.map_err(|_| ReadError::TimedOut)?
+        let want = Want { blocks: block..block.saturating_add(1), follow: block >= view.feed().info().length };
+        let mut download = self.begin(view.feed(), want, true);
+        timeout(wait, wait_for(&view, block, &mut download)).await.map_err(|_| ReadError::TimedOut)?
     }
 
     /// The block that has a byte of the feed, and how many of its bytes come before. Peers are asked for what is not known of
     /// the tree, and for a head if there is none; waits at most so long for them.
-    pub async fn seek(&self, feed: &Feed, byte: u64, wait: Duration) -> Result<(u64, u64), ReadError> {
-        timeout(wait, self.find(feed, byte)).await.map_err(|_| ReadError::TimedOut)?
+    pub async fn seek(&self, feed: impl Into<View>, byte: u64, wait: Duration) -> Result<(u64, u64), ReadError> {
+        timeout(wait, self.find(&feed.into(), byte)).await.map_err(|_| ReadError::TimedOut)?
     }
 
-    async fn find(&self, feed: &Feed, byte: u64) -> Result<(u64, u64), ReadError> {
+    async fn find(&self, view: &View, byte: u64) -> Result<(u64, u64), ReadError> {
+        let feed = view.feed();
         let mut progress = feed.watch();
         // Asks for no block, but for the first head, and opens the feed to peers.
         let mut download = self.begin(feed, Want::blocks(0..0), true);
         let mut questions = 0;
         while questions <= MAX_QUESTIONS {
-            match feed.seek(byte) {
+            match view.locate(byte) {
                 Err(FeedError::NoSuchByte { .. }) if feed.info().length == 0 => tokio::select! {
                     _ = progress.changed() => {}
                     why = stopped(&mut download) => return Err(why.into()),
                 },
-                Err(FeedError::UnknownPlace { .. }) => {
-                    let (mut settled, new) = self.look(feed, byte);
+                Ok(Located::Under { near, .. }) => {
+                    let (mut settled, new) = self.look(feed, near);
                     questions += usize::from(new);
                     tokio::select! {
                         _ = settled.changed() => {}
                         why = stopped(&mut download) => return Err(why.into()),
                     }
                 }
-                found => return Ok(found?),
+                Ok(Located::Block { index, offset }) => return Ok((index, offset)),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(ReadError::NotFound { byte })
     }
 
     /// Blocks one after the other from this one on, each as soon as its author has written it and a peer has sent it.
-    pub fn tail(&self, feed: &Feed, from: u64) -> Tail {
-        let download = self.begin(feed, Want { blocks: from..u64::MAX, follow: true }, true);
-        Tail { feed: feed.clone(), next: from, download }
+    pub fn tail(&self, feed: impl Into<View>, from: u64) -> Tail {
+        let view = feed.into();
+        let download = self.begin(view.feed(), Want { blocks: from..u64::MAX, follow: true }, true);
+        Tail { view, next: from, download }
     }
 
     /// Bytes of a feed, fetched as they are read; the range has to be within the head that is known or comes first. Needs a
     /// tokio runtime. Waits for peers as long as it takes: a reader who won't can put a time limit around each read.
-    pub fn reader(&self, feed: &Feed, bytes: Range<u64>) -> Reader {
+    pub fn reader(&self, feed: impl Into<View>, bytes: Range<u64>) -> Reader {
         let (sender, blocks) = mpsc::channel(READY);
-        let (network, feed) = (self.clone(), feed.clone());
+        let (network, view) = (self.clone(), feed.into());
         let task = tokio::spawn(async move {
-            if let Err(error) = network.pour(&feed, bytes, &sender).await {
+            if let Err(error) = network.pour(&view, bytes, &sender).await {
                 // Nobody reads any more: fine.
                 _ = sender.send(Err(error)).await;
             }
@@ -109,16 +116,16 @@ impl Network {
         Reader { blocks, current: Bytes::new(), task: task.abort_handle() }
     }
 
-    async fn pour(&self, feed: &Feed, bytes: Range<u64>, sender: &Blocks) -> Result<(), ReadError> {
+    async fn pour(&self, view: &View, bytes: Range<u64>, sender: &Blocks) -> Result<(), ReadError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (first, skip) = self.find(feed, bytes.start).await?;
-        let (last, _) = self.find(feed, bytes.end - 1).await?;
-        let mut download = self.begin(feed, Want::blocks(first..last + 1), true);
+        let (first, skip) = self.find(view, bytes.start).await?;
+        let (last, _) = self.find(view, bytes.end - 1).await?;
+        let mut download = self.begin(view.feed(), Want::blocks(first..last + 1), true);
         let (mut skip, mut left) = (skip, bytes.end - bytes.start);
         for block in first..=last {
-            let mut bytes = wait_for(feed, block, &mut download).await?;
+            let mut bytes = wait_for(view, block, &mut download).await?;
             bytes.advance(usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len()));
             bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             (skip, left) = (0, left - bytes.len() as u64);
@@ -132,7 +139,7 @@ impl Network {
 
 /// A feed as it grows: see [`Network::tail`].
 pub struct Tail {
-    feed: Feed,
+    view: View,
     next: u64,
     download: Download,
 }
@@ -141,9 +148,17 @@ impl Tail {
     /// The next block with its number. May be cancelled without loss.
     pub async fn next(&mut self) -> Result<(u64, Bytes), ReadError> {
         let block = self.next;
-        let bytes = wait_for(&self.feed, block, &mut self.download).await?;
+        let bytes = wait_for(&self.view, block, &mut self.download).await?;
         self.next += 1;
         Ok((block, bytes))
+    }
+
+    /// The same as a stream. It ends only with an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<(u64, Bytes), ReadError>> + Send + Unpin + 'static {
+        Box::pin(try_unfold(self, |mut tail| async move {
+            let next = tail.next().await?;
+            Ok::<_, ReadError>(Some((next, tail)))
+        }))
     }
 }
 
@@ -177,19 +192,20 @@ impl Drop for Reader {
 }
 
 /// The block if it is here and whole.
-async fn here(feed: &Feed, block: u64) -> Result<Option<Bytes>, FeedError> {
-    match feed.get(block).await {
+async fn here(view: &View, block: u64) -> Result<Option<Bytes>, FeedError> {
+    match view.get(block).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(FeedError::NotHere { .. } | FeedError::OutOfRange { .. } | FeedError::Damaged { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-async fn wait_for(feed: &Feed, block: u64, download: &mut Download) -> Result<Bytes, ReadError> {
+async fn wait_for(view: &View, block: u64, download: &mut Download) -> Result<Bytes, ReadError> {
+    let feed = view.feed();
     let mut progress = feed.watch();
     loop {
         progress.borrow_and_update();
-        if let Some(bytes) = here(feed, block).await? {
+        if let Some(bytes) = here(view, block).await? {
             return Ok(bytes);
         }
         tokio::select! {

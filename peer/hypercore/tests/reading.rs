@@ -1,7 +1,8 @@
 //! Reading what is not here yet, following what is still to be written, and giving room back.
 
 mod support;
-use datdot_hypercore::{FeedError, ReadError, Want};
+use datdot_hypercore::{Encryption, FeedError, ReadError, Want};
+use futures::StreamExt;
 use std::{os::unix::fs::MetadataExt, time::Duration};
 use support::*;
 use tokio::io::AsyncReadExt;
@@ -80,6 +81,86 @@ async fn a_tail_shows_each_block_as_it_is_written() {
         assert_eq!(soon(tail.next()).await.expect("it comes"), (i, block(i, 100)));
     }
     assert!(!copy.has(0) && copy.info().blocks_here == 53);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_is_a_stream_that_ends_with_the_feed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 10, 100).await;
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    connect(&reader, &author).await;
+    let mut blocks = reader.tail(&copy, 4).into_stream();
+    let first: Vec<_> = soon(blocks.by_ref().take(6).map(|next| next.expect("it comes").0).collect()).await;
+    assert_eq!(first, [4, 5, 6, 7, 8, 9]);
+    let (next, ()) = tokio::join!(soon(blocks.next()), append(&feed, 1, 100));
+    assert_eq!(next.expect("it goes on").expect("it comes"), (10, block(10, 100)));
+    let (end, ()) = tokio::join!(soon(blocks.next()), async {
+        reader.store().remove(&feed.key()).expect("it is there");
+    });
+    assert!(end.expect("it says why").is_err());
+    assert!(soon(blocks.next()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_key_an_encrypted_feed_is_read_as_if_it_were_not() {
+    const SECRET: [u8; 32] = [5; 32];
+    for compat in [false, true] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+        let store = author.store();
+        let feed = if compat { store.create_compat(&keypair(1)) } else { store.create(&keypair(1)) }.expect("room");
+        let key = feed.key();
+        let encryption = if compat { Encryption::compat(&key, &SECRET) } else { Encryption::new(&key, &SECRET) };
+        let contents: Vec<_> = (0..600).map(|i| block(i, size(i))).collect();
+        let blocks = (0..).zip(&contents).map(|(i, contents)| encryption.encrypt(i, 0, contents)).collect();
+        feed.append(blocks).await.expect("an author appends");
+        let bytes = contents.concat();
+
+        let copy = reader.store().open_remote(key, None).expect("room");
+        let view = copy.decrypted(SECRET);
+        connect(&reader, &author).await;
+        assert_eq!(reader.get(&view, 77, SOON).await.expect("it comes"), contents[77]);
+        assert_eq!((view.bytes(), copy.info().bytes), (bytes.len() as u64, bytes.len() as u64 + 600 * 8));
+        let end = bytes.len() as u64;
+        for range in [500_000..512_345, 0..1, end - 1..end, 77..77, 4..5_004] {
+            let mut got = Vec::new();
+            soon(reader.reader(&view, range.clone()).read_to_end(&mut got)).await.expect("it comes");
+            assert!(got == bytes[range.start as usize..range.end as usize], "{range:?}");
+        }
+        assert!(copy.info().blocks_here < 30, "{:?}", copy.info());
+        let whole = feed.decrypted(SECRET);
+        for byte in (0..end).step_by(37_123) {
+            let found = reader.seek(&view, byte, SOON).await.expect("the author knows");
+            assert_eq!(found, whole.seek(byte).expect("it is there"));
+            assert_eq!(contents[found.0 as usize][found.1 as usize], bytes[byte as usize]);
+        }
+        let beyond = reader.seek(&view, end, SOON).await;
+        assert!(
+            matches!(beyond, Err(ReadError::Feed(FeedError::NoSuchByte { bytes, .. })) if bytes == end),
+            "{beyond:?}"
+        );
+        let mut tail = reader.tail(&view, 598);
+        for i in 598..600 {
+            assert_eq!(soon(tail.next()).await.expect("it comes"), (i, contents[i as usize].clone()));
+        }
+        // Who has another key, or none, reads something else.
+        let stored = copy.get(77).await.expect("it is here");
+        assert_eq!(stored.len(), contents[77].len() + 8);
+        assert_ne!(copy.decrypted([6; 32]).get(77).await.expect("nothing tells"), contents[77]);
+    }
+}
+
+#[tokio::test]
+async fn a_feed_with_short_blocks_is_not_decrypted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let author = network(dir.path(), 1).await;
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 1, 7).await;
+    let view = feed.decrypted([5; 32]);
+    assert!(matches!(view.get(0).await, Err(FeedError::NotEncrypted)));
+    assert!(matches!(view.seek(0), Err(FeedError::NotEncrypted)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

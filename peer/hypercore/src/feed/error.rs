@@ -56,6 +56,9 @@ pub enum FeedError {
         /// Offset in the feed.
         byte: u64,
     },
+    /// Blocks are shorter than encrypted ones ever are, and were to be decrypted.
+    #[error("the feed has blocks that are too short to be encrypted")]
+    NotEncrypted,
     /// More than [`MAX_BLOCK`] bytes.
     #[error("a block of {bytes} bytes is larger than {MAX_BLOCK}")]
     TooLarge {

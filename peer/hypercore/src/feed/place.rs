@@ -13,8 +13,18 @@ use std::{ops::Range, sync::PoisonError};
 pub(crate) enum Located {
     /// It is in a block, after so many bytes.
     Block { index: u64, offset: u64 },
-    /// It is below a node whose children are not here.
-    Under(u64),
+    /// It is below a node whose children are not here, probably near this byte of the feed.
+    Under { node: u64, near: u64 },
+}
+
+impl Located {
+    /// Block and offset, if they are known.
+    pub fn block(self) -> Option<(u64, u64)> {
+        match self {
+            Located::Block { index, offset } => Some((index, offset)),
+            Located::Under { .. } => None,
+        }
+    }
 }
 
 impl Feed {
@@ -30,32 +40,38 @@ impl Feed {
 
     /// The block that has a byte of the feed, and how many bytes of the block come before it.
     pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
-        match self.locate(byte)? {
-            Located::Block { index, offset } => Ok((index, offset)),
-            Located::Under(_) => Err(FeedError::UnknownPlace { byte }),
-        }
+        self.locate(byte, 0)?.block().ok_or(FeedError::UnknownPlace { byte })
     }
 
-    /// Goes down the tree to a byte as far as it is known.
-    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
+    /// Goes down the tree to a byte as far as it is known. Of each block so many bytes don't count.
+    pub(crate) fn locate(&self, byte: u64, padding: u64) -> Result<Located, FeedError> {
         let roots = self.lock().roots.clone();
-        let mut offset = byte;
-        let mut place = None;
+        // The byte in the node where we are, and where that node begins in the feed.
+        let (mut offset, mut start, mut place) = (byte, 0u64, None);
         for root in roots.nodes() {
-            match offset.checked_sub(root.size) {
+            match offset.checked_sub(contents(root.index, root.size, padding)?) {
                 None => {
-                    place = Some(root.index);
+                    place = Some((root.index, root.size));
                     break;
                 }
-                Some(rest) => offset = rest,
+                Some(rest) => (offset, start) = (rest, start.saturating_add(root.size)),
             }
         }
-        let mut at = place.ok_or(FeedError::NoSuchByte { byte, bytes: roots.bytes() })?;
+        let bytes = roots.bytes().saturating_sub(roots.length().saturating_mul(padding));
+        let (mut at, mut size) = place.ok_or(FeedError::NoSuchByte { byte, bytes })?;
         while let Some((left, right)) = flat::children(at) {
-            match self.node_under(&roots, left)? {
-                None => return Ok(Located::Under(at)),
-                Some(node) if offset < node.size => at = left,
-                Some(node) => (at, offset) = (right, offset - node.size),
+            let Some(node) = self.node_under(&roots, left)? else {
+                // As if its blocks were all of one size.
+                let part = u128::from(offset) * u128::from(size);
+                let part = part.checked_div(contents(at, size, padding)?.into()).unwrap_or(0) as u64;
+                return Ok(Located::Under { node: at, near: start.saturating_add(part.min(size.saturating_sub(1))) });
+            };
+            match offset.checked_sub(contents(left, node.size, padding)?) {
+                None => (at, size) = (left, node.size),
+                Some(rest) => {
+                    (offset, start) = (rest, start.saturating_add(node.size));
+                    (at, size) = (right, size.saturating_sub(node.size));
+                }
             }
         }
         Ok(Located::Block { index: flat::first_block(at), offset })
@@ -117,4 +133,10 @@ impl Feed {
         }
         Ok(sum)
     }
+}
+
+/// Bytes of the blocks below a node without their padding.
+fn contents(index: u64, size: u64, padding: u64) -> Result<u64, FeedError> {
+    let blocks = flat::end_block(index) - flat::first_block(index);
+    size.checked_sub(blocks.saturating_mul(padding)).ok_or(FeedError::NotEncrypted)
 }

@@ -33,8 +33,8 @@ impl Peer {
             if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
             }
-            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte) {
-                Ok(Located::Under(node)) => {
+            while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte, 0) {
+                Ok(Located::Under { node, .. }) => {
                     let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
                     Some((flat::leaf(block), u64::from(flat::depth(node))))
                 }

@@ -1,0 +1,104 @@
+//! A feed as its reader sees it: the blocks as they are stored, or what is in them if they are encrypted.
+
+use crate::{
+    encryption::{Encryption, PADDING},
+    feed::{Feed, FeedError, Located},
+};
+use bytes::Bytes;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+/// A feed with what is needed to read it. Blocks and bytes are counted as its author counted them: the padding of
+/// encrypted blocks is not among them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct View {
+    feed: Feed,
+    secret: Option<Arc<Secret>>,
+}
+
+struct Secret {
+    key: [u8; 32],
+    /// In which of the two forms the key is used is known with the feed's authors.
+    encryption: OnceLock<Encryption>,
+}
+
+impl Feed {
+    /// The feed as it is read with the key that its author encrypted it with, in the default scheme of Hypercore 11. Nothing
+    /// tells whether a key is the right one: with another one noise is read.
+    pub fn decrypted(&self, key: [u8; 32]) -> View {
+        let secret = Secret { key, encryption: OnceLock::new() };
+        View { feed: self.clone(), secret: Some(Arc::new(secret)) }
+    }
+}
+
+impl View {
+    /// The feed as it is stored.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// What is in a block, checked against the author's tree.
+    pub async fn get(&self, block: u64) -> Result<Bytes, FeedError> {
+        self.open(block, self.feed.get(block).await?)
+    }
+
+    /// [`View::get`] on the caller's thread.
+    pub fn read(&self, block: u64) -> Result<Bytes, FeedError> {
+        self.open(block, self.feed.read(block)?.into())
+    }
+
+    /// Bytes in all blocks of the newest head that we know.
+    pub fn bytes(&self) -> u64 {
+        let info = self.feed.info();
+        info.bytes.saturating_sub(info.length.saturating_mul(self.padding()))
+    }
+
+    /// The block that has a byte, and how many bytes in the block come before it.
+    pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
+        self.locate(byte)?.block().ok_or(FeedError::UnknownPlace { byte })
+    }
+
+    pub(crate) fn locate(&self, byte: u64) -> Result<Located, FeedError> {
+        self.feed.locate(byte, self.padding())
+    }
+
+    fn padding(&self) -> u64 {
+        if self.secret.is_some() { PADDING as u64 } else { 0 }
+    }
+
+    fn open(&self, block: u64, stored: Bytes) -> Result<Bytes, FeedError> {
+        let Some(secret) = &self.secret else { return Ok(stored) };
+        let encryption = match secret.encryption.get() {
+            Some(encryption) => encryption,
+            None => {
+                let authors = self.feed.authors().ok_or(FeedError::NoHead)?;
+                let (feed, key) = (self.feed.key(), &secret.key);
+                secret.encryption.get_or_init(|| match authors.is_compat() {
+                    true => Encryption::compat(&feed, key),
+                    false => Encryption::new(&feed, key),
+                })
+            }
+        };
+        encryption.decrypt(block, &stored).ok_or(FeedError::NotEncrypted)
+    }
+}
+
+impl From<&Feed> for View {
+    fn from(feed: &Feed) -> View {
+        View { feed: feed.clone(), secret: None }
+    }
+}
+
+impl From<&View> for View {
+    fn from(view: &View) -> View {
+        view.clone()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
