@@ -80,9 +80,13 @@ impl Network {
                     _ = progress.changed() => {}
                     why = stopped(&mut download) => return Err(why.into()),
                 },
-                Ok(Located::Under { near, .. }) => {
+                Ok(place @ Located::Under { near, .. }) => {
                     let (mut settled, new) = self.look(feed, near);
                     questions += usize::from(new);
+                    // Another question may have brought it just now: then nobody is asked, and nothing is settled.
+                    if view.locate(byte)? != place {
+                        continue;
+                    }
                     tokio::select! {
                         _ = settled.changed() => {}
                         why = stopped(&mut download) => return Err(why.into()),
