@@ -1,8 +1,8 @@
 // An author who knows nothing of DatDot: makes a feed of a file and serves it over TCP and secret stream, or to whoever finds it
 // in a swarm.
 //
-//   node author.js FILE FOLDER [compat | slow]      prints {"event":"listening","key":…,"port":…}
-//   node author.js FILE FOLDER swarm HOST:PORT      the same, without a port, once it is announced in the DHT that begins there
+//   node author.js FILE FOLDER [compat | encrypted | slow]   prints {"event":"listening","key":…,"port":…}
+//   node author.js FILE FOLDER swarm HOST:PORT               the same, without a port, once it is announced in the DHT that begins there
 const fs = require('fs')
 const net = require('net')
 const Corestore = require('corestore')
@@ -17,7 +17,8 @@ const [file, folder, kind, bootstrap] = process.argv.slice(2)
 
 async function main() {
   const store = kind === 'compat' ? null : new Corestore(folder)
-  const core = store ? store.get({ name: 'file' }) : new Hypercore(folder, null, { compat: true })
+  const encryptionKey = kind === 'encrypted' ? Buffer.alloc(32, 5) : null
+  const core = store ? store.get({ name: 'file', encryptionKey }) : new Hypercore(folder, null, { compat: true })
   await core.ready()
   const blocks = []
   const content = fs.readFileSync(file)

@@ -66,6 +66,10 @@ pub struct GetOrder {
     /// Whether files of the folder that are others in the drive are replaced.
     #[serde(default)]
     pub replace: bool,
+    /// If the feed is encrypted: the file with its key, 64 hex digits, on the daemon's machine; absolute. The daemon reads it when
+    /// it needs the key, which is thus in no order, and not noted with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key_file: Option<PathBuf>,
     /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
     #[serde(default)]
     pub from: Vec<String>,
@@ -79,6 +83,9 @@ pub struct StreamOrder {
     /// The file of the drive.
     #[serde(default)]
     pub inside: Option<String>,
+    /// As in [`GetOrder`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key_file: Option<PathBuf>,
     /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
     #[serde(default)]
     pub from: Vec<String>,

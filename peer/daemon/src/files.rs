@@ -43,15 +43,23 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// A secret of 32 bytes in hex: the one in the file, or a fresh one that is written there.
 pub fn secret(path: &Path) -> io::Result<[u8; 32]> {
     if let Some(text) = read(path)? {
-        let mut seed = [0; 32];
-        let bad =
-            |_| io::Error::new(io::ErrorKind::InvalidData, "it should be 64 hex digits; restore it from a backup");
-        hex::decode_to_slice(text.trim_ascii(), &mut seed).map_err(bad)?;
-        return Ok(seed);
+        return from_hex(&text, "it should be 64 hex digits; restore it from a backup");
     }
     let seed = fresh();
     replace(path, hex::encode(seed).as_bytes())?;
     Ok(seed)
+}
+
+/// A secret of 32 bytes in hex that the user has in a file.
+pub fn users_secret(path: &Path) -> io::Result<[u8; 32]> {
+    from_hex(&read(path)?.ok_or(io::ErrorKind::NotFound)?, "a key is 64 hex digits (0-9, a-f)")
+}
+
+fn from_hex(text: &[u8], otherwise: &'static str) -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    let bad = |_| io::Error::new(io::ErrorKind::InvalidData, otherwise);
+    hex::decode_to_slice(text.trim_ascii(), &mut secret).map_err(bad)?;
+    Ok(secret)
 }
 
 /// 32 bytes that nobody can guess.

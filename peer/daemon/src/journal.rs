@@ -411,7 +411,14 @@ mod tests {
         journal.set_drive(Key([1; 32]), drive(2, Some("/folder"))).unwrap();
         let (theirs, _) = journal.want(None, feeds(3), TERMS, Sources::new(), 1).unwrap();
         journal.set_drive(Key([3; 32]), drive(4, None)).unwrap();
-        let order = GetOrder { key: Key([5; 32]), inside: None, path: "/out".into(), replace: false, from: vec![] };
+        let order = GetOrder {
+            key: Key([5; 32]),
+            inside: None,
+            path: "/out".into(),
+            replace: false,
+            encryption_key_file: None,
+            from: vec![],
+        };
         journal.reads(&order, Key([5; 32])).unwrap();
         journal.reads(&order, Key([6; 32])).unwrap();
 

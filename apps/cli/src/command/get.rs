@@ -26,6 +26,8 @@ Examples
   datdot get KEY folder --replace         the same, but files that have changed in the drive are replaced
   datdot get KEY/docs/a.txt a.txt         one file of a drive
   datdot get KEY/docs/a.txt - | less      to standard output, as it comes
+  datdot get KEY copy.mp4 --encryption-key-file key.txt
+                                          a feed that its author encrypted
 From a peer whose address you know
   datdot get KEY copy.mp4 --from 203.0.113.7:4977
 Every block is verified. What was interrupted goes on where it was.")]
@@ -39,6 +41,9 @@ pub struct Args {
     /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters that the ledger or the swarm knows
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
+    /// The feed is encrypted: decrypt it with the key in this file, 64 hex digits
+    #[arg(long, value_name = "FILE")]
+    encryption_key_file: Option<PathBuf>,
     /// Replace files of the folder that are others in the drive
     #[arg(long)]
     replace: bool,
@@ -49,12 +54,15 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     let from = addresses(&args.from)?;
     let Target { key, inside } = args.key;
     let key = Key(key.0);
+    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no name", path.display()));
+    // The daemon reads it, so that the key itself goes nowhere.
+    let encryption_key_file = args.encryption_key_file.as_deref().map(absolute).transpose()?;
     if args.to == Path::new("-") {
         ensure!(!stdout().is_terminal(), "this would fill the screen: pipe it on, or give the name of a file");
         let (client, _) = place.daemon()?;
-        return stream(&client, &StreamOrder { key, inside, from });
+        return stream(&client, &StreamOrder { key, inside, encryption_key_file, from });
     }
-    let path = std::path::absolute(&args.to).with_context(|| format!("{} is no name", args.to.display()))?;
+    let path = absolute(&args.to)?;
     if path.symlink_metadata().is_ok() && !path.is_dir() {
         bail!("{} exists already: give another name, or move it away", args.to.display());
     }
@@ -63,7 +71,7 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         interrupted: format!("The daemon goes on, and {} appears when all of it is here.", path.display()),
         stopped: "start it again, it goes on by itself",
     };
-    let order = GetOrder { key, inside, path, replace: args.replace, from };
+    let order = GetOrder { key, inside, path, replace: args.replace, encryption_key_file, from };
     let done = progress::follow(client.read(&order)?, otherwise)?;
     let files = match done.exported {
         Some((written, 0)) => format!("{} with ", count(written, "file", "files")),

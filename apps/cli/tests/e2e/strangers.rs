@@ -98,6 +98,24 @@ fn a_compat_feed_is_read_from_its_javascript_author() {
     assert!(fs::read(&copy).unwrap() == content, "not the same bytes");
 }
 
+#[test]
+fn an_encrypted_feed_is_read_with_the_key_in_a_file() {
+    let network = Network::start();
+    let content = bytes((1 << 20) + 77, 3);
+    let author = Author::start(&original(&network, &content), &network.file("author"), "encrypted");
+    let reader = network.peer("alice");
+    let (key, copy, secret) = (author.key.to_string(), network.file("copy"), network.file("secret"));
+    let with_key = ["--from", &author.address, "--encryption-key-file", secret.to_str().unwrap()];
+    let get = |to: &str| reader.run(["get", &key, to].iter().chain(&with_key));
+    fs::write(&secret, "no key").unwrap();
+    let refused = get(copy.to_str().unwrap());
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("64 hex digits"));
+    fs::write(&secret, "05".repeat(32)).unwrap();
+    assert!(get(copy.to_str().unwrap()).status.success());
+    assert!(fs::read(&copy).unwrap() == content, "not the same bytes");
+    assert!(get("-").stdout == content, "not the same bytes");
+}
+
 /// Reads a feed with the JavaScript reader that users have.
 pub fn read_with_javascript(key: Key, address: &str, file: &Path) {
     read(key, &["--from", address], file);

@@ -4,7 +4,7 @@
 
 use super::{
     REPORT, Steps, Work, blobs_of, blocking, say,
-    subject::{Subject, no_drive, not_there, path_in},
+    subject::{Subject, no_drive, not_encrypted, not_there, path_in, view_of},
 };
 use crate::{
     discovery::Endpoint,
@@ -70,8 +70,9 @@ impl Work {
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
         let bytes = match self.find_out(order.key, &order.from, room, steps).await? {
             Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
-            Subject::Feed(_) => self.get_feed(order, room, steps).await?,
+            Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
             Subject::Drive(drive) => {
+                not_encrypted(order.key, order.encryption_key_file.as_deref())?;
                 let blobs = Key(blobs_of(&drive)?.0);
                 self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
                 self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
@@ -83,13 +84,14 @@ impl Work {
         Ok(())
     }
 
-    async fn get_feed(&self, order: &GetOrder, room: u64, steps: &Steps) -> Result<u64, String> {
+    async fn get_feed(&self, order: &GetOrder, feed: &Feed, room: u64, steps: &Steps) -> Result<u64, String> {
         may_write(&order.path)?;
-        let feed = self.fetch(order.key, &order.from, room, steps).await?.feed;
-        let bytes = feed.info().bytes;
+        let view = view_of(feed, order.encryption_key_file.as_deref()).await?;
+        self.fetch(order.key, &order.from, room, steps).await?;
+        let (bytes, length) = (view.bytes(), feed.info().length);
         self.has_room(bytes, &order.path)?;
         let (path, ctx) = (order.path.clone(), self.ctx.clone());
-        let blocks = move || (0..feed.info().length).map(move |block| feed.read(block).map_err(io::Error::other));
+        let blocks = move || (0..length).map(move |block| view.read(block).map_err(io::Error::other));
         let written = blocking(move || write_out(blocks(), false, &path, &|| ctx.goes_on())).await?;
         written.map_err(|error| format!("{}: {error}", order.path.display()))?;
         Ok(bytes)

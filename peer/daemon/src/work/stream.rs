@@ -2,7 +2,7 @@
 
 use super::{
     Work, blobs_of, blocking,
-    subject::{Subject, no_drive, not_there, path_in},
+    subject::{Subject, no_drive, not_encrypted, not_there, path_in, view_of},
 };
 use crate::fetch::Wanted as Fetch;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use datdot_drive::{
     Blob, Content, Drive, DriveError, DrivePath,
     fetch::{Round, wanted},
 };
-use datdot_hypercore::{Feed, FeedError};
+use datdot_hypercore::{FeedError, View};
 use std::{io, ops::Range, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -36,7 +36,7 @@ type Asked = Option<oneshot::Sender<Result<Streamed, String>>>;
 
 /// Where a content is.
 struct Place {
-    feed: Feed,
+    feed: View,
     /// Its blocks in its order.
     blocks: Vec<Range<u64>>,
     /// The same in ascending order.
@@ -67,9 +67,9 @@ impl Work {
         match (self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await?, inside) {
             (Subject::Feed(_), Some(_)) => Err(no_drive(order.key)),
             (Subject::Feed(feed), None) => {
-                let info = feed.info();
-                let whole = vec![0..info.length];
-                let place = Place { feed, blocks: whole.clone(), runs: whole, bytes: info.bytes };
+                let whole = vec![0..feed.info().length];
+                let feed = view_of(&feed, order.encryption_key_file.as_deref()).await?;
+                let place = Place { blocks: whole.clone(), runs: whole, bytes: feed.bytes(), feed };
                 self.pour(order, place, asked).await
             }
             (Subject::Drive(_), None) => Err(format!(
@@ -77,6 +77,7 @@ impl Work {
                 key = order.key
             )),
             (Subject::Drive(drive), Some(path)) => {
+                not_encrypted(order.key, order.encryption_key_file.as_deref())?;
                 let work = async {
                     let blob = file_at(order.key, &drive, &path).await?;
                     let place = self.place(order, &drive, &path, blob).await?;
@@ -89,14 +90,14 @@ impl Work {
 
     /// Where the file is; of a deduplicated one the list of blocks comes for that.
     async fn place(&self, order: &StreamOrder, drive: &Drive, path: &DrivePath, blob: Blob) -> Result<Place, String> {
-        let feed = drive.blobs().map_err(|error| error.to_string())?.clone();
+        let feed = drive.blobs().map_err(|error| error.to_string())?;
         if blob.block_map {
             let list = blob.block_offset..blob.block_offset.saturating_add(blob.block_length);
             let lists = Fetch::Runs { runs: vec![list], bytes: 0, room: self.ctx.room()? };
             let (steps, _) = mpsc::channel(1);
             self.fetch_as(Key(feed.key().0), lists, &order.from, &steps).await?;
         }
-        let (drive, path) = (drive.clone(), path.clone());
+        let (drive, path, feed) = (drive.clone(), path.clone(), View::from(feed));
         let place = blocking(move || {
             let layout = drive.latest().layout(&path, &blob)?;
             let runs = wanted(&drive, Some(&path), Round::Contents)?;
@@ -107,7 +108,8 @@ impl Work {
 
     /// Fetches what is not here and sends it on in its order.
     async fn pour(&self, order: &StreamOrder, place: Place, asked: &mut Asked) -> Result<(), String> {
-        let Place { feed, blocks, runs, bytes } = place;
+        let Place { feed: view, blocks, runs, bytes } = place;
+        let feed = view.feed();
         let room = self.ctx.room()?;
         if bytes > room && runs.iter().any(|run| feed.missing_in(run.clone()) > 0) {
             return Err(format!("it has {}, but there is room for {} to fetch it", Size(bytes), Size(room)));
@@ -121,7 +123,7 @@ impl Work {
         let wanted = Fetch::Runs { runs: runs.clone(), bytes, room };
         let fetching = self.fetch_as(Key(feed.key().0), wanted, &order.from, &steps);
         let sent = async {
-            let sending = send(&feed, blocks, bytes, &to);
+            let sending = send(&view, blocks, bytes, &to);
             tokio::pin!(sending);
             tokio::select! {
                 sent = &mut sending => return sent,
@@ -143,17 +145,17 @@ impl Work {
 
 /// Sends blocks one after the other, each as soon as it is here; ends early if nobody takes them.
 async fn send(
-    feed: &Feed,
+    view: &View,
     blocks: Vec<Range<u64>>,
     bytes: u64,
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), String> {
     let mut left = bytes;
-    let mut watch = feed.watch();
+    let mut watch = view.feed().watch();
     for block in blocks.into_iter().flatten() {
         let piece = loop {
             watch.borrow_and_update();
-            match feed.get(block).await {
+            match view.get(block).await {
                 Ok(piece) => break piece,
                 Err(FeedError::NotHere { .. } | FeedError::Damaged { .. } | FeedError::OutOfRange { .. }) => {
                     _ = timeout(LATE, watch.changed()).await.map_err(|_| format!("block {block} does not come"))?;
@@ -189,11 +191,11 @@ async fn file_at(key: Key, drive: &Drive, path: &DrivePath) -> Result<Blob, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datdot_hypercore::{Keypair, Store};
+    use datdot_hypercore::{Encryption, Keypair, Store};
 
-    async fn sent(feed: &Feed, blocks: Vec<Range<u64>>, bytes: u64) -> (Result<(), String>, Vec<u8>) {
+    async fn sent(feed: impl Into<View>, blocks: Vec<Range<u64>>, bytes: u64) -> (Result<(), String>, Vec<u8>) {
         let (to, mut pieces) = mpsc::channel(100);
-        let sent = send(feed, blocks, bytes, &to).await;
+        let sent = send(&feed.into(), blocks, bytes, &to).await;
         drop(to);
         let mut all = Vec::new();
         while let Some(Ok(piece)) = pieces.recv().await {
@@ -225,5 +227,24 @@ mod tests {
             feed.append(vec!["b".into()]).await.unwrap();
         });
         assert_eq!(sent, (Ok(()), b"ab".into()));
+    }
+
+    #[tokio::test]
+    async fn with_its_key_file_a_feed_is_sent_as_it_was_before_it_was_encrypted() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = Store::open(dir.path().join("store")).unwrap().create(&Keypair::from_seed([1; 32])).unwrap();
+        let encryption = Encryption::new(&feed.key(), &[7; 32]);
+        feed.append(vec![encryption.encrypt(0, 0, b"sec"), encryption.encrypt(1, 0, b"ret")]).await.unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, format!("{}\n", "07".repeat(32))).unwrap();
+        let view = view_of(&feed, Some(&file)).await.unwrap();
+        assert_eq!(view.bytes(), 6);
+        assert_eq!(sent(&view, vec![0..2], 6).await, (Ok(()), b"secret".into()));
+
+        std::fs::write(&file, "07").unwrap();
+        for (file, word) in [(file, "64 hex digits"), (dir.path().join("none"), "none"), ("key".into(), "absolute")] {
+            let why = view_of(&feed, Some(&file)).await.unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     discovery::Endpoint,
     engine::Order,
     fetch::Wanted as Fetch,
+    files,
     journal::{Drive as Noted, Figures},
 };
 use datdot_api::Key;
@@ -12,7 +13,8 @@ use datdot_drive::{
     Content, Drive, DriveError, DrivePath, Entry,
     fetch::{Round, wanted},
 };
-use datdot_hypercore::{Feed, FeedKey};
+use datdot_hypercore::{Feed, FeedKey, View};
+use std::path::Path;
 
 /// What a key names.
 pub(super) enum Subject {
@@ -20,6 +22,24 @@ pub(super) enum Subject {
     Feed(Feed),
     /// A drive; all of its newest metadata is here.
     Drive(Drive),
+}
+
+/// How a feed is read: decrypted, if the order names the file with its key.
+pub(super) async fn view_of(feed: &Feed, key_file: Option<&Path>) -> Result<View, String> {
+    let Some(path) = key_file.map(Path::to_owned) else { return Ok(feed.into()) };
+    if !path.is_absolute() {
+        return Err(format!("{} is not the absolute path of a file with an encryption key", path.display()));
+    }
+    let key = blocking(move || files::users_secret(&path).map_err(|error| format!("{}: {error}", path.display())));
+    Ok(feed.decrypted(key.await??))
+}
+
+/// Refuses to read a drive with a key that it would ignore.
+pub(super) fn not_encrypted(key: Key, key_file: Option<&Path>) -> Result<(), String> {
+    match key_file {
+        None => Ok(()),
+        Some(_) => Err(format!("{key} is a drive that is not encrypted: read it without --encryption-key-file")),
+    }
 }
 
 impl Work {

@@ -51,7 +51,8 @@ async fn a_file_is_hosted_proven_paid_and_read_back_without_its_publisher() {
 
     let reader = world.peer("Eve").await;
     let out = world.dir.path().join("out");
-    let order = GetOrder { key, inside: None, path: out.clone(), replace: false, from: vec![] };
+    let order =
+        GetOrder { key, inside: None, path: out.clone(), replace: false, encryption_key_file: None, from: vec![] };
     let steps: Vec<_> = reader.ask(move |client| client.read(&order).unwrap().map(Result::unwrap).collect()).await;
     assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
     assert!(fs::read(&out).unwrap() == fs::read(&path).unwrap());
