@@ -1,4 +1,6 @@
-//! Hyperswarm: peers found by topic and reached by key, compatible with hyperdht 6 and hyperswarm 4 in JavaScript.
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
 //!
 //! - [`swarm`] keeps us connected with all who have a topic in common;
 //! - [`connect`] reaches a peer by its key;
