@@ -8,6 +8,7 @@ pub mod dev;
 pub mod doctor;
 pub mod get;
 pub mod host;
+pub mod limits;
 pub mod ls;
 pub mod publish;
 pub mod request;
@@ -15,9 +16,9 @@ pub mod status;
 pub mod up;
 pub mod wallet;
 
-use crate::parse::{Endpoint, Money, Span};
+use crate::parse::{Endpoint, Money, Rate, Span};
 use anyhow::{Context, Result};
-use datdot_api::{Quote, Status, Wanted};
+use datdot_api::{LimitsOrder, Quote, Status, Wanted};
 use datdot_daemon::swarm::Settings;
 
 /// How something is to be hosted, as options.
@@ -67,6 +68,36 @@ impl Swarm {
                 Settings::Through(self.bootstrap.iter().map(Endpoint::resolve_v4).collect::<Result<_, _>>()?)
             }
         })
+    }
+}
+
+/// Limits of what passes between peers, as options.
+#[derive(clap::Args)]
+pub struct Limiting {
+    /// Most bytes a second that are sent to all peers together, as in 5MB/s; `none` is no limit
+    #[arg(long, value_name = "RATE")]
+    upload: Option<Rate>,
+    /// Most bytes a second that are received from all peers together
+    #[arg(long, value_name = "RATE")]
+    download: Option<Rate>,
+    /// Most bytes a second that are sent to each peer
+    #[arg(long, value_name = "RATE")]
+    upload_each: Option<Rate>,
+    /// Most bytes a second that are received from each peer
+    #[arg(long, value_name = "RATE")]
+    download_each: Option<Rate>,
+}
+
+impl Limiting {
+    /// The same, in the daemon's terms.
+    pub fn order(&self) -> LimitsOrder {
+        let named = |rate: Option<Rate>| rate.map(|rate| rate.0);
+        LimitsOrder {
+            upload: named(self.upload),
+            download: named(self.download),
+            upload_each: named(self.upload_each),
+            download_each: named(self.download_each),
+        }
     }
 }
 

@@ -48,6 +48,7 @@ enum Command {
     Ls(command::ls::Args),
     Cancel(command::cancel::Args),
     Status(command::status::Args),
+    Limits(command::limits::Args),
     Doctor(command::doctor::Args),
     Wallet(command::wallet::Args),
 }
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => command::ls::run(args, &place),
         Command::Cancel(args) => command::cancel::run(args, &place),
         Command::Status(args) => command::status::run(args, &place),
+        Command::Limits(args) => command::limits::run(args, &place),
         Command::Doctor(args) => command::doctor::run(args, &place),
         Command::Wallet(args) => command::wallet::run(args, &place),
     });

@@ -8,6 +8,7 @@ use std::{
 };
 
 pub mod doctor;
+pub mod limits;
 pub mod progress;
 pub mod status;
 pub mod story;
@@ -23,6 +24,18 @@ pub fn say(line: impl Display) {
 /// `64.0 MiB`
 pub fn bytes(bytes: u64) -> String {
     Size(bytes).to_string()
+}
+
+/// `1.5 MB/s`: in powers of 1000, as lines are sold, to three decimals.
+pub fn rate(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000), ("B", 1)];
+    let (unit, size) = UNITS.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("B", 1));
+    let whole = thousands((bytes / size).into());
+    let thousandths = u128::from(bytes % size) * 1_000 / u128::from(size);
+    match format!("{thousandths:03}").trim_end_matches('0') {
+        "" => format!("{whole} {unit}/s"),
+        digits => format!("{whole}.{digits} {unit}/s"),
+    }
 }
 
 /// `0.0125 DAT`: rounded down to six decimals, or to two digits that count if there are only smaller ones.
@@ -104,6 +117,16 @@ mod tests {
         assert_eq!(money(Amount(72_337_962)), "0.000072 DAT");
         assert_eq!(money(Amount(1_239)), "0.0000000012 DAT");
         assert_eq!(money(Amount(1)), "0.000000000001 DAT");
+    }
+
+    #[test]
+    fn rates_are_shown_as_they_are_typed() {
+        assert_eq!(rate(5_000_000), "5 MB/s");
+        assert_eq!(rate(1_500_000), "1.5 MB/s");
+        assert_eq!(rate(20_050), "20.05 kB/s");
+        assert_eq!(rate(1 << 20), "1.048 MB/s");
+        assert_eq!(rate(12), "12 B/s");
+        assert_eq!(rate(u64::MAX), "18,446,744,073.709 GB/s");
     }
 
     #[test]

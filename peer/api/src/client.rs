@@ -1,7 +1,7 @@
 //! A small blocking client, as the command line uses it.
 
 use crate::{
-    Discovery, Refusal, Status,
+    Discovery, Limits, LimitsOrder, Refusal, Status,
     discovery::DiscoveryError,
     event::Told,
     order::{
@@ -130,6 +130,11 @@ impl Client {
     /// Ends a request; answers when the ledger says so.
     pub fn cancel(&self, request: u32) -> Result<Accepted, ClientError> {
         self.post("cancel", &CancelOrder { request })
+    }
+
+    /// Changes limits of what passes between peers; answers with all of them.
+    pub fn limit(&self, order: &LimitsOrder) -> Result<Limits, ClientError> {
+        self.post("limits", order)
     }
 
     /// Address and balance.

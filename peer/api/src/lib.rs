@@ -12,6 +12,7 @@
 //! POST   /v1/list       ListOrder     -> lines of Listed
 //! GET    /v1/follow/ID               -> lines of Progress, for a request opened before
 //! POST   /v1/cancel     CancelOrder   -> Accepted
+//! POST   /v1/limits     LimitsOrder   -> Limits        changes those that are named
 //! GET    /v1/wallet     Wallet
 //! POST   /v1/send       SendOrder     -> Accepted
 //! GET    /v1/events     lines of Told: the last ones, then each as it happens
@@ -29,6 +30,7 @@ pub mod client;
 pub mod discovery;
 pub mod event;
 pub mod key;
+pub mod limits;
 pub mod order;
 pub mod size;
 pub mod status;
@@ -39,6 +41,7 @@ pub use client::{Client, ClientError};
 pub use discovery::Discovery;
 pub use event::{Event, Told};
 pub use key::Key;
+pub use limits::{Limits, LimitsOrder};
 pub use order::{
     Accepted, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder,
     Refusal, RequestOrder, SendOrder, StreamOrder, Wallet, Wanted,

@@ -1,6 +1,6 @@
 //! All there is to see of a daemon.
 
-use crate::{Amount, Key};
+use crate::{Amount, Key, Limits};
 use serde::{Deserialize, Serialize};
 
 /// A daemon at one moment.
@@ -39,6 +39,9 @@ pub struct Status {
     pub drives: Vec<DriveStatus>,
     /// Peers that it is connected to.
     pub peers: Vec<PeerStatus>,
+    /// Limits of what passes between it and its peers.
+    #[serde(default)]
+    pub limits: Limits,
     /// How it is found, and finds others, by the keys of feeds.
     pub swarm: SwarmStatus,
     /// Free bytes on the disk that its store is on.

@@ -1,6 +1,7 @@
 //! What a daemon is told at its start.
 
 use crate::swarm::Settings;
+use datdot_api::LimitsOrder;
 use datdot_ledger::Account;
 use datdot_roles::hoster::Policy;
 use std::{
@@ -32,6 +33,8 @@ pub struct Config {
     /// Whether to dial, and to name, loopback and private addresses. `None`: only on a chain with the parameters of the
     /// dev chain, where all peers are on one machine. Addresses that the user names are always dialled.
     pub allow_private_addresses: Option<bool>,
+    /// Limits of what passes between peers that count from this start on, whatever was ordered before.
+    pub limits: LimitsOrder,
     /// Connections with peers at a time.
     pub max_connections: usize,
     /// Contracts whose data is fetched at a time.
@@ -58,6 +61,7 @@ impl Config {
             api_port: 0,
             rpc: None,
             allow_private_addresses: None,
+            limits: LimitsOrder::default(),
             max_connections: 256,
             max_fetches: 4,
             spare_bytes: 256 << 20,

@@ -2,7 +2,7 @@
 
 use crate::files;
 use codec::{Decode, Encode};
-use datdot_api::{GetOrder, HostOrder, Key, PublishOrder};
+use datdot_api::{GetOrder, HostOrder, Key, Limits, PublishOrder};
 use datdot_market::{
     Block, RequestId,
     terms::{Feeds, Sources, Terms},
@@ -31,6 +31,9 @@ struct Notes {
     /// What the owner last ordered of the offer.
     #[serde(default)]
     offer: Ordered,
+    /// Limits that the owner ordered.
+    #[serde(default)]
+    limits: Limits,
     /// Orders to publish that are neither done nor an intent: a start begins them again.
     #[serde(default)]
     begun: Vec<PublishOrder>,
@@ -158,6 +161,17 @@ impl Journal {
     pub fn set_offer(&mut self, ordered: Ordered) -> io::Result<()> {
         self.notes.offer = ordered;
         self.write()
+    }
+
+    /// What was ordered of limits.
+    pub fn limits(&self) -> Limits {
+        self.notes.limits
+    }
+
+    /// Notes other limits; if they can't be written, those before stay.
+    pub fn set_limits(&mut self, limits: Limits) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.notes.limits, limits);
+        self.write().inspect_err(|_| self.notes.limits = before)
     }
 
     /// Orders to publish that a start begins again.
@@ -446,6 +460,22 @@ mod tests {
         journal.want(Some(&order("/a")), feeds(1), TERMS, Sources::new(), 1).unwrap();
         journal.ended(&order("/b")).unwrap();
         assert_eq!(Journal::open(&path).unwrap().begun(), [order("/c")]);
+    }
+
+    #[test]
+    fn limits_stay_and_a_journal_from_before_there_were_any_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        std::fs::write(&path, r#"{"offer":"stop"}"#).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!((journal.limits(), journal.offer()), (Limits::default(), &Ordered::Stop));
+        let limits = Limits { upload: Some(50_000), download_each: Some(1 << 40), ..Limits::default() };
+        journal.set_limits(limits).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().limits(), limits);
+        // In the place of the file that is written first.
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        journal.set_limits(Limits::default()).unwrap_err();
+        assert_eq!(journal.limits(), limits, "what can't be kept does not count");
     }
 
     #[test]

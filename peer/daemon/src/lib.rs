@@ -31,6 +31,7 @@ mod fetch;
 mod files;
 mod jobs;
 mod journal;
+mod limits;
 mod locks;
 mod quote;
 pub mod segments;
@@ -45,7 +46,7 @@ pub use config::Config;
 pub use story::Story;
 
 use context::Context;
-use datdot_api::{Discovery as Found, Status};
+use datdot_api::{Discovery as Found, Status, limits::TooLow};
 use datdot_hypercore::{Network, Store, StoreError};
 use datdot_ledger::{AccountId, Ledger, Submitter};
 use datdot_market::{MAX_SOURCES, params::Params};
@@ -99,6 +100,9 @@ pub enum StartError {
         /// Why.
         why: io::Error,
     },
+    /// A limit that no peer could live with.
+    #[error(transparent)]
+    Limit(#[from] TooLow),
     /// The address for peers.
     #[error("can't listen for peers at {address}: {why}; choose another one with --listen")]
     Listen {
@@ -135,6 +139,7 @@ pub enum StartError {
 impl Daemon {
     /// Starts a daemon and goes on with all that is noted in its folder. Needs a tokio runtime with time and network.
     pub async fn start(config: Config) -> Result<Daemon, StartError> {
+        config.limits.check()?;
         let at = |path: PathBuf| move |why| StartError::File { path, why };
         files::make_dir(&config.dir).map_err(at(config.dir.clone()))?;
         // The store is locked by its process: two daemons in one folder stop here.
@@ -154,6 +159,7 @@ impl Daemon {
         }
         let network = datdot_hypercore::Config {
             max_connections: config.max_connections,
+            limits: limits::begin(journal.limits().changed(&config.limits)),
             ..datdot_hypercore::Config::new(Keypair::from_seed(&seed))
         };
         let port_path = config.dir.join("port");

@@ -15,8 +15,8 @@ use axum::{
     routing::{get, post},
 };
 use datdot_api::{
-    Accepted, Amount, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOrder,
-    Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, Wallet, status::OfferStatus,
+    Accepted, Amount, CancelOrder, GetOrder, HostOrder, Limits, LimitsOrder, ListOrder, Listed, Progress, PublishOrder,
+    Quote, QuoteOrder, Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, Wallet, status::OfferStatus,
 };
 use datdot_ledger::{AccountId, At, Call};
 use datdot_market::{Balance, params::Dat};
@@ -58,6 +58,7 @@ pub(crate) async fn serve(listener: TcpListener, work: Work, token: String, stop
         .route("/v1/list", post(list))
         .route("/v1/follow/{request}", get(follow))
         .route("/v1/cancel", post(cancel))
+        .route("/v1/limits", post(limit))
         .route("/v1/wallet", get(wallet))
         .route("/v1/send", post(send))
         .route("/v1/events", get(events))
@@ -147,6 +148,10 @@ async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): 
 async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
     let done = submit(&work, Call::Cancel(order.request)).await;
     done.map_err(|Refused(status, why)| Refused(status, format!("request {} is not cancelled: {why}", order.request)))
+}
+
+async fn limit(State(work): State<Work>, Sent(order): Sent<LimitsOrder>) -> Answer<Limits> {
+    Ok(Json(work.order(|reply| Order::Limit(order, reply)).await?))
 }
 
 async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<Accepted> {

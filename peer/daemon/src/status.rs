@@ -7,6 +7,7 @@ pub(crate) use damage::Damage;
 use crate::{
     context::Context,
     journal::{Drive, Journal, Ordered},
+    limits,
     story::Story,
     tell,
 };
@@ -149,6 +150,7 @@ impl Shown {
             feeds: feeds(ctx, view, journal),
             drives: journal.drives().iter().map(drive).collect(),
             peers: peers(ctx),
+            limits: limits::of(ctx.network.limits()),
             swarm: ctx.topics.status(),
             disk_free: self.disk_free,
         }

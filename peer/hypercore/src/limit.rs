@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -15,14 +15,47 @@ const SHORTEST: u64 = 500;
 /// So much unused time is made up for: who is busy with something else comes late for his turn, and may take more.
 const SLACK: Duration = Duration::from_millis(250);
 /// Bytes of the smallest turn.
-const LEAST: usize = 1 << 10;
+const LEAST: u64 = 1 << 10;
+
+/// Limits in bytes per second, that can be changed while the network runs: keep a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// What is sent to all peers together.
+    pub upload: Limit,
+    /// What is sent to each peer, over all of its connections.
+    pub upload_each: Limit,
+    /// What is received from all peers together.
+    pub download: Limit,
+    /// What is received from each peer, over all of its connections.
+    pub download_each: Limit,
+}
+
+/// What one peer has for itself of [`Limits`]: shared by its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    pub upload: Limit,
+    pub download: Limit,
+}
+
+impl Limits {
+    pub(crate) fn own(&self) -> Own {
+        Own { upload: self.upload_each.alone(), download: self.download_each.alone() }
+    }
+}
 
 /// Bytes that may pass per second; clones share it. May be changed at any time.
 #[derive(Clone, Debug, Default)]
 pub struct Limit {
     rate: Arc<Rate>,
+    paid: Arc<Mutex<Paid>>,
+}
+
+#[derive(Debug, Default)]
+struct Paid {
     /// When what was granted is paid for.
-    paid: Arc<Mutex<Option<Instant>>>,
+    at: Option<Instant>,
+    /// The [`Rate::version`] under which it was.
+    version: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +71,6 @@ impl Limit {
     pub fn set(&self, rate: Option<u64>) {
         self.rate.bytes.store(rate.map_or(0, |rate| rate.max(1)), Ordering::Release);
         self.rate.version.fetch_add(1, Ordering::AcqRel);
-        *self.paid.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The limit in bytes per second.
@@ -51,14 +83,23 @@ impl Limit {
         Limit { rate: self.rate.clone(), paid: Arc::default() }
     }
 
+    fn paid(&self) -> MutexGuard<'_, Paid> {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.rate.version.load(Ordering::Acquire);
+        if paid.version != version {
+            *paid = Paid { at: None, version };
+        }
+        paid
+    }
+
     /// Grants so many bytes; they may pass from the first of the two times on, and are paid for at the second.
     fn grant(&self, now: Instant, bytes: u64) -> [Instant; 2] {
         let Some(rate) = self.get() else { return [now; 2] };
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = paid.map_or(now, |paid| paid.max(made_up(now)));
+        let mut paid = self.paid();
+        let start = paid.at.map_or(now, |paid| paid.max(made_up(now)));
         // No turn is longer than a day, whatever the limit was meant to be.
         let end = start + Duration::from_secs_f64((bytes as f64 / rate as f64).min(86_400.0));
-        *paid = Some(end);
+        paid.at = Some(end);
         [start, end]
     }
 
@@ -72,7 +113,7 @@ impl Limit {
     /// The usual turn, or what others left unused.
     fn turn(&self, now: Instant) -> Option<u64> {
         let rate = self.get()?;
-        let paid = *self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = self.paid().at;
         let unused = paid.map_or(Duration::ZERO, |paid| now.saturating_duration_since(paid.max(made_up(now))));
         // With a wide line a turn is a block, so that hundreds need not wait for seconds.
         let usual = (rate / TURNS).min((rate / SHORTEST).max(64 << 10));
@@ -84,7 +125,7 @@ fn made_up(now: Instant) -> Instant {
     now.checked_sub(SLACK).unwrap_or(now)
 }
 
-/// The limits for one direction of a connection: that of all connections, and its own.
+/// The limits for one direction of a connection: that of all peers, and its peer's own.
 #[derive(Debug)]
 pub(crate) struct Valve {
     limits: [Limit; 2],
@@ -96,8 +137,8 @@ pub(crate) struct Valve {
 }
 
 impl Valve {
-    pub fn new(now: Instant, all: &Limit, each: &Limit) -> Valve {
-        Valve { limits: [all.clone(), each.alone()], version: 0, opens: now, credit: 0 }
+    pub fn new(now: Instant, all: &Limit, own: &Limit) -> Valve {
+        Valve { limits: [all.clone(), own.clone()], version: 0, opens: now, credit: 0 }
     }
 
     pub fn is_limited(&self) -> bool {
@@ -107,12 +148,13 @@ impl Valve {
     /// Waits for its turn: when that comes. To be called by who has something to let pass.
     pub fn turn(&mut self, now: Instant) -> Instant {
         self.follow_changes(now);
-        if self.is_limited() && self.credit <= 0 {
+        // One block may have been more than a turn has. The next turns pay for it, and between them others have theirs:
+        // who has large blocks gets no more than who has small ones.
+        while self.is_limited() && self.credit <= 0 && self.opens <= now {
             let turns = self.limits.iter().filter_map(|limit| limit.turn(now));
-            let turn = turns.min().unwrap_or(0).max(LEAST as u64) as i64;
-            let wanted = turn.saturating_sub(self.credit) as u64;
-            self.opens = self.limits.iter().map(|limit| limit.grant(now, wanted)[0]).fold(now, Instant::max);
-            self.credit = turn;
+            let turn = turns.min().unwrap_or(0).max(LEAST);
+            self.opens = self.limits.iter().map(|limit| limit.grant(now, turn)[0]).fold(now, Instant::max);
+            self.credit = self.credit.saturating_add_unsigned(turn);
         }
         self.opens
     }
@@ -122,7 +164,7 @@ impl Valve {
         if self.is_limited() { usize::try_from(self.credit).unwrap_or(0).min(most) } else { most }
     }
 
-    /// Bytes have passed. One block may be more than a turn has; the next turn is later for that.
+    /// Bytes have passed, maybe more than there was room for.
     pub fn passed(&mut self, bytes: usize) {
         if self.is_limited() {
             self.credit = self.credit.saturating_sub_unsigned(bytes as u64);
@@ -165,37 +207,46 @@ mod tests {
     /// Senders that have always something to send, each turn seen a little late, as tasks are woken.
     struct Crowd {
         now: Instant,
-        limit: Limit,
-        each: Limit,
-        valves: Vec<(Valve, u64)>,
+        limits: Limits,
+        senders: Vec<Sender>,
+    }
+
+    struct Sender {
+        valve: Valve,
         block: usize,
+        sent: u64,
     }
 
     impl Crowd {
-        fn new(senders: usize, limit: Option<u64>, each: Option<u64>, block: usize) -> Crowd {
-            let (now, all, own) = (Instant::now(), Limit::default(), Limit::default());
-            all.set(limit);
-            own.set(each);
-            let valves = (0..senders).map(|_| (Valve::new(now, &all, &own), 0)).collect();
-            Crowd { now, limit: all, each: own, valves, block }
+        fn new(blocks: &[usize], limit: Option<u64>, each: Option<u64>) -> Crowd {
+            let (now, limits) = (Instant::now(), Limits::default());
+            limits.upload.set(limit);
+            limits.upload_each.set(each);
+            let sender = |block: &usize| Sender {
+                valve: Valve::new(now, &limits.upload, &limits.own().upload),
+                block: *block,
+                sent: 0,
+            };
+            let senders = blocks.iter().map(sender).collect();
+            Crowd { now, limits, senders }
         }
 
         /// What each sent in so many milliseconds.
         fn run(&mut self, milliseconds: u64) -> Vec<u64> {
-            self.valves.iter_mut().for_each(|(_, sent)| *sent = 0);
+            self.senders.iter_mut().for_each(|sender| sender.sent = 0);
             for _ in 0..milliseconds {
                 self.now += Duration::from_millis(1);
-                for (valve, sent) in &mut self.valves {
+                for Sender { valve, block, sent } in &mut self.senders {
                     // No link is wider than 100 MB/s.
                     let mut room = if valve.turn(self.now) <= self.now { valve.room(100_000) as i64 } else { 0 };
                     while room > 0 {
-                        valve.passed(self.block);
-                        room -= self.block as i64;
-                        *sent += self.block as u64;
+                        valve.passed(*block);
+                        room -= *block as i64;
+                        *sent += *block as u64;
                     }
                 }
             }
-            self.valves.iter().map(|(_, sent)| *sent).collect()
+            self.senders.iter().map(|sender| sender.sent).collect()
         }
     }
 
@@ -208,7 +259,7 @@ mod tests {
         for (senders, rate, block) in
             [(1, 1_000_000, 1000), (3, 2_000_000, 65_536), (20, 500_000, 300), (200, 10_000_000, 16_384)]
         {
-            let mut crowd = Crowd::new(senders, Some(rate), None, block);
+            let mut crowd = Crowd::new(&vec![block; senders], Some(rate), None);
             let mut sent = Vec::new();
             for _ in 0..2 {
                 sent = crowd.run(10_000);
@@ -222,8 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn large_blocks_give_nobody_more_than_small_ones() {
+        let blocks = [300, 300, 65_536, 1_000_000];
+        let mut crowd = Crowd::new(&blocks, Some(500_000), None);
+        let sent = crowd.run(100_000);
+        assert!(is_near(sent.iter().sum(), 50_000_000), "{sent:?}");
+        // A block that has begun goes out whole.
+        let fair = |(sent, block): (&u64, usize)| sent.abs_diff(12_500_000) < 300_000 + block as u64;
+        assert!(sent.iter().zip(blocks).all(fair), "{sent:?}");
+    }
+
+    #[test]
     fn who_comes_late_for_his_turn_loses_nothing() {
-        let mut crowd = Crowd::new(2, Some(400_000), None, 4096);
+        let mut crowd = Crowd::new(&[4096; 2], Some(400_000), None);
         let (mut sum, start) = (0, crowd.now);
         while crowd.now < start + Duration::from_secs(10) {
             // Each step takes long on a busy machine.
@@ -235,9 +297,9 @@ mod tests {
 
     #[test]
     fn a_limit_for_each_holds_beside_one_for_all() {
-        let mut crowd = Crowd::new(4, Some(1_000_000), Some(100_000), 1000);
+        let mut crowd = Crowd::new(&[1000; 4], Some(1_000_000), Some(100_000));
         assert!(crowd.run(10_000).iter().all(|sent| is_near(*sent, 1_000_000)));
-        crowd.each.set(Some(400_000));
+        crowd.limits.upload_each.set(Some(400_000));
         let sent = crowd.run(10_000);
         assert!(is_near(sent.iter().sum(), 10_000_000), "{sent:?}");
         assert!(sent.iter().all(|sent| is_near(*sent, 2_500_000)), "{sent:?}");
@@ -245,22 +307,27 @@ mod tests {
 
     #[test]
     fn limits_can_be_changed_at_any_time() {
-        let mut crowd = Crowd::new(2, Some(1), None, 1000);
+        let mut crowd = Crowd::new(&[1000; 2], Some(1), None);
         let sum = |crowd: &mut Crowd| crowd.run(10_000).iter().sum::<u64>();
-        assert!(sum(&mut crowd) <= 4 * LEAST as u64);
-        crowd.limit.set(Some(3_000_000));
+        assert!(sum(&mut crowd) <= 4 * LEAST);
+        crowd.limits.upload.set(Some(3_000_000));
         assert!(is_near(sum(&mut crowd), 30_000_000));
-        crowd.limit.set(None);
+        crowd.limits.upload.set(None);
         assert!(sum(&mut crowd) >= 1_000_000_000);
-        crowd.limit.set(Some(50_000));
+        crowd.limits.upload_each.set(Some(1));
+        assert!(sum(&mut crowd) <= 4 * LEAST);
+        crowd.limits.upload_each.set(Some(1_000_000));
+        assert!(is_near(sum(&mut crowd), 20_000_000), "nobody waits for the end of a turn under another limit");
+        crowd.limits.upload.set(Some(50_000));
         assert!(is_near(sum(&mut crowd), 500_000));
     }
 
     #[test]
     fn what_comes_unasked_is_paid_for_before_more_is_taken() {
-        let (start, limit, each) = (Instant::now(), Limit::default(), Limit::default());
-        limit.set(Some(1_000_000));
-        let mut valves: Vec<_> = (0..3).map(|_| (Valve::new(start, &limit, &each), 0)).collect();
+        let (start, limits) = (Instant::now(), Limits::default());
+        limits.download.set(Some(1_000_000));
+        let valve = || Valve::new(start, &limits.download, &limits.own().download);
+        let mut valves: Vec<_> = (0..3).map(|_| (valve(), 0)).collect();
         for at in (0..10_000).map(|ms| start + Duration::from_millis(ms)) {
             for (valve, came) in &mut valves {
                 if valve.opens(at) <= at {

@@ -8,7 +8,7 @@ mod drive;
 use crate::{
     feed::Feed,
     key::FeedKey,
-    limit::{Limit, Valve},
+    limit::{Limits, Own, Valve},
     peer::{Fault, Peer, Setup},
     plan::{PeerId, Want},
     plans::{Plans, Stopped},
@@ -71,19 +71,6 @@ impl Config {
     }
 }
 
-/// Limits in bytes per second, that can be changed while the network runs: keep a clone.
-#[derive(Clone, Debug, Default)]
-pub struct Limits {
-    /// What is sent to all peers together.
-    pub upload: Limit,
-    /// What is sent to each peer.
-    pub upload_each: Limit,
-    /// What is received from all peers together.
-    pub download: Limit,
-    /// What is received from each peer.
-    pub download_each: Limit,
-}
-
 /// Serves every feed of a store to those who know its key, and fetches what is wanted. Cheap to clone; call
 /// [`Network::close`] to end it.
 #[derive(Clone)]
@@ -94,7 +81,7 @@ struct Inner {
     config: Config,
     plans: Arc<Plans>,
     next: AtomicU64,
-    peers: Mutex<BTreeMap<PeerId, (PeerInfo, AbortHandle)>>,
+    peers: Mutex<BTreeMap<PeerId, Open>>,
     places: Arc<Semaphore>,
     /// Feeds of which something else is wanted.
     wake: broadcast::Sender<FeedKey>,
@@ -112,6 +99,13 @@ pub struct PeerInfo {
     pub remote: PublicKey,
     /// Its address, for TCP.
     pub address: Option<SocketAddr>,
+}
+
+/// A connection that is open.
+struct Open {
+    info: PeerInfo,
+    task: AbortHandle,
+    own: Own,
 }
 
 /// A connection came or went.
@@ -255,7 +249,7 @@ impl Network {
 
     /// All connections.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        lock(&self.0.peers).values().map(|(info, _)| *info).collect()
+        lock(&self.0.peers).values().map(|open| open.info).collect()
     }
 
     /// Connections that come and go from now on.
@@ -265,8 +259,8 @@ impl Network {
 
     /// Drops a connection.
     pub fn disconnect(&self, peer: PeerId) {
-        if let Some((_, task)) = lock(&self.0.peers).get(&peer) {
-            task.abort();
+        if let Some(open) = lock(&self.0.peers).get(&peer) {
+            open.task.abort();
         }
     }
 
@@ -278,7 +272,7 @@ impl Network {
             // Only when it has ended the port is free again.
             _ = acceptor.await;
         }
-        lock(&self.0.peers).values().for_each(|(_, task)| task.abort());
+        lock(&self.0.peers).values().for_each(|open| open.task.abort());
         // Feeds outlive the network: what came has to be on the disk.
         for feed in self.0.store.feeds() {
             if let Err(error) = feed.flush().await {
@@ -401,24 +395,27 @@ impl Inner {
                 window: self.config.window,
             },
         );
+        let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
+        // The list is locked until the task is in it: the guard of a task that ends at once waits for that.
+        let mut peers = lock(&self.peers);
         let limits = &self.config.limits;
+        // With a second connection a peer gets no more.
+        let same = peers.values().find(|open| open.info.remote == info.remote);
+        let own = same.map_or_else(|| limits.own(), |open| open.own.clone());
         let drive = Drive {
-            upload: Valve::new(clock(), &limits.upload, &limits.upload_each),
-            download: Valve::new(clock(), &limits.download, &limits.download_each),
+            upload: Valve::new(clock(), &limits.upload, &own.upload),
+            download: Valve::new(clock(), &limits.download, &own.download),
             reader: connection.reader,
             writer: connection.writer,
             changes: self.store.changes(),
             wake: self.wake.subscribe(),
         };
-        let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
-        // The list is locked until the task is in it: the guard of a task that ends at once waits for that.
-        let mut peers = lock(&self.peers);
         let task = tokio::spawn(async move {
             let mut guard = guard;
             guard.ended = drive.run(peer).await;
             drop(place);
         });
-        peers.insert(id, (info, task.abort_handle()));
+        peers.insert(id, Open { info, task: task.abort_handle(), own });
         drop(peers);
         tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
         _ = self.events.send(PeerEvent::Connected(info));

@@ -96,8 +96,9 @@ pub struct Session {
     remote: Option<Sync>,
     /// The shortest length that it told of its fork: where its author cut, if we were there.
     cut: u64,
-    /// It refused to show how its head grew from ours.
-    no_head: bool,
+    /// The head, fork and length, that it was asked to prove last, and the one for which it refused.
+    asked_head: (u64, u64),
+    refused_head: Option<(u64, u64)>,
     offers: Offers,
     wants: Vec<Wanted>,
     /// It wants to hear about more than is kept in `wants`: about everything, then.
@@ -123,7 +124,8 @@ impl Session {
             local,
             remote: None,
             cut: u64::MAX,
-            no_head: false,
+            asked_head: (0, 0),
+            refused_head: None,
             offers,
             wants: Vec::new(),
             wants_all: false,
@@ -169,7 +171,6 @@ impl Session {
                     self.cut = u64::MAX;
                 }
                 self.cut = self.cut.min(sync.length);
-                self.no_head = false;
                 let news = before.is_none_or(|before| (before.length, before.fork) != (sync.length, sync.fork));
                 match self.is_idle() {
                     true => Some(Action::Close),
@@ -202,7 +203,8 @@ impl Session {
                 // Of another fork it refuses everything, which says nothing about ours.
                 match asked {
                     Asked::Block(block) if self.serves() => self.offers.refuse(block),
-                    Asked::Upgrade => self.no_head = true,
+                    // It may have grown or moved on since it was asked: then that is another question.
+                    Asked::Upgrade => self.refused_head = Some(self.asked_head),
                     _ => {}
                 }
                 Action::Refused(asked)
@@ -247,7 +249,7 @@ impl Session {
 
     /// Takes the state of our side; says what the remote has to hear of it.
     pub fn tell(&mut self, local: Local) -> Option<Message> {
-        self.no_head &= local.length == self.local.length;
+        self.refused_head.take_if(|_| local.length != self.local.length);
         self.local = local;
         let sync = self.sync();
         let news = sync != self.told;
@@ -413,7 +415,8 @@ impl Session {
     pub fn can_upgrade(&self) -> bool {
         // What it says of itself is about the length that it knows of us.
         let can = |sync: Sync| sync.can_upgrade || sync.remote_length != self.local.length;
-        self.is_longer() && !self.no_head && self.remote.is_some_and(can)
+        let refused = |sync: Sync| self.refused_head == Some((sync.fork, sync.length));
+        self.is_longer() && self.remote.is_some_and(|sync| can(sync) && !refused(sync))
     }
 
     /// Asks for the remote's head, if it is longer than ours.
@@ -421,6 +424,7 @@ impl Session {
         let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
         let id = self.remember(Asked::Upgrade);
+        self.asked_head = (remote.fork, remote.length);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }

@@ -1,7 +1,7 @@
 //! `datdot up`: the daemon alone, against a ledger that runs elsewhere.
 
 use crate::{
-    command::Swarm,
+    command::{Limiting, Swarm},
     keystore::{Keystore, Password},
     parse::Endpoint,
     place::Place,
@@ -25,6 +25,8 @@ Example: a hoster on a server with a public address
   datdot up --ledger ws://ledger.example:9944 --address 203.0.113.7:3282
 then, in another terminal
   datdot host --space 2TB --price 0.5
+With a limit to what it sends; `datdot limits` changes it while it runs
+  datdot up --ledger ws://ledger.example:9944 --upload 5MB/s
 On a network of one machine, with the addresses that `datdot dev` prints
   datdot up --ledger ws://127.0.0.1:9944 --account //Eve --bootstrap 127.0.0.1:49737")]
 pub struct Args {
@@ -45,6 +47,8 @@ pub struct Args {
     no_address: bool,
     #[command(flatten)]
     swarm: Swarm,
+    #[command(flatten)]
+    limiting: Limiting,
     /// Port of the API on this computer; 0 is any free one
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     api_port: u16,
@@ -70,6 +74,7 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         name_addresses: !args.no_address,
         swarm: args.swarm.settings()?,
         api_port: args.api_port,
+        limits: args.limiting.order(),
         ..Config::new(place.dir(), &args.ledger, account)
     };
     running::run(async {

@@ -1,6 +1,6 @@
 //! A daemon's status as a page of text.
 
-use super::{blocks, bytes, millis, money, price, progress::count, short, span, thousands};
+use super::{blocks, bytes, limits, millis, money, price, progress::count, short, span, thousands};
 use datdot_api::{
     Status,
     status::{
@@ -68,7 +68,8 @@ fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     swarm(f, &status.swarm)?;
     let peers = status.peers.len() as u64;
     let disk = status.disk_free.map_or(String::new(), |free| format!(", {} free on its disk", bytes(free)));
-    writeln!(f, "          connected to {}; state in {}{disk}", count(peers, "peer", "peers"), status.dir)
+    writeln!(f, "          connected to {}; state in {}{disk}", count(peers, "peer", "peers"), status.dir)?;
+    limits::both(&status.limits).map_or(Ok(()), |limits| writeln!(f, "limits    {limits}"))
 }
 
 fn swarm(f: &mut Formatter<'_>, swarm: &SwarmStatus) -> fmt::Result {

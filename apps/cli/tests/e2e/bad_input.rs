@@ -41,6 +41,9 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_right() {
     assert_says(run(&["publish", "file", "--max-price", "1 EUR"]), 2, &["DAT"]);
     assert_says(run(&["publish", "file", "--replicas", "99"]), 2, &["1..=16"]);
     assert_says(run(&["request", KEY, "--from", "127.0.0.1"]), 2, &["HOST:PORT"]);
+    assert_says(run(&["limits", "--upload", "5Mb/s"]), 2, &["5Mb/s", "bits", "5MB/s"]);
+    assert_says(run(&["limits", "--download-each", "19kB/s"]), 2, &["20 kB/s", "`none`"]);
+    assert_says(run(&["up", "--upload-each", "fast"]), 2, &["fast", "kB, MB", "`none`"]);
     assert_says(run(&["wallet", "send", "5Grw", "1"]), 2, &["5Grw", "address"]);
     assert_says(run(&["frobnicate"]), 2, &["frobnicate", "--help"]);
 }
@@ -60,6 +63,8 @@ fn without_a_daemon_every_command_says_how_to_start_one() {
         &["request", KEY],
         &["get", KEY, &copy],
         &["cancel", "0"],
+        &["limits"],
+        &["limits", "--upload", "1MB/s"],
     ] {
         let args: Vec<_> = ["--dir", dir].iter().chain(args).copied().collect();
         assert_says(run(&args), 1, &["datdot dev", "datdot up", dir]);

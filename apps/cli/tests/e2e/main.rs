@@ -9,6 +9,7 @@ mod dev;
 mod drives;
 mod interrupted;
 mod life;
+mod limits;
 mod network;
 mod process;
 mod strangers;

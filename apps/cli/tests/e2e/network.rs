@@ -77,7 +77,8 @@ impl Network {
         self.peer_with(name, vec!["--no-address".into(), "--bootstrap".into(), self.bootstrap()])
     }
 
-    fn peer_with(&self, name: &str, more: Vec<String>) -> Peer {
+    /// Starts a daemon with further arguments.
+    pub fn peer_with(&self, name: &str, more: Vec<String>) -> Peer {
         let mut peer = Peer {
             name: name.into(),
             dir: self.file(name),

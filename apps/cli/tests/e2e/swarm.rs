@@ -93,7 +93,7 @@ fn on_a_dev_chain_nobody_turns_to_the_public_dht() {
 }
 
 /// Waits until others can find a feed at a peer.
-fn is_announced(peer: &Peer, key: Key) {
+pub fn is_announced(peer: &Peer, key: Key) {
     peer.until("the feed is announced", 60, |status| {
         let feed = status.feeds.iter().find(|feed| feed.key == key)?;
         feed.announced.map(|_| ())

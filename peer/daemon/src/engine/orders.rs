@@ -1,8 +1,11 @@
 //! What the API asks of the engine.
 
 use super::{Engine, Reply};
-use crate::journal::{Drive, Ordered, Published};
-use datdot_api::{GetOrder, HostOrder, Key, PublishOrder, Size, Status, status::OfferStatus};
+use crate::{
+    journal::{Drive, Ordered, Published},
+    limits,
+};
+use datdot_api::{GetOrder, HostOrder, Key, Limits, LimitsOrder, PublishOrder, Size, Status, status::OfferStatus};
 use datdot_ledger::AccountId;
 use datdot_market::{
     Block, RequestId,
@@ -17,6 +20,8 @@ pub(crate) enum Order {
     Status(oneshot::Sender<Status>),
     Host(HostOrder, Reply<OfferStatus>),
     StopHosting(Reply<Block>),
+    /// Change limits, also for the next start.
+    Limit(LimitsOrder, Reply<Limits>),
     /// Files that were published.
     Published(oneshot::Sender<BTreeMap<Key, Published>>),
     /// Note an order to publish: a start begins it again until it has ended or is an intent.
@@ -90,6 +95,7 @@ impl Engine {
                 self.tell_hoster(hoster::Input::Want(hoster::Wanted::Stop)).await;
                 self.answer_now();
             }
+            Order::Limit(order, reply) => _ = reply.send(self.limit(&order)),
             Order::Published(reply) => _ = reply.send(self.journal.published().clone()),
             Order::Begin(order, reply) => {
                 let noted = self.journal.begin(order);
@@ -158,6 +164,16 @@ impl Engine {
                 _ = reply.send(());
             }
         }
+    }
+
+    fn limit(&mut self, order: &LimitsOrder) -> Result<Limits, String> {
+        order.check().map_err(|error| error.to_string())?;
+        // Only what is ordered is kept: what was named at the start counts for that start.
+        let noted = self.journal.set_limits(self.journal.limits().changed(order));
+        self.noted(noted)?;
+        let now = self.ctx.network.limits();
+        limits::set(now, limits::of(now).changed(order));
+        Ok(limits::of(now))
     }
 
     fn noted<T>(&self, noted: std::io::Result<T>) -> Result<T, String> {

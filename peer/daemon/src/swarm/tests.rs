@@ -125,6 +125,31 @@ async fn the_second_feed_of_a_drive_comes_over_the_connection_of_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_over_tcp_and_by_the_swarm_has_one_limit() {
+    const RATE: u64 = 1_000_000;
+    let (_dht, settings) = dht().await;
+    let (author, near, far) =
+        (Peer::start(1, &settings).await, Peer::start(2, &settings).await, Peer::start(3, &settings).await);
+    let feed = author.write(9, 200).await;
+    author.announce(&feed).await;
+    author.network.limits().upload.set(Some(RATE));
+    let [by_tcp, by_swarm] = [&near, &far].map(|peer| peer.network.store().open_remote(feed.key(), None).unwrap());
+    let _downloads = [near.network.download(&by_tcp, Want::all()), far.network.download(&by_swarm, Want::all())];
+    near.network.connect(author.network.local_addr().unwrap(), None).await.unwrap();
+    let _looking = far.topics.look_for(feed.key());
+    let here = || [&by_tcp, &by_swarm].map(|copy| copy.info().bytes_here);
+    until("both receive", || here().iter().all(|bytes| *bytes > 0)).await;
+    assert!(far.network.peers().iter().all(|peer| peer.address.is_none()), "one of them by the swarm");
+    let (before, begun) = (here(), Instant::now());
+    sleep(Duration::from_secs(3)).await;
+    let (after, limit) = (here(), RATE as f64 * begun.elapsed().as_secs_f64());
+    let [tcp, swarm] = [0, 1].map(|at| (after[at] - before[at]) as f64);
+    // A machine that is busy with something else may be slower.
+    assert!((0.7 * limit..1.15 * limit).contains(&(tcp + swarm)), "{tcp} and {swarm} of {limit}");
+    assert!(tcp < 2.0 * swarm && swarm < 2.0 * tcp, "{tcp} and {swarm}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_has_is_not_waited_for_for_ever() {
     let (_dht, settings) = dht().await;
     let reader = Peer::start(1, &settings).await;

@@ -116,6 +116,10 @@ impl Fork {
         self.signed.fork
     }
 
+    pub fn length(&self) -> u64 {
+        self.roots.length()
+    }
+
     #[cfg(test)]
     pub fn same(&self) -> u64 {
         self.same

@@ -15,9 +15,9 @@ pub(super) enum History {
     /// Nothing is in doubt.
     #[default]
     Ours,
-    /// Its head, of this fork, was asked for as a whole. With the reason for doubt: if the heads don't contradict each other, the
-    /// remote lied.
-    Asked(u64, Option<Refused>),
+    /// Its head, of this fork and length, was asked for as a whole. With the reason for doubt: if the heads don't contradict each
+    /// other, the remote lied.
+    Asked((u64, u64), Option<Refused>),
     /// It is a later fork, and what it shares with us is looked for.
     Fork(Box<Fork>),
     /// It could not be shown, for this fork and length.
@@ -25,6 +25,16 @@ pub(super) enum History {
 }
 
 impl History {
+    /// What was asked for does not come. If the remote has moved on since, its newest head is another question.
+    fn given_up(&self) -> History {
+        match self {
+            History::Ours => History::Ours,
+            History::Asked((fork, length), _) => History::GivenUp(*fork, *length),
+            History::Fork(fork) => History::GivenUp(fork.number(), fork.length()),
+            History::GivenUp(fork, length) => History::GivenUp(*fork, *length),
+        }
+    }
+
     /// Asks for the remote's head if it is of a later fork, and that is to be followed.
     pub(super) fn ask(&mut self, feed: &Feed, session: &mut Session) -> Option<Message> {
         let info = feed.info();
@@ -36,7 +46,7 @@ impl History {
         };
         let question = Some(()).filter(|()| ask && info.length > 0 && feed.follows_forks());
         let question = question.and_then(|()| session.ask_whole())?;
-        *self = History::Asked(remote.fork, None);
+        *self = History::Asked((remote.fork, remote.length), None);
         Some(question)
     }
 }
@@ -49,8 +59,9 @@ impl Peer {
         };
         match history {
             History::Ours => {
+                let head = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
                 let question = session.ask_whole();
-                *history = History::Asked(feed.info().fork, Some(refused));
+                *history = History::Asked(head, Some(refused));
                 question.into_iter().for_each(|question| self.say(id, &question));
                 Ok(())
             }
@@ -64,11 +75,9 @@ impl Peer {
     pub(super) fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
         let key = feed.key();
         let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-        // It has moved on since: its newest fork is another question.
-        let moved_on = data.fork < remote.0;
-        let then = if moved_on { History::Ours } else { History::GivenUp(remote.0, remote.1) };
-        let result = match (asked, std::mem::replace(history, then)) {
+        let moved_on = session.remote().is_some_and(|sync| sync.fork > data.fork);
+        let given_up = history.given_up();
+        let result = match (asked, std::mem::replace(history, given_up)) {
             (Asked::Whole, History::Asked(_, why)) => match (feed.judge(data), why) {
                 (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
                 (Ok(Judged::Conflict), _) => {
@@ -135,14 +144,8 @@ impl Peer {
 
     /// The remote does not show its history.
     pub(super) fn give_up(&mut self, id: ChannelId) {
-        if let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) {
-            let remote = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-            let asked = match history {
-                History::Asked(fork, _) => *fork,
-                History::Fork(fork) => fork.number(),
-                History::Ours | History::GivenUp(..) => remote.0,
-            };
-            *history = if asked < remote.0 { History::Ours } else { History::GivenUp(remote.0, remote.1) };
+        if let Some(Channel { history, .. }) = self.channels.get_mut(&id) {
+            *history = history.given_up();
         }
     }
 }

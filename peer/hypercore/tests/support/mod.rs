@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines, split},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
@@ -74,20 +74,36 @@ pub async fn slow_link(to: SocketAddr, bytes_per_second: u64) -> SocketAddr {
     address
 }
 
+/// Joins two networks within the process, without a socket: the clock of a test may stand still.
+pub async fn join(one: &Network, other: &Network, names: [u8; 2]) {
+    let (ours, theirs) = tokio::io::duplex(256 << 10);
+    let ((our_in, our_out), (their_in, their_out)) = (split(ours), split(theirs));
+    attach([one, other], names, (our_in, our_out), (their_in, their_out)).await;
+}
+
 /// Joins two networks by a link as slow that holds next to nothing.
 pub async fn join_slowly(one: &Network, other: &Network, names: [u8; 2], bytes_per_second: u64) {
-    let keys = names.map(|name| noise::Keypair::from_seed(&[name; 32]));
     let pipe = || tokio::io::duplex(32 << 10);
     let ((one_out, to_other), (other_in, from_one)) = (pipe(), pipe());
     let ((other_out, to_one), (one_in, from_other)) = (pipe(), pipe());
     tokio::spawn(pour(to_other, from_one, bytes_per_second));
     tokio::spawn(pour(to_one, from_other, bytes_per_second));
+    attach([one, other], names, (one_in, one_out), (other_in, other_out)).await;
+}
+
+/// Gives each of two networks its end of a connection, of which the first is the initiator.
+async fn attach<R, W>(networks: [&Network; 2], names: [u8; 2], ours: (R, W), theirs: (R, W))
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let keys = names.map(|name| noise::Keypair::from_seed(&[name; 32]));
     let options = connection::Options::default();
-    let ours = Connection::handshake(one_in, one_out, Role::Initiator, &keys[0], None, &options);
-    let theirs = Connection::handshake(other_in, other_out, Role::Responder, &keys[1], None, &options);
+    let ours = Connection::handshake(ours.0, ours.1, Role::Initiator, &keys[0], None, &options);
+    let theirs = Connection::handshake(theirs.0, theirs.1, Role::Responder, &keys[1], None, &options);
     let (ours, theirs) = tokio::try_join!(ours, theirs).expect("honest peers");
-    one.attach(ours).expect("a place");
-    other.attach(theirs).expect("a place");
+    networks[0].attach(ours).expect("a place");
+    networks[1].attach(theirs).expect("a place");
 }
 
 async fn pour(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes_per_second: u64) {
