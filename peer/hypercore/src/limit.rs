@@ -106,8 +106,9 @@ impl Limit {
     /// Takes back what was granted and is not used.
     fn give_back(&self, bytes: u64) {
         let Some(rate) = self.get() else { return };
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        *paid = paid.and_then(|paid| paid.checked_sub(Duration::from_secs_f64(bytes as f64 / rate as f64)));
+        let unused = Duration::from_secs_f64((bytes as f64 / rate as f64).min(86_400.0));
+        let mut paid = self.paid();
+        paid.at = paid.at.and_then(|at| at.checked_sub(unused));
     }
 
     /// The usual turn, or what others left unused.
