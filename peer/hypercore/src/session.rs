@@ -413,8 +413,9 @@ impl Session {
 
     /// Whether the remote is likely to prove its longer head.
     pub fn can_upgrade(&self) -> bool {
-        // What it says of itself is about the length that it knows of us.
-        let can = |sync: Sync| sync.can_upgrade || sync.remote_length != self.local.length;
+        // What it says of itself is about the length that it knows of us. To who has nothing everybody can prove his head.
+        let Local { length, .. } = self.local;
+        let can = |sync: Sync| length == 0 || sync.can_upgrade || sync.remote_length != length;
         let refused = |sync: Sync| self.refused_head == Some((sync.fork, sync.length));
         self.is_longer() && self.remote.is_some_and(|sync| can(sync) && !refused(sync))
     }
