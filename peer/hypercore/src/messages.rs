@@ -157,6 +157,13 @@ pub struct Data {
     pub manifest: Option<Bytes>,
 }
 
+impl Data {
+    /// Whether it answers no part of a request.
+    pub fn is_empty(&self) -> bool {
+        self.block.is_none() && self.hash.is_none() && self.seek.is_none() && self.upgrade.is_none()
+    }
+}
+
 /// A block with the siblings on its way up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataBlock {

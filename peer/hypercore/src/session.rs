@@ -198,17 +198,10 @@ impl Session {
             Message::Data(data) if data.id == 0 => {
                 data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0).then_some(Action::Shown(data))
             }
+            // JavaScript refuses so what was asked of a fork that its author has just left.
+            Message::Data(data) if data.is_empty() => self.refused(data.id),
             Message::Data(data) => self.answered(data.id).map(|asked| Action::Check(data, asked)),
-            Message::NoData { id, .. } => self.answered(id).map(|asked| {
-                // Of another fork it refuses everything, which says nothing about ours.
-                match asked {
-                    Asked::Block(block) if self.serves() => self.offers.refuse(block),
-                    // It may have grown or moved on since it was asked: then that is another question.
-                    Asked::Upgrade => self.refused_head = Some(self.asked_head),
-                    _ => {}
-                }
-                Action::Refused(asked)
-            }),
+            Message::NoData { id, .. } => self.refused(id),
             Message::Want(wanted) => {
                 if wanted.length <= MAX_WANT {
                     if !self.wants.contains(&wanted) {
@@ -268,6 +261,18 @@ impl Session {
             self.blocks.remove(&block);
         }
         Some(asked)
+    }
+
+    fn refused(&mut self, id: u64) -> Option<Action> {
+        let asked = self.answered(id)?;
+        match asked {
+            // Of another fork it refuses everything, which says nothing about ours.
+            Asked::Block(block) if self.serves() => self.offers.refuse(block),
+            // It may have grown or moved on since it was asked: then that is another question.
+            Asked::Upgrade => self.refused_head = Some(self.asked_head),
+            _ => {}
+        }
+        Some(Action::Refused(asked))
     }
 
     /// Takes the question for a block back, if it is under way.
