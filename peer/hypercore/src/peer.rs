@@ -280,6 +280,10 @@ impl Peer {
                 }
                 let Some(request) = session.next_request() else { continue };
                 left = true;
+                if session.is_repeated(now, &request) {
+                    self.say(id, &Message::NoData { id: request.id, reason: None });
+                    continue;
+                }
                 let (messages, valid) = answer(feed, &request);
                 if !valid {
                     session.invalid_request()?;

@@ -12,6 +12,7 @@ use crate::{
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     ops::Range,
+    time::{Duration, Instant},
 };
 
 /// Requests of a peer that may wait for their answers; JavaScript has at most 512 in flight.
@@ -22,6 +23,8 @@ const MAX_WANTS: usize = 512;
 const MAX_WANT: u64 = 1 << 21;
 /// Changes in so many last blocks are told without being wanted.
 const LAST_BLOCKS: u64 = 256;
+/// For so long nobody is shown the same whole head again.
+const SHOWN: Duration = Duration::from_secs(2);
 /// Requests of a peer that nobody could answer, until it is dropped.
 const MAX_INVALID: u32 = 64;
 
@@ -99,6 +102,8 @@ pub struct Session {
     /// The head, fork and length, that it was asked to prove last, and the one for which it refused.
     asked_head: (u64, u64),
     refused_head: Option<(u64, u64)>,
+    /// Fork and length of the whole head that it was shown last, and when.
+    shown: Option<((u64, u64), Instant)>,
     offers: Offers,
     wants: Vec<Wanted>,
     /// It wants to hear about more than is kept in `wants`: about everything, then.
@@ -125,6 +130,7 @@ impl Session {
             remote: None,
             cut: u64::MAX,
             asked_head: (0, 0),
+            shown: None,
             refused_head: None,
             offers,
             wants: Vec::new(),
@@ -352,6 +358,20 @@ impl Session {
     /// The remote's next request; the answer is due at once.
     pub fn next_request(&mut self) -> Option<Request> {
         self.waiting.pop_front()
+    }
+
+    /// Whether a whole head is asked for that was asked for just now. JavaScript asks some 48 times at once for that of a new fork,
+    /// follows it by the first answer, takes the next for false, and never asks this peer again (hypercore 11.37, `_handleData`).
+    pub fn is_repeated(&mut self, now: Instant, request: &Request) -> bool {
+        let Some(whole) = request.upgrade.filter(|upgrade| upgrade.start == 0 && request.block.is_none()) else {
+            return false;
+        };
+        let shown = (request.fork, whole.length);
+        let repeated = self.shown.is_some_and(|(before, at)| before == shown && now.duration_since(at) < SHOWN);
+        if !repeated {
+            self.shown = Some((shown, now));
+        }
+        repeated
     }
 
     /// Requests of the remote that wait for answers.

@@ -81,7 +81,7 @@ fn inputs_changed_by_chance_break_no_law() {
     let mut dice = Dice(number("HOSTILE_SEED", 1) | 1 << 63);
     for (name, run) in TARGETS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
         let seeds: Vec<_> = seeds(name).into_iter().map(|(_, bytes)| bytes).collect();
-        for _ in 0..number("HOSTILE_ROUNDS", 30) {
+        for _ in 0..number("HOSTILE_ROUNDS", if cfg!(debug_assertions) { 30 } else { 1_000 }) {
             let input = dice.input(&seeds);
             if let Err(panic) = panic::catch_unwind(|| run(&input)) {
                 let found = std::env::temp_dir().join(format!("hostile-{name}-{}", std::process::id()));
