@@ -102,11 +102,18 @@ const DO = {
     const feed = { ...(await open(cell, { key: Buffer.from(key, 'hex'), store })), size, streams: [] }
     cells.set(cell, feed)
     const found = feed.core.findingPeers()
-    const socket = net.connect(port, '127.0.0.1', () => {
-      const stream = secret(feed, true, socket)
-      stream.once('open', () => setImmediate(found))
-      feed.replicate(stream)
-    })
+    const connect = () => {
+      const socket = net.connect(port, '127.0.0.1', () => {
+        const stream = secret(feed, true, socket)
+        stream.once('open', () => setImmediate(found))
+        // Again, as a swarm does.
+        stream.once('close', () => {
+          if (cells.get(cell) === feed) setTimeout(connect, 100)
+        })
+        feed.replicate(stream)
+      })
+    }
+    connect()
     return {}
   },
 

@@ -32,7 +32,10 @@ use std::{
     time::Duration,
 };
 use support::*;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::AbortHandle,
+};
 
 const CHILD: &str = "DATDOT_TEST_MATRIX_CHILD";
 const LARGE: usize = 15 << 20;
@@ -222,13 +225,36 @@ struct World {
 struct Copy {
     feed: Feed,
     download: Download,
-    network: Network,
-    peer: PeerId,
+    connected: AbortHandle,
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        self.network.disconnect(self.peer);
+        self.connected.abort();
+    }
+}
+
+/// Ends the connection when it is no longer needed.
+struct Connected(Network, PeerId);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.disconnect(self.1);
+    }
+}
+
+/// Connects again and again, as a swarm does: JavaScript breaks a connection when it is asked for a block while it cuts the feed
+/// (hypercore 11.37: "Expected tree node from storage").
+async fn keep_connected(network: Network, port: u16) {
+    loop {
+        // A busy machine may be late for the handshake.
+        if let Ok(peer) = network.connect(([127, 0, 0, 1], port).into(), None).await {
+            let connected = Connected(network.clone(), peer.id);
+            while network.peers().iter().any(|open| open.id == connected.1) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -279,15 +305,8 @@ impl Source {
         let feed = network.store().open_remote(self.key, None).map_err(text)?;
         feed.follow_forks(true);
         let download = network.download(&feed, want);
-        let mut peer = network.connect(([127, 0, 0, 1], self.port).into(), None).await;
-        for _ in 0..5 {
-            // A busy machine may be late for the handshake.
-            if peer.is_err() {
-                peer = network.connect(([127, 0, 0, 1], self.port).into(), None).await;
-            }
-        }
-        let peer = peer.map_err(text)?.id;
-        Ok(Copy { feed, download, network: network.clone(), peer })
+        let connected = tokio::spawn(keep_connected(network.clone(), self.port)).abort_handle();
+        Ok(Copy { feed, download, connected })
     }
 
     /// What happens to the feed while it is fetched.
