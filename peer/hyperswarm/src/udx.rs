@@ -25,6 +25,7 @@ mod driver;
 pub mod header;
 mod incoming;
 mod io;
+mod letter;
 mod memory;
 mod mtu;
 mod outgoing;
@@ -37,6 +38,7 @@ mod socket;
 pub mod stream;
 
 pub use io::{Pending, ReadHalf, UdxHandle, UdxStream, WriteHalf};
+pub use letter::Letter;
 pub use memory::Memory;
 pub use outgoing::Sums;
 pub use socket::{Datagram, IdInUse, Udx, UdxSocket};

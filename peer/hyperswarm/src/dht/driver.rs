@@ -150,6 +150,8 @@ impl Dht {
             client: client.clone(),
             at_server,
             at_client,
+            from_server: Vec::new(),
+            from_client: Vec::new(),
             clock,
             wished,
             told,

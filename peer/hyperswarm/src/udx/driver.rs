@@ -6,10 +6,10 @@ use super::socket::{Datagram, Port};
 use bytes::Bytes;
 use quinn_udp::{RecvMeta, UdpSockRef};
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,6 +23,8 @@ const ROOM: usize = 64 << 10;
 const RECEIVE_ROUNDS: usize = 4;
 /// Calls to send for one stream before another has its turn.
 const SEND_ROUNDS: usize = 8;
+/// How long a socket that fails is left alone.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The task.
 pub(super) struct Driver {
@@ -59,11 +61,16 @@ impl Driver {
             if self.port.is_closing() && self.alarms.is_empty() && self.listed.is_empty() {
                 return;
             }
-            if received || sent {
+            if let Err(error) = &received {
+                debug!(target: "udx", %error, "receiving");
+            }
+            if sent || matches!(received, Ok(true)) {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let first = self.alarms.first_key_value().map(|((at, _), _)| *at);
+            // A socket that fails stays readable: asked at once, it would fail again.
+            let retry = received.is_err().then(|| Instant::now() + RETRY);
+            let first = self.alarms.first_key_value().map(|((at, _), _)| *at).into_iter().chain(retry).min();
             let alarm = async {
                 match first {
                     Some(at) => sleep_until(at.into()).await,
@@ -72,7 +79,7 @@ impl Driver {
             };
             tokio::select! {
                 biased;
-                _ = self.port.io.readable() => {}
+                _ = self.port.io.readable(), if retry.is_none() => {}
                 () = self.port.wake.notified() => {}
                 _ = self.port.io.writable(), if self.stuck.is_some() => {}
                 () = alarm => {}
@@ -81,7 +88,7 @@ impl Driver {
     }
 
     /// Receives what is there, up to a few batches; whether there was anything.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self) -> io::Result<bool> {
         for round in 0..RECEIVE_ROUNDS {
             let mut slices = self.buffer.chunks_exact_mut(ROOM).map(IoSliceMut::new);
             let mut slices: [_; BATCH] = std::array::from_fn(|_| slices.next().expect("the buffer has BATCH rooms"));
@@ -97,18 +104,14 @@ impl Driver {
                         self.sort(&buffer[..meta.len], meta, now);
                     }
                     if count < BATCH {
-                        return true;
+                        return Ok(true);
                     }
                 }
-                Err(error) => {
-                    if error.kind() != ErrorKind::WouldBlock {
-                        debug!(target: "udx", %error, "receiving");
-                    }
-                    return round > 0;
-                }
+                Err(error) if round > 0 || error.kind() == ErrorKind::WouldBlock => return Ok(round > 0),
+                Err(error) => return Err(error),
             }
         }
-        true
+        Ok(true)
     }
 
     /// Hands the datagrams of one message to their streams, or to whoever speaks another protocol.
@@ -174,7 +177,7 @@ impl Driver {
                     }
                     self.alarms.insert((to, stream.id), stream);
                 }
-                Alarm::Over => self.port.streams.remove(stream.id),
+                Alarm::Over => self.port.streams.remove(&stream),
                 Alarm::Keep => {}
             }
         }

@@ -51,7 +51,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(shared) = &self.shared {
-            self.streams.remove(shared.id);
+            self.streams.remove(shared);
         }
     }
 }

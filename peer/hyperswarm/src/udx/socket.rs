@@ -6,6 +6,7 @@
 
 use super::driver::Driver;
 use super::io::{Pending, UdxStream};
+use super::letter::{self, LETTERS, Letter};
 use super::shared::Shared;
 use super::stream::{Config, Path, Stream};
 use bytes::Bytes;
@@ -58,8 +59,12 @@ impl Streams {
         self.lock().get(&id).cloned()
     }
 
-    pub fn remove(&self, id: u32) {
-        self.lock().remove(&id);
+    /// Forgets this stream, but no later one that was given its id.
+    pub fn remove(&self, stream: &Arc<Shared>) {
+        let mut streams = self.lock();
+        if streams.get(&stream.id).is_some_and(|listed| Arc::ptr_eq(listed, stream)) {
+            streams.remove(&stream.id);
+        }
     }
 }
 
@@ -134,10 +139,10 @@ impl UdxSocket {
         port.io.async_io(Interest::WRITABLE, || port.send(bytes, to, None)).await
     }
 
-    /// Sends a datagram of another protocol if there is room for it now.
-    pub fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        // A plain `sendto`: nothing has to be said beside the address.
-        self.port.io.try_send_to(bytes, to).map(drop)
+    /// Sends datagrams of another protocol, many with a system call. Those that the kernel has no room for now are lost, as
+    /// any datagram may be.
+    pub fn send_all(&self, letters: &[Letter]) {
+        letters.chunks(LETTERS).for_each(|some| letter::send(&self.port.io, some));
     }
 }
 

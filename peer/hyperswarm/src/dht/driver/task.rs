@@ -7,7 +7,7 @@ use crate::dht::node::{Action, Call, Event, Node, QuestionId, Relay, SearchId};
 use crate::dht::query::Reply;
 use crate::dht::record::PublicKey;
 use crate::dht::{Socket, interfaces};
-use crate::udx::{Datagram, UdxSocket};
+use crate::udx::{Datagram, Letter, UdxSocket};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -36,6 +36,9 @@ pub(super) struct Task {
     pub client: UdxSocket,
     pub at_server: mpsc::Receiver<Datagram>,
     pub at_client: mpsc::Receiver<Datagram>,
+    /// What goes out before the task waits.
+    pub from_server: Vec<Letter>,
+    pub from_client: Vec<Letter>,
     pub clock: Clock,
     pub wished: mpsc::Receiver<Wish>,
     pub told: watch::Sender<Status>,
@@ -54,6 +57,7 @@ impl Task {
     pub async fn run(mut self) {
         loop {
             self.act();
+            self.send();
             let wait = self.node.next_tick().saturating_sub(self.clock.now());
             tokio::select! {
                 Some(datagram) = self.at_server.recv() => self.read(Socket::Server, datagram),
@@ -176,15 +180,20 @@ impl Task {
         }
     }
 
+    /// Sends what the node wants to send. What can't be sent now is as good as lost, and will be asked for again.
+    fn send(&mut self) {
+        for (socket, letters) in [(&self.server, &mut self.from_server), (&self.client, &mut self.from_client)] {
+            socket.send_all(letters);
+            letters.clear();
+        }
+    }
+
     fn act(&mut self) {
         while let Some(action) = self.node.poll() {
             match action {
                 Action::Send { socket, to, datagram } => {
-                    let socket = if socket == Socket::Server { &self.server } else { &self.client };
-                    // A datagram that can't be sent now is as good as lost, and will be sent again.
-                    if let Err(error) = socket.try_send_to(&datagram, to.into()) {
-                        tracing::trace!(target: "dht", %to, %error, "a datagram is not sent");
-                    }
+                    let letters = if socket == Socket::Server { &mut self.from_server } else { &mut self.from_client };
+                    letters.push(Letter { to, bytes: datagram });
                 }
                 Action::Resolve(names) => self.resolve(names),
                 Action::Tell(event) => self.on_event(event),
