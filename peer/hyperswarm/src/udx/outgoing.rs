@@ -28,9 +28,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Most packets between the oldest unacknowledged one and the newest.
-const MOST_PACKETS: u64 = 16_384;
+const MOST_PACKETS: u64 = 32_768;
 /// Most bytes in flight, whatever window the remote claims to have.
-const MOST_IN_FLIGHT: u64 = 8 << 20;
+const MOST_IN_FLIGHT: u64 = 16 << 20;
 /// Timers are late by a millisecond or two, and by more on a busy machine: the pace makes up for so many seconds.
 const LATE: f64 = 0.004;
 
@@ -473,6 +473,7 @@ impl Outgoing {
         self.waiting_since = now;
         if self.recovery.is_some_and(|end| self.una >= end) {
             self.recovery = None;
+            self.rack.on_recovered();
         }
         let lost = self.detect_losses(now);
         let least = self.rtt.least().unwrap_or_default();

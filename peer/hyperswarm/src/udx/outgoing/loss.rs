@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 const MOST_TIMEOUTS: u8 = 6;
 /// How long a remote may hold back its acknowledgement.
 const REMOTES_ACK_DELAY: Duration = Duration::from_millis(2);
+/// Quarters of a round trip that are waited at most for a packet that was overtaken, and recoveries in a row, none of them for
+/// nothing, after which it's one again (RFC 8985, section 6.2 step 4, which persists as long).
+const MOST_PATIENCE: u32 = 16;
+const CALM: u32 = 16;
 
 /// The most recent of the transmissions that are known to have arrived.
 #[derive(Debug, Default)]
@@ -19,6 +23,23 @@ pub(super) struct Rack {
     reordering: bool,
     /// Packets were given up too early so many times: wait longer.
     patience: u32,
+    /// Recoveries since then.
+    calm: u32,
+}
+
+impl Rack {
+    /// A packet was given up too early.
+    fn be_patient(&mut self) {
+        (self.patience, self.calm) = ((self.patience + 1).min(MOST_PATIENCE), 0);
+    }
+
+    /// All that was lost is repaired.
+    pub fn on_recovered(&mut self) {
+        self.calm += 1;
+        if self.calm >= CALM {
+            self.patience = 0;
+        }
+    }
 }
 
 /// A probe for a lost tail.
@@ -62,7 +83,7 @@ impl Outgoing {
         // Too soon for the last transmission: it was an earlier one that arrived.
         let early = packet.again && self.rtt.least().is_some_and(|least| rtt < least);
         if early || (packet.state == State::Lost && packet.timeouts == 0) {
-            self.rack.patience = (self.rack.patience + 1).min(16);
+            self.rack.be_patient();
         }
         if !early {
             if newest.is_none_or(|(order, _)| packet.order > order) {
