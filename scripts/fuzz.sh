@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 target="${1:-all}" seconds="${2:-60}"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-folder="${CARGO_TARGET_DIR:-$PWD/fuzz/target}"
+# A folder of its own: with these flags, build scripts of the same crates would be run again and again for either build.
+folder="${CARGO_TARGET_DIR:-$PWD}/fuzz/target"
 # As cargo-fuzz sets them: coverage for libFuzzer, and AddressSanitizer, of which a stable compiler must be asked for twice.
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
