@@ -57,6 +57,14 @@ pub enum BlobError {
     /// The blocks have other sizes than the metadata or the block map says.
     #[error("its blocks have not the size that the metadata tells")]
     Size,
+    /// It is larger than the caller allows.
+    #[error("it has {bytes} bytes, more than the {max} that are allowed")]
+    TooLarge {
+        /// Bytes of the content.
+        bytes: u64,
+        /// The caller's bound.
+        max: u64,
+    },
     /// The list of its blocks can't be understood.
     #[error("its block map is damaged: {0}")]
     Map(DecodeError),

@@ -3,7 +3,7 @@
 use crate::{
     bee::{Bee, BeeError, Change, Entries},
     blobs::{BlobError, Layout, Reading},
-    entry::{Blob, Entry},
+    entry::{Blob, Content, Entry},
     node::Header,
     path::{self, DrivePath, PathError},
 };
@@ -254,6 +254,19 @@ impl Version {
         let reading = Reading::new(self.drive.blobs()?.clone(), self.layout(path, blob)?);
         let path = path.clone();
         Ok(reading.map(move |block| block.map_err(|why| DriveError::Content { path: path.clone(), why })))
+    }
+
+    /// The content of the file at a path, links not followed; `None` if there is no file. Fails with [`BlobError::TooLarge`]
+    /// if it has more than `max_bytes`: a small drive can describe very large files.
+    pub fn get(&self, path: &DrivePath, max_bytes: u64) -> Result<Option<Vec<u8>>, DriveError> {
+        let Some(Content::File { blob, .. }) = self.entry(path)?.map(|entry| entry.content) else { return Ok(None) };
+        let content = |why| DriveError::Content { path: path.clone(), why };
+        let layout = self.layout(path, &blob)?;
+        let bytes = layout.bytes();
+        if bytes > max_bytes {
+            return Err(content(BlobError::TooLarge { bytes, max: max_bytes }));
+        }
+        Reading::new(self.drive.blobs()?.clone(), layout).into_vec().map(Some).map_err(content)
     }
 
     /// The drive.

@@ -12,7 +12,6 @@ use crate::{
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
 };
-use datdot_hypercore::FeedError;
 use ignore::WalkBuilder;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +19,6 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::PoisonError,
     time::SystemTime,
 };
 
@@ -81,10 +79,7 @@ impl From<Stopped> for ImportError {
 /// Brings a drive up to a folder. Links are not followed, empty folders are not kept. Waits for the disk: not for a thread
 /// that has other things to do.
 pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) -> Result<Imported, ImportError> {
-    let _alone = drive.writing.lock().unwrap_or_else(PoisonError::into_inner);
-    if !drive.metadata().info().writable {
-        return Err(DriveError::from(FeedError::NotWritable).into());
-    }
+    let _alone = drive.alone()?;
     let mut imported = Imported::default();
     let found = walk(folder, &mut imported.skipped)?;
     let known = Known::of(drive)?;
@@ -323,15 +318,7 @@ impl Work<'_> {
     /// Writes contents, then what points to them.
     fn commit(&mut self) -> Result<(), ImportError> {
         self.writing.flush().map_err(DriveError::Blobs)?;
-        let version = self.drive.latest();
-        let mut batch = version.bee().batch();
-        for (path, entry) in self.changes.drain(..) {
-            match entry {
-                Some(entry) => batch.put(path.to_key(), entry.to_json().into()).map_err(DriveError::from)?,
-                None => _ = batch.del(&path.to_key()).map_err(DriveError::from)?,
-            }
-        }
-        self.drive.metadata().write(&batch.into_blocks()).map_err(DriveError::from)?;
+        self.drive.change(self.changes.drain(..))?;
         self.uncommitted = 0;
         Ok(())
     }

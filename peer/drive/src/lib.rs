@@ -1,4 +1,6 @@
-//! Hyperdrives: folders as two feeds, compatible with npm's `hyperdrive` 13.
+#![doc = include_str!("../README.md")]
+//!
+//! # Inside
 //!
 //! ```text
 //! metadata feed   a Hyperbee: path -> executable or link, and where the content is      names the drive
@@ -6,11 +8,11 @@
 //! ```
 //!
 //! A [`Drive`] reads and writes what is in its store. What is not there yet, a [`datdot_hypercore::Network`] fetches: an
-//! error says which block is missing ([`DriveError::missing`]), and [`fetch`] waits for it. [`import`] brings a drive up to a
-//! folder, [`export`] a folder up to a drive.
+//! error says which block is missing ([`DriveError::missing`]), and [`fetch`] waits for it.
 //!
 //! From the inside out: [`node`] is a block of the metadata, [`bee`] the tree in it, [`path`] and [`entry`] its keys and values,
-//! [`blobs`] the contents, [`drive`] all together. Nothing here knows of the ledger.
+//! [`blobs`] the contents, [`drive`] all together; [`write`] changes a file, [`import`] brings a drive up to a folder,
+//! [`export`] a folder up to a drive. Nothing here knows of the ledger.
 
 pub mod bee;
 pub mod blobs;
@@ -23,6 +25,7 @@ mod leftover;
 pub mod node;
 pub mod path;
 pub mod progress;
+pub mod write;
 
 pub use bee::{Bee, BeeError};
 pub use drive::{Drive, DriveError, Part, Version};
