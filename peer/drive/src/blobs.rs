@@ -171,7 +171,12 @@ fn read_map(block: &[u8], blocks: &mut Vec<(u64, u64)>) -> Result<(), DecodeErro
     // An entry has two bytes at least.
     blocks.reserve((count as usize).min(reader.remaining() / 2));
     for _ in 0..count {
-        blocks.push((reader.uint()?, reader.uint()?));
+        let entry = (reader.uint()?, reader.uint()?);
+        // A content without bytes has no blocks: such entries would only cost time and memory.
+        if entry.1 == 0 {
+            return Err(DecodeError::Invalid("size"));
+        }
+        blocks.push(entry);
     }
     Ok(())
 }
@@ -355,7 +360,9 @@ mod tests {
         // A size that is not the block's.
         let layout = Layout::of(&feed, &map(4)).unwrap();
         assert!(matches!(Reading::new(feed.clone(), layout).into_vec(), Err(BlobError::Size)));
-        // A block that is no map.
+        // A list that costs nothing to be long, and a block that is no list.
+        feed.write(&[vec![0, 2, 1, 3, 0, 0].into()]).unwrap();
+        assert!(matches!(Layout::of(&feed, &map(5)), Err(BlobError::Map(DecodeError::Invalid("size")))));
         assert!(matches!(Layout::of(&feed, &map(0)), Err(BlobError::Map(_))));
         let endless = Blob { block_offset: u64::MAX, ..map(3) };
         assert!(matches!(Layout::of(&feed, &endless), Err(BlobError::Place)));

@@ -4,8 +4,11 @@
 //! {"executable":false,"linkname":null,"blob":{"blockOffset":0,"byteOffset":0,"blockLength":1,"byteLength":5},"metadata":null}
 //! ```
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
 use serde_json::Value;
+
+/// Bytes of a value that is read; in memory it may be sixteen times as large.
+const MAX_JSON: usize = 64 << 10;
 
 /// One file, link or bare name in a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +89,11 @@ impl Entry {
         serde_json::to_vec(&wire).expect("text, numbers and JSON can be written as JSON")
     }
 
-    /// Reads a value of the metadata. Fields that are not known are ignored.
+    /// Reads a value of the metadata, of 64 KiB at most. Fields that are not known are ignored.
     pub fn from_json(json: &[u8]) -> Result<Entry, serde_json::Error> {
+        if json.len() > MAX_JSON {
+            return Err(de::Error::custom("more than 64 KiB"));
+        }
         let Wire { executable, linkname, blob, metadata } = serde_json::from_slice(json)?;
         let content = match (linkname.filter(|target| !target.is_empty()), blob) {
             (Some(target), _) => Content::Link { target },

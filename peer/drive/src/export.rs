@@ -6,11 +6,11 @@
 //! something of the drive only makes way if the caller says so.
 
 use crate::{
-    blobs::{BlobError, Layout},
+    blobs::BlobError,
     drive::{DriveError, Version},
     entry::{Blob, Content},
     path::DrivePath,
-    progress::{Counter, Listener, Skipped, Stopped, Why},
+    progress::{Counter, Listener, Progress, Skipped, Stopped, Why},
 };
 use datdot_hypercore::FeedError;
 use rustix::{
@@ -19,6 +19,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
@@ -100,14 +101,14 @@ pub fn export<'a>(
     listener: &'a mut Listener<'a>,
 ) -> Result<Exported, ExportError> {
     let mut exported = Exported::default();
-    let plan = Plan::of(version, options, &mut exported.skipped)?;
+    let plan = Plan::of(version, options, &mut exported.skipped, listener)?;
     let root = Root::open(target)?;
     let counter = Counter::new((plan.files.len() + plan.links.len()) as u64, plan.bytes, listener);
     let mut work = Work { version, root, replace: options.replace, exported, counter };
     for file in &plan.files {
         let result = work.write_file(file);
         work.settle(&file.path, result)?;
-        work.counter.done(file.layout.bytes())?;
+        work.counter.done(file.bytes)?;
     }
     for (path, link) in &plan.links {
         let result = work.root.write_link(path, link, options.replace);
@@ -128,13 +129,20 @@ struct Plan {
 struct PlannedFile {
     path: DrivePath,
     blob: Blob,
-    layout: Layout,
+    /// Of the content. The list of its blocks is read again when it is written: thousands of names may share one of 8 MiB.
+    bytes: u64,
     executable: bool,
 }
 
 impl Plan {
-    fn of(version: &Version, options: &Options, skipped: &mut Vec<Skipped>) -> Result<Plan, ExportError> {
+    fn of(
+        version: &Version,
+        options: &Options,
+        skipped: &mut Vec<Skipped>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Plan, ExportError> {
         let mut plan = Plan::default();
+        let mut sizes = HashMap::new();
         let depth = options.folder.as_ref().map_or(0, |folder| folder.parts().count());
         for entry in version.entries(options.folder.as_ref()) {
             let (full, entry) = match entry {
@@ -145,15 +153,28 @@ impl Plan {
                 }
                 Err(error) => return Err(error.into()),
             };
+            // A list of blocks can take long to read.
+            if listener(Progress::default()).is_break() {
+                return Err(ExportError::Stopped);
+            }
             let path = DrivePath::from_parts(full.parts().skip(depth)).expect("it is a path below the folder");
+            if path.parts().any(|part| part == PART) {
+                skipped.push(Skipped { name: path.to_string(), why: Why::Reserved });
+                continue;
+            }
             match entry.content {
-                Content::File { blob, executable } => match version.layout(&full, &blob) {
-                    Ok(layout) => {
-                        plan.bytes = plan.bytes.saturating_add(layout.bytes());
-                        plan.files.push(PlannedFile { path, blob, layout, executable });
+                Content::File { blob, executable } => {
+                    let known = sizes.get(&blob).copied();
+                    let bytes = known.map_or_else(|| version.layout(&full, &blob).map(|layout| layout.bytes()), Ok);
+                    match bytes {
+                        Ok(bytes) => {
+                            sizes.insert(blob, bytes);
+                            plan.bytes = plan.bytes.saturating_add(bytes);
+                            plan.files.push(PlannedFile { path, blob, bytes, executable });
+                        }
+                        Err(error) => skipped.push(skip_or_fail(&path, error)?),
                     }
-                    Err(error) => skipped.push(skip_or_fail(&path, error)?),
-                },
+                }
                 Content::Link { target } => match link_within(&full, &target, depth) {
                     Some(link) => plan.links.push((path, link)),
                     None => skipped.push(Skipped { name: path.to_string(), why: Why::Outside { target } }),
@@ -266,6 +287,8 @@ impl Work<'_, '_> {
                     Errno::NOTEMPTY,
                     Errno::ILSEQ,
                     Errno::INVAL,
+                    // What a file system says that has no links.
+                    Errno::PERM,
                 ];
                 if names.contains(&errno) {
                     let why = Why::InTheWay(errno.into());
@@ -280,9 +303,9 @@ impl Work<'_, '_> {
 
     /// Says whether it was necessary.
     fn write_file(&mut self, planned: &PlannedFile) -> Result<bool, Failed> {
-        let PlannedFile { path, blob, layout, executable } = planned;
+        let PlannedFile { path, blob, executable, .. } = planned;
         let (folder, name) = self.root.folder_of(path)?;
-        if self.is_there(&folder, name, layout, *executable)? {
+        if self.is_there(&folder, name, planned)? {
             return Ok(false);
         }
         if !self.replace && is_taken(&folder, name)? {
@@ -310,15 +333,16 @@ impl Work<'_, '_> {
         Ok(true)
     }
 
-    fn is_there(&self, folder: &OwnedFd, name: &str, layout: &Layout, executable: bool) -> Result<bool, Failed> {
+    fn is_there(&self, folder: &OwnedFd, name: &str, planned: &PlannedFile) -> Result<bool, Failed> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(file) = fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
         let mut file = File::from(file);
         let metadata = file.metadata().map_err(Failed::Io)?;
         let is_executable = metadata.permissions().mode() & 0o100 != 0;
-        if !metadata.is_file() || metadata.len() != layout.bytes() || is_executable != executable {
+        if !metadata.is_file() || metadata.len() != planned.bytes || is_executable != planned.executable {
             return Ok(false);
         }
+        let layout = self.version.layout(&planned.path, &planned.blob).map_err(|error| Failed::Export(error.into()))?;
         let blobs = self.version.drive().blobs().map_err(|error| Failed::Export(error.into()))?;
         // What can't be read is written anew.
         Ok(layout.is_same(blobs, &mut file).unwrap_or(false))

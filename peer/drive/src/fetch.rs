@@ -7,7 +7,7 @@ use crate::{
     path::DrivePath,
 };
 use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
-use std::{ops::Range, time::Duration};
+use std::{collections::HashSet, ops::Range, time::Duration};
 use tokio::time::timeout;
 
 /// Why a drive is not here.
@@ -35,6 +35,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(10);
 /// Runs of blocks that are fetched at a time.
 const RUNS: usize = 256;
+/// Runs that are merged before more are looked for.
+const MANY_RUNS: usize = 100_000;
 
 /// Fetches the newest metadata that peers have, and the contents of the files in `folder`, or of all. Waits as long as no peer has
 /// them: the caller says how long that may be.
@@ -123,7 +125,8 @@ pub enum Round {
 /// has to be here. Files whose place makes no sense are left out.
 pub fn wanted(drive: &Drive, folder: Option<&DrivePath>, round: Round) -> Result<Vec<Range<u64>>, DriveError> {
     let version = drive.latest();
-    let mut runs = Vec::new();
+    // Thousands of names may share one long list of blocks.
+    let (mut runs, mut most, mut seen) = (Vec::new(), MANY_RUNS, HashSet::new());
     let single = folder.map(|path| version.entry(path).map(|entry| entry.map(|entry| Ok((path.clone(), entry)))));
     for entry in single.transpose()?.flatten().into_iter().chain(version.entries(folder)) {
         let (path, entry) = match entry {
@@ -131,6 +134,13 @@ pub fn wanted(drive: &Drive, folder: Option<&DrivePath>, round: Round) -> Result
             entry => entry?,
         };
         let Content::File { blob, .. } = entry.content else { continue };
+        if !seen.insert(blob) {
+            continue;
+        }
+        if runs.len() > most {
+            runs = merge(runs);
+            most = MANY_RUNS.max(2 * runs.len());
+        }
         if round == Round::Maps {
             let end = blob.block_offset.saturating_add(blob.block_length);
             runs.extend(blob.block_map.then_some(blob.block_offset..end));
@@ -167,7 +177,31 @@ fn merge(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        entry::{Blob, Entry},
+        export,
+    };
+    use datdot_hypercore::{Keypair, Store};
     use proptest::prelude::*;
+    use std::ops::ControlFlow;
+
+    #[test]
+    fn names_that_share_a_list_of_blocks_want_it_once_and_count_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let drive =
+            Drive::create(&Store::open(dir.path().join("store")).unwrap(), &Keypair::from_seed([1; 32])).unwrap();
+        // The list says: the block before it, twice.
+        drive.blobs().unwrap().write(&["content".into(), vec![0, 2, 0, 7, 0, 7].into()]).unwrap();
+        let blob = Blob { block_offset: 1, byte_offset: 7, block_length: 1, byte_length: 6, block_map: true };
+        let entry = |name| (format!("/{name}").parse().unwrap(), Some(Entry::file(blob, false)));
+        drive.change((0..300).map(entry)).unwrap();
+        assert_eq!(wanted(&drive, None, Round::Maps).unwrap(), [1..2]);
+        assert_eq!(wanted(&drive, None, Round::Contents).unwrap(), [0..1]);
+        let options = export::Options { folder: None, max_bytes: 300 * 14 - 1, replace: false };
+        let target = dir.path().join("target");
+        let exported = export::export(&drive.latest(), &target, &options, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(exported, Err(export::ExportError::TooLarge { bytes: 4200, .. })), "{exported:?}");
+    }
 
     proptest! {
         #[test]

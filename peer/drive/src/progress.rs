@@ -40,8 +40,11 @@ pub enum Why {
     /// The drive says nothing that makes sense about it.
     #[error("{0}")]
     Entry(String),
+    /// It is the name that a file has here until it is whole.
+    #[error("files have that name while they are written")]
+    Reserved,
     /// A link that leads out of the folder.
-    #[error("the link leads out of the drive, to {target}")]
+    #[error("the link leads out of the drive, to {}", target.escape_debug())]
     Outside {
         /// Where it leads.
         target: String,
