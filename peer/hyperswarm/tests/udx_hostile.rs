@@ -313,3 +313,66 @@ async fn other_protocols_share_the_port() {
     socket.send_to(b"\x13 an answer", question.from).await.unwrap();
     assert_eq!(&soon(answers.recv()).await.unwrap().bytes[..], b"\x13 an answer");
 }
+
+/// Lets time pass for a stream whose remote answers each heartbeat with `window`, and nothing else; when it's over.
+fn over_within(stream: &mut Stream, mut now: Instant, time: Duration, window: Option<u32>) -> bool {
+    let (end, mut out) = (now + time, Vec::new());
+    while let Some(due) = stream.deadline(now).filter(|due| *due <= end) {
+        now = now.max(due);
+        if stream.is_over(now) {
+            return true;
+        }
+        stream.on_deadline(now);
+        while let Some(transmit) = stream.transmit(now, 8, &mut out) {
+            let last = Packet::decode(out.chunks(transmit.segment).last().unwrap()).unwrap().header;
+            if let (true, Some(window)) = (last.flags.any(Flags::HEARTBEAT), window) {
+                stream.handle(&Packet::decode(&bare(last.seq, window)).unwrap(), remote(), now);
+            }
+            out.clear();
+        }
+    }
+    false
+}
+
+/// A bare acknowledgement.
+fn bare(ack: u32, window: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags(0), offset: 0, stream: 1, window, seq: 0, ack }.encode(&mut out);
+    out
+}
+
+/// Sends what the stream has to send; the number of the next packet.
+fn flush(stream: &mut Stream, now: Instant) -> u32 {
+    let (mut out, mut next) = (Vec::new(), 0);
+    while let Some(transmit) = stream.transmit(now, 8, &mut out) {
+        next = Packet::decode(out.chunks(transmit.segment).last().unwrap()).unwrap().header.seq + 1;
+        out.clear();
+    }
+    next
+}
+
+fn connected(config: Config, now: Instant) -> Stream {
+    let mut stream = Stream::new(config, now);
+    stream.connect(Path { stream: 2, address: remote() }, 0, now);
+    stream
+}
+
+#[test]
+fn an_end_that_was_never_acknowledged_is_no_success() {
+    let now = Instant::now();
+    for destroyed in [false, true] {
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 1_000]);
+        stream.finish();
+        flush(&mut stream, now);
+        if destroyed {
+            let mut out = Vec::new();
+            Header { flags: Flags::DESTROY, offset: 0, stream: 1, window: 0, seq: 0, ack: 0 }.encode(&mut out);
+            stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+        } else {
+            over_within(&mut stream, now, Duration::from_secs(60), None);
+        }
+        assert_eq!(stream.closed(), Some(if destroyed { Closed::Reset } else { Closed::Silent }));
+        assert!(!stream.is_finished());
+    }
+}

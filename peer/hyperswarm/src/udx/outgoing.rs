@@ -256,8 +256,11 @@ impl Outgoing {
         self.mtu.datagram()
     }
 
-    /// Drops all that was to be sent.
+    /// Drops all that was to be sent. An end that nobody has acknowledged by now is never acknowledged.
     pub fn clear(&mut self) {
+        if !self.is_finished() {
+            self.end = End::Queued;
+        }
         let next = self.next_seq();
         self.queue.clear();
         self.packets = VecDeque::new();
