@@ -376,3 +376,16 @@ fn an_end_that_was_never_acknowledged_is_no_success() {
         assert!(!stream.is_finished());
     }
 }
+
+#[test]
+fn a_remote_that_never_ends_is_not_waited_for_by_a_stream_that_nobody_has_any_more() {
+    let now = Instant::now();
+    let mut stream = connected(Config::default(), now);
+    stream.finish();
+    let next = flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(next, 1 << 20)).unwrap(), remote(), now);
+    assert!(stream.is_finished());
+    // The remote has our end, and is never heard of again; only now the reader is dropped.
+    stream.stop_reading(now);
+    assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
+}

@@ -201,7 +201,7 @@ impl Shared {
 
     pub fn stop_reading(self: &Arc<Self>) {
         let mut state = self.lock();
-        state.stream.stop_reading();
+        state.stream.stop_reading(Instant::now());
         self.nudge(state);
     }
 

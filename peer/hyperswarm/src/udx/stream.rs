@@ -323,9 +323,10 @@ impl Stream {
     }
 
     /// Nobody reads any more: what comes is dropped, and a remote that does not end is told to after 10 s.
-    pub fn stop_reading(&mut self) {
+    pub fn stop_reading(&mut self, now: Instant) {
         self.deaf = true;
         self.incoming.stop_reading();
+        self.look_for_the_end(now);
     }
 
     /// Sends a message outside the stream. It may be lost, or overtake others.
