@@ -389,3 +389,32 @@ fn a_remote_that_never_ends_is_not_waited_for_by_a_stream_that_nobody_has_any_mo
     stream.stop_reading(now);
     assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
 }
+
+#[test]
+fn a_remote_that_takes_nothing_is_not_waited_for_by_a_stream_that_nobody_has_any_more() {
+    for is_dropped in [true, false] {
+        let now = Instant::now();
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 100_000]);
+        let next = flush(&mut stream, now);
+        stream.handle(&Packet::decode(&bare(next, 0)).unwrap(), remote(), now);
+        if is_dropped {
+            stream.finish();
+            stream.stop_reading(now);
+        }
+        let is_over = over_within(&mut stream, now, Duration::from_secs(120), Some(0));
+        assert_eq!(is_over, is_dropped, "whoever has it waits as long as the remote answers");
+    }
+}
+
+#[test]
+fn a_remote_that_answers_only_from_elsewhere_is_given_up() {
+    let now = Instant::now();
+    let mut stream = connected(Config::default(), now);
+    stream.write(&[7; 100_000]);
+    let next = flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(next, 1 << 20)).unwrap(), ([10, 0, 0, 8], 9).into(), now);
+    flush(&mut stream, now);
+    assert!(over_within(&mut stream, now, Duration::from_secs(120), None));
+    assert_eq!(stream.closed(), Some(Closed::Silent));
+}

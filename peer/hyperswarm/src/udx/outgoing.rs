@@ -236,11 +236,6 @@ impl Outgoing {
         &self.rtt
     }
 
-    /// What the remote is ready to receive.
-    pub fn window(&self) -> u64 {
-        self.window
-    }
-
     /// Counts since the beginning.
     pub fn sums(&self) -> Sums {
         self.sums
@@ -294,6 +289,16 @@ impl Outgoing {
     /// Somebody is where our packets go.
     pub fn prove_path(&mut self) {
         self.unproven = None;
+    }
+
+    /// Whether anything was heard from there.
+    pub fn is_path_proven(&self) -> bool {
+        self.unproven.is_none()
+    }
+
+    /// Whether the next packet waits for the remote: for room, or for a word from where packets go.
+    pub fn is_blocked(&self) -> bool {
+        self.window == 0 || self.next_fresh().is_some_and(|next| !self.may_leave(next.size))
     }
 
     fn may_leave(&self, size: usize) -> bool {

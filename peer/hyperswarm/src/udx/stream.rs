@@ -155,7 +155,7 @@ pub struct Stream {
     deaf: bool,
     deaf_since: Option<Instant>,
     sent_at: Instant,
-    /// Probes of a closed window since the remote was last heard.
+    /// Probes of a closed window since the remote was last heard; if we were given up, since it last took something.
     probes: u32,
     messages: VecDeque<Bytes>,
     outbox: VecDeque<Bytes>,
@@ -374,7 +374,9 @@ impl Stream {
         if self.path.is_some_and(|path| path.address.ip() == from.ip()) {
             self.outgoing.prove_path();
         }
-        self.probes = 0;
+        if !self.is_abandoned() && self.outgoing.is_path_proven() {
+            self.probes = 0;
+        }
         if flags.any(Flags::HEARTBEAT) {
             self.ack_due = true;
             return;
@@ -405,7 +407,11 @@ impl Stream {
             self.window_of = (seq, ack);
             self.outgoing.set_window(window.into());
         }
+        let una = self.outgoing.una();
         self.outgoing.on_ack(ack, packet.ranges().map(|(start, end)| (widen(near, start), widen(near, end))), now);
+        if self.outgoing.una() > una {
+            self.probes = 0;
+        }
         if self.previous.is_some_and(|(_, until)| self.outgoing.una() >= until) {
             self.previous = None;
         }
@@ -453,9 +459,15 @@ impl Stream {
         [self.outgoing.deadline(now), self.ack_at, self.probe(), self.keep_alive(), deaf].into_iter().flatten().min()
     }
 
-    /// When to ask a remote whose window is closed: libudx does not tell by itself when it has opened.
+    /// Whether nobody of ours waits for anything but that what was written arrives.
+    fn is_abandoned(&self) -> bool {
+        self.deaf && self.outgoing.is_ending()
+    }
+
+    /// When to ask a remote whose window is closed: libudx does not tell by itself when it has opened. Or one that was
+    /// heard from elsewhere only.
     fn probe(&self) -> Option<Instant> {
-        let blocked = self.outgoing.window() == 0 && self.outgoing.is_quiet() && self.outgoing.has_news();
+        let blocked = self.outgoing.is_blocked() && self.outgoing.is_quiet() && self.outgoing.has_news();
         blocked.then(|| self.sent_at + self.outgoing.rtt().timeout())
     }
 
