@@ -244,9 +244,11 @@ fn many_remotes_make_us_hold_no_more_than_the_common_amount() {
     assert!(held <= (1 << 20) + 31 * (64 << 10), "{held}");
     // Whoever reads goes on, though others hold all there is.
     let last = &mut streams[28];
+    flush(last, now);
     let mut buffer = vec![0; 1 << 20];
     let read = last.read(&mut buffer);
     assert!(read >= 60_000);
+    assert!(last.has_something_to_say(), "the remote hears that there is room");
     let seq = (read / 1_400) as u32;
     let mut out = Vec::new();
     Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);

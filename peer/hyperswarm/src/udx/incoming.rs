@@ -82,13 +82,13 @@ impl Incoming {
     /// How many bytes may come. What waits for an earlier packet is not counted: the sender counts it as in flight until
     /// it knows better, and would stall behind every hole if it were counted twice.
     pub fn window(&self) -> u32 {
-        let room = self.limit.min(self.share.bound()).saturating_sub(self.ready.len());
+        let room = self.limit().saturating_sub(self.ready.len());
         room.try_into().unwrap_or(u32::MAX)
     }
 
-    /// The largest window.
+    /// The largest window that there could be now.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.min(self.share.bound())
     }
 
     /// Takes in a packet with `DATA` or `END`. What is out of bounds is dropped, as if it had been lost on the way.
