@@ -420,3 +420,35 @@ fn a_remote_that_answers_only_from_elsewhere_is_given_up() {
     assert!(over_within(&mut stream, now, Duration::from_secs(120), None));
     assert_eq!(stream.closed(), Some(Closed::Silent));
 }
+
+#[test]
+fn what_is_kept_beside_a_hole_is_counted() {
+    let now = Instant::now();
+    let memory = Memory::new(1 << 20);
+    let mut stream = connected(Config { memory: memory.clone(), ..Config::default() }, now);
+    let (mut out, mut next) = (Vec::new(), 0);
+    // All but one packet of each 64 KiB, which is what they are kept in, is acknowledged.
+    for round in 0..200u64 {
+        let now = now + Duration::from_millis(round);
+        stream.write(&[7; 100_000]);
+        while let Some(transmit) = stream.transmit(now, 44, &mut out) {
+            let sent: Vec<u32> =
+                out.chunks(transmit.segment).map(|bytes| Packet::decode(bytes).unwrap().header.seq).collect();
+            out.clear();
+            next = next.max(sent.iter().max().unwrap() + 1);
+            for seq in sent.into_iter().filter(|seq| seq % 40 != 0) {
+                let mut sack = Vec::new();
+                let flags = Flags::SACK;
+                Header { flags, offset: 0, stream: 1, window: u32::MAX, seq: 0, ack: 0 }.encode(&mut sack);
+                encode_range(seq, seq + 1, &mut sack);
+                stream.handle(&Packet::decode(&sack).unwrap(), remote(), now);
+            }
+        }
+        if stream.deadline(now).is_some_and(|due| due <= now) {
+            stream.on_deadline(now);
+        }
+    }
+    assert!(next > 500, "{next}");
+    let span = next as usize * 1_152;
+    assert!(span <= memory.taken() + (64 << 10), "{span} bytes, of which {} are counted", memory.taken());
+}

@@ -49,6 +49,8 @@ enum State {
 #[derive(Debug)]
 struct Sent {
     payload: Bytes,
+    /// Bytes of the payload, which is let go when it is acknowledged.
+    len: u16,
     end: bool,
     state: State,
     /// Which transmission the last one was.
@@ -139,7 +141,8 @@ pub struct Outgoing {
     gathering: bool,
     /// Bytes that have left for an address of which nothing was heard.
     unproven: Option<u64>,
-    /// Bytes of packets that are kept until they are acknowledged.
+    /// Bytes of packets from the oldest that isn't acknowledged to the newest. Those among them that are acknowledged count
+    /// as well: one that isn't keeps alive the piece that they were cut from.
     kept: usize,
     share: Share,
     sums: Sums,
@@ -394,6 +397,7 @@ impl Outgoing {
             self.kept += payload.len();
             self.share.set(self.kept);
             self.packets.push_back(Sent {
+                len: payload.len() as u16,
                 payload,
                 end,
                 state: State::Lost,
@@ -446,6 +450,7 @@ impl Outgoing {
             let packet = self.packets.pop_front().expect("`ack` is at most one past the last packet");
             let seq = self.una;
             self.una += 1;
+            self.kept -= usize::from(packet.len);
             match packet.state {
                 State::Acked => self.acked_count -= 1,
                 _ => {

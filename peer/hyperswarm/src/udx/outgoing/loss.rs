@@ -69,7 +69,6 @@ impl Outgoing {
             self.in_flight -= packet.size();
             self.in_flight_payload -= packet.payload.len() as u64;
         }
-        self.kept -= packet.payload.len();
         self.rate.on_acked(packet.size(), packet.stamp, packet.order, packet.at);
         self.mtu.on_acked(packet.padding > 0);
         self.bbr.set_packet(self.mtu.datagram());
