@@ -452,3 +452,16 @@ fn what_is_kept_beside_a_hole_is_counted() {
     let span = next as usize * 1_152;
     assert!(span <= memory.taken() + (64 << 10), "{span} bytes, of which {} are counted", memory.taken());
 }
+
+#[test]
+fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
+    let now = Instant::now();
+    let mut stream = connected(Config::default(), now);
+    for len in [1_400, 60_000] {
+        let mut out = Vec::new();
+        Header { flags: Flags::MESSAGE, offset: 0, stream: 1, window: 0, seq: 0, ack: 0 }.encode(&mut out);
+        out.resize(20 + len, 0);
+        stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+    }
+    assert_eq!((stream.next_message().unwrap().len(), stream.next_message()), (1_400, None));
+}

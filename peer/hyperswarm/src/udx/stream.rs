@@ -31,7 +31,9 @@ const LINGER: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(10);
 /// Probes of a closed window without any answer that end the stream.
 const MOST_PROBES: u32 = 12;
+/// Messages that wait to be taken, and how long each may be: no packet carries more, unless it's made to be put together.
 const MOST_MESSAGES: usize = 64;
+const LONGEST_MESSAGE: usize = 1_500;
 /// How many packets in order may wait for their acknowledgement, and how long.
 const ACK_PACKETS: u32 = 8;
 const ACK_DELAY: Duration = Duration::from_millis(1);
@@ -395,7 +397,8 @@ impl Stream {
             self.ack_at.get_or_insert(now + ACK_DELAY);
             self.ack_due |= !in_order || flags.any(Flags::END) || self.unacked >= ACK_PACKETS;
         }
-        if flags.any(Flags::MESSAGE) && self.messages.len() < MOST_MESSAGES {
+        let fits = packet.payload.len() <= LONGEST_MESSAGE && self.messages.len() < MOST_MESSAGES;
+        if flags.any(Flags::MESSAGE) && fits {
             self.messages.push_back(Bytes::copy_from_slice(packet.payload));
         }
         let near = self.outgoing.next_seq();
