@@ -56,9 +56,11 @@ impl Driver {
         loop {
             let received = self.receive();
             self.ring();
+            // Before the list is taken: what the last user had listed is on it then.
+            let closing = self.port.is_closing();
             self.port.clone().take_listed(&mut self.listed);
             let sent = self.send();
-            if self.port.is_closing() && self.alarms.is_empty() && self.listed.is_empty() {
+            if closing && self.alarms.is_empty() && self.listed.is_empty() {
                 return;
             }
             if let Err(error) = &received {
