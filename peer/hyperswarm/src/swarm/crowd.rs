@@ -24,6 +24,8 @@ const REQUESTS_AT_ONCE: f64 = 140.0;
 /// with those that were closest the last time.
 const FIRST_SEARCH: f64 = 68.0;
 const NEXT_SEARCH: f64 = 42.0;
+/// Two calls that come through within so much crossed.
+const CROSSED: Duration = Duration::from_secs(3);
 /// A connection that lived that long makes us forget failures.
 const GOOD: Duration = Duration::from_secs(15);
 /// Peers that are remembered.
@@ -336,6 +338,10 @@ impl Crowd {
             // Both called: the call of the one with the larger key counts.
             Link::Dialing if incoming && own_is_larger => return Verdict::Drop,
             Link::Dialing if incoming => self.out.push_back(Task::StopDialing { key }),
+            // The same, and ours came through first: there, it's the call that stays.
+            Link::Up { since, incoming: false, .. } if own_is_larger && now.saturating_sub(*since) < CROSSED => {
+                return Verdict::Drop;
+            }
             // It would not call again if it still had the old one.
             Link::Up { id, .. } => self.out.push_back(Task::Close(*id)),
             _ if is_full => return Verdict::Drop,

@@ -200,6 +200,24 @@ fn a_suspended_crowd_does_nothing_and_goes_on_afterwards() {
     assert_eq!(tasks(&mut crowd).len(), 2, "the topic is searched and the peer called");
 }
 
+#[test]
+fn of_two_calls_of_which_one_came_through_a_moment_before_the_other_one_stays() {
+    let (mut larger, mut smaller) = (crowd(2), crowd(1));
+    larger.on_found(at(0), TOPIC, key(1), &[]);
+    smaller.on_found(at(0), TOPIC, key(2), &[]);
+    assert_eq!((dials(&mut larger), dials(&mut smaller)), (vec![1], vec![2]));
+    // The call of the larger key comes through on both sides, then the other one: it was on its way already.
+    assert_eq!(larger.on_link(at(1), LinkId(1), key(1), false), Verdict::Keep);
+    assert_eq!(smaller.on_link(at(1), LinkId(1), key(2), true), Verdict::Keep);
+    assert_eq!(tasks(&mut smaller), [Task::StopDialing { key: key(2) }]);
+    assert_eq!(larger.on_link(at(1), LinkId(2), key(1), true), Verdict::Drop);
+    assert_eq!(smaller.on_link(at(1), LinkId(2), key(2), false), Verdict::Drop);
+    assert_eq!((tasks(&mut larger), tasks(&mut smaller)), (vec![], vec![]));
+    // Later it would not call if it still had the connection.
+    assert_eq!(larger.on_link(at(9), LinkId(3), key(1), true), Verdict::Keep);
+    assert_eq!(tasks(&mut larger), [Task::Close(LinkId(1))]);
+}
+
 proptest! {
     #[test]
     fn whatever_happens_limits_hold_and_the_closed_are_not_counted(
