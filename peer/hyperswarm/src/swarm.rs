@@ -196,7 +196,7 @@ impl Swarm {
         self.until(move |crowd| !crowd.is_searching(&topic)).await
     }
 
-    /// Waits until everybody who was found has been called.
+    /// Waits until everybody who was found has been called, or there is no room for more.
     pub async fn flush(&self) -> Result<(), Ended> {
         self.until(Crowd::is_idle).await
     }

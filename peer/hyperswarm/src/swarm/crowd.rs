@@ -199,8 +199,10 @@ impl Crowd {
             topic.again = topic.search.is_some();
             self.schedule(*id, now);
         }
-        for peer in self.peers.values_mut() {
-            peer.topics.remove(id);
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            if self.peers.get_mut(&key).is_some_and(|peer| peer.topics.remove(id)) {
+                self.let_go(&key);
+            }
         }
         self.tick(now);
     }
@@ -215,9 +217,9 @@ impl Crowd {
         self.topics.get(topic).is_some_and(|topic| topic.search.is_some() || !topic.searched)
     }
 
-    /// Whether nobody waits to be called, or is.
+    /// Whether nobody is being called: then nobody waits for it either for whom there's room.
     pub fn is_idle(&self) -> bool {
-        self.peers.values().all(|peer| !matches!(peer.state, Link::Queued | Link::Dialing))
+        self.peers.values().all(|peer| peer.state != Link::Dialing)
     }
 
     /// The topics at which a peer was found.
@@ -245,6 +247,7 @@ impl Crowd {
         if let Some(peer) = self.peers.get_mut(key) {
             peer.explicit = false;
         }
+        self.let_go(key);
         self.forget(key);
     }
 
@@ -256,10 +259,7 @@ impl Crowd {
         if self.banned.len() > MAX_BANNED
             && let Some(first) = self.banned.pop_front()
         {
-            if let Some(peer) = self.peers.get_mut(&first) {
-                peer.banned = false;
-            }
-            self.forget(&first);
+            self.unban(&first);
         }
         let peer = self.peers.entry(key).or_default();
         peer.banned = true;
@@ -269,14 +269,24 @@ impl Crowd {
             Link::Dialing => self.out.push_back(Task::StopDialing { key }),
             Link::None | Link::Queued => {}
         }
+        // Its place is free.
+        self.dial();
     }
 
     /// Lifts a [ban](Self::ban).
     pub fn pardon(&mut self, key: &PublicKey) {
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.banned = false;
+        self.banned.retain(|other| other != key);
+        self.unban(key);
+    }
+
+    fn unban(&mut self, key: &PublicKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.banned = false;
+        if peer.explicit {
+            self.enqueue(*key);
         }
         self.forget(key);
+        self.dial();
     }
 
     /// Whether a peer may connect to us.
@@ -499,7 +509,7 @@ impl Crowd {
 
     /// Calls those who wait for it, the most promising first, as many as there is room for.
     fn dial(&mut self) {
-        loop {
+        while !self.suspended {
             let count = |state: fn(&Link) -> bool| self.peers.values().filter(|peer| state(&peer.state)).count();
             let dialing = count(|link| *link == Link::Dialing);
             let is_full = dialing + count(|link| matches!(link, Link::Up { .. })) >= self.limits.peers;
@@ -544,6 +554,17 @@ impl Crowd {
         peer.retry_at = delay.filter(|_| is_wanted && !peer.banned).map(|delay| now + delay + jitter);
         self.forget(key);
         self.tick(now);
+    }
+
+    /// Calls a peer no more that is at none of our topics, and isn't one to stay with. Its connection stays.
+    fn let_go(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.explicit && peer.topics.is_empty()) {
+            peer.retry_at = None;
+            if peer.state == Link::Queued {
+                peer.state = Link::None;
+            }
+            self.forget(key);
+        }
     }
 
     /// Forgets a peer that nothing is known of and nothing wanted from.

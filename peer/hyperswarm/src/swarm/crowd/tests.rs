@@ -218,6 +218,75 @@ fn of_two_calls_of_which_one_came_through_a_moment_before_the_other_one_stays() 
     assert_eq!(tasks(&mut larger), [Task::Close(LinkId(1))]);
 }
 
+#[test]
+fn the_place_of_the_banned_is_taken_by_another_at_once() {
+    let mut crowd = crowd(200);
+    (0..100).for_each(|n| crowd.on_found(at(0), TOPIC, key(n), &[]));
+    for n in 0..64 {
+        let [next, ..] = dials_of(&crowd)[..] else { panic!("somebody is called") };
+        tasks(&mut crowd);
+        assert_eq!(crowd.on_link(at(1), LinkId(n), key(next), false), Verdict::Keep);
+    }
+    assert_eq!((crowd.links(), dials(&mut crowd)), (64, vec![]));
+    let bad = *crowd.peers.iter().find(|(_, peer)| matches!(peer.state, Link::Up { .. })).unwrap().0;
+    crowd.ban(bad);
+    assert_eq!(dials(&mut crowd).len(), 1);
+    // One that is called makes room for a call.
+    let called = dials_of(&crowd)[0];
+    crowd.ban(key(called));
+    assert_eq!(dials(&mut crowd).len(), 1);
+}
+
+/// Who is called now.
+fn dials_of(crowd: &Crowd) -> Vec<u8> {
+    crowd.peers.iter().filter(|(_, peer)| peer.state == Link::Dialing).map(|(key, _)| key[0]).collect()
+}
+
+#[test]
+fn a_pardon_is_no_part_of_a_later_ban_and_whom_we_stay_with_is_called_again() {
+    let mut crowd = crowd(200);
+    crowd.ban(key(1));
+    crowd.pardon(&key(1));
+    crowd.ban(key(1));
+    for n in 1..MAX_BANNED as u32 {
+        crowd.ban(Id::of(&n.to_le_bytes()).0);
+    }
+    assert!(!crowd.is_welcome(&key(1)), "it's one of as many as there may be");
+    crowd.join_peer(at(1), key(2));
+    assert_eq!(dials(&mut crowd), [2]);
+    crowd.ban(key(2));
+    assert_eq!(tasks(&mut crowd), [Task::StopDialing { key: key(2) }]);
+    crowd.pardon(&key(2));
+    assert_eq!(dials(&mut crowd), [2]);
+}
+
+#[test]
+fn whom_we_found_at_a_topic_we_left_is_not_called_any_more() {
+    let mut crowd = crowd(200);
+    (0..10).for_each(|n| crowd.on_found(at(0), TOPIC, key(n), &[]));
+    let called = dials(&mut crowd);
+    assert_eq!(called.len(), 3);
+    crowd.join_peer(at(0), key(50));
+    crowd.leave(at(1), &TOPIC);
+    called.iter().for_each(|n| crowd.on_failure(at(2), &key(*n)));
+    assert_eq!(dials(&mut crowd), [50]);
+    crowd.on_failure(at(3), &key(50));
+    crowd.leave_peer(&key(50));
+    assert_eq!((crowd.peers.len(), crowd.is_idle()), (0, true));
+}
+
+#[test]
+fn nobody_waits_for_those_there_is_no_room_for() {
+    let limits = Limits { peers: 1, ..Limits::default() };
+    let mut crowd = Crowd::new(key(200), limits, at(0), [1; 32]);
+    crowd.join(at(0), TOPIC, true, false);
+    (0..2).for_each(|n| crowd.on_found(at(0), TOPIC, key(n), &[]));
+    let [called] = dials_of(&crowd)[..] else { panic!("one is called") };
+    assert!(!crowd.is_idle());
+    assert_eq!(crowd.on_link(at(1), LinkId(1), key(called), false), Verdict::Keep);
+    assert!(crowd.is_idle());
+}
+
 proptest! {
     #[test]
     fn whatever_happens_limits_hold_and_the_closed_are_not_counted(
