@@ -78,7 +78,7 @@ enum Wish {
     LeavePeer(PublicKey),
     Ban(PublicKey),
     Pardon(PublicKey),
-    Suspend,
+    Suspend(oneshot::Sender<()>),
     Resume,
     Refresh,
     Sync(oneshot::Sender<()>),
@@ -125,6 +125,8 @@ impl Swarm {
             change,
             links: BTreeMap::new(),
             dialing: HashMap::new(),
+            searching: HashMap::new(),
+            farewell: None,
             jobs: JoinSet::new(),
             next_link: 0,
             status: dht.status(),
@@ -170,10 +172,15 @@ impl Swarm {
         self.wish(Wish::Pardon(key)).await
     }
 
-    /// Ends all connections, withdraws what was announced, and begins nothing until [`resume`](Self::resume). The node of
-    /// the DHT goes on, unless it's [suspended](Dht::suspend) as well.
+    /// Ends all connections, withdraws what was announced, and begins nothing until [`resume`](Self::resume). Returns when
+    /// that is done, after five seconds at most: then the node of the DHT, which goes on, may be [suspended](Dht::suspend)
+    /// as well.
     pub async fn suspend(&self) -> Result<(), Ended> {
-        self.wish(Wish::Suspend).await
+        let (done, withdrawn) = oneshot::channel();
+        self.wish(Wish::Suspend(done)).await?;
+        // Who resumes before has it withdrawn no further.
+        _ = withdrawn.await;
+        Ok(())
     }
 
     /// Goes on after [`suspend`](Self::suspend).
@@ -258,6 +265,9 @@ struct Keeper {
     change: watch::Sender<()>,
     links: BTreeMap<LinkId, UdxHandle>,
     dialing: HashMap<PublicKey, AbortHandle>,
+    searching: HashMap<Id, AbortHandle>,
+    /// Withdraws what was announced.
+    farewell: Option<AbortHandle>,
     jobs: JoinSet<()>,
     next_link: u64,
     status: watch::Receiver<Status>,
@@ -279,7 +289,7 @@ impl Keeper {
                         _ = done.send(());
                         return;
                     }
-                    Some(wish) => self.on_wish(wish),
+                    Some(wish) => self.on_wish(wish).await,
                     None => return,
                 },
                 Some(change) = self.told.recv() => self.on_change(change),
@@ -302,31 +312,42 @@ impl Keeper {
         }
     }
 
-    fn on_wish(&mut self, wish: Wish) {
+    async fn on_wish(&mut self, wish: Wish) {
         let now = self.began.elapsed();
-        let mut crowd = lock(&self.state);
+        let crowd = || lock(&self.state);
         match wish {
-            Wish::Join(topic, as_) => crowd.join(now, topic, as_ != As::Server, as_ != As::Client),
-            Wish::Leave(topic) => crowd.leave(now, &topic),
-            Wish::JoinPeer(key) => crowd.join_peer(now, key),
-            Wish::LeavePeer(key) => crowd.leave_peer(&key),
-            Wish::Ban(key) => crowd.ban(key),
-            Wish::Pardon(key) => crowd.pardon(&key),
-            Wish::Suspend => {
-                let announced = crowd.suspend();
-                drop(crowd);
-                self.hide(true);
-                let (dht, identity) = (self.dht.clone(), self.identity.clone());
-                self.jobs.spawn(async move { withdraw(&dht, &identity, announced).await });
-            }
-            Wish::Resume => {
-                crowd.resume(now);
-                drop(crowd);
-                self.hide(false);
-            }
-            Wish::Refresh => crowd.refresh(now),
+            Wish::Join(topic, as_) => crowd().join(now, topic, as_ != As::Server, as_ != As::Client),
+            Wish::Leave(topic) => crowd().leave(now, &topic),
+            Wish::JoinPeer(key) => crowd().join_peer(now, key),
+            Wish::LeavePeer(key) => crowd().leave_peer(&key),
+            Wish::Ban(key) => crowd().ban(key),
+            Wish::Pardon(key) => crowd().pardon(&key),
+            Wish::Suspend(done) => self.suspend(done).await,
+            Wish::Resume => self.resume().await,
+            Wish::Refresh => crowd().refresh(now),
             Wish::Sync(done) | Wish::Close(done) => _ = done.send(()),
         }
+    }
+
+    async fn suspend(&mut self, done: oneshot::Sender<()>) {
+        let announced = lock(&self.state).suspend();
+        // What is searched now is announced no more: only then there's something to withdraw.
+        self.act();
+        _ = self.server.suspend().await;
+        let (dht, identity) = (self.dht.clone(), self.identity.clone());
+        self.farewell = Some(self.jobs.spawn(async move {
+            withdraw(&dht, &identity, announced).await;
+            _ = done.send(());
+        }));
+    }
+
+    async fn resume(&mut self) {
+        // It would withdraw what is announced anew.
+        if let Some(farewell) = self.farewell.take() {
+            farewell.abort();
+        }
+        _ = self.server.resume().await;
+        lock(&self.state).resume(self.began.elapsed());
     }
 
     fn on_change(&mut self, change: Change) {
@@ -339,6 +360,7 @@ impl Keeper {
                 }
             }
             Change::Searched { topic, announced, closest } => {
+                self.searching.remove(&topic);
                 lock(&self.state).on_search_end(now, &topic, announced, closest);
             }
             Change::Dialed(key, stream) => {
@@ -353,12 +375,6 @@ impl Keeper {
                 lock(&self.state).on_close(now, id, &key);
             }
         }
-    }
-
-    /// Lets nobody call us, or lets others call again.
-    fn hide(&mut self, hide: bool) {
-        let (dht, key) = (self.dht.clone(), self.server.public_key());
-        self.jobs.spawn(async move { _ = dht.pause_calls(key, hide).await });
     }
 
     /// Whether one host takes the room that's left: most of it is taken, and an eighth is that host's.
@@ -407,10 +423,16 @@ impl Keeper {
                     let (dht, tell) = (self.dht.clone(), self.tell.clone());
                     let identity = announce.then(|| self.identity.clone());
                     let announced = self.server.watch();
-                    self.jobs.spawn(async move {
+                    let look = self.jobs.spawn(async move {
                         let change = look(&dht, search, identity, key, announced, &tell).await;
                         _ = tell.send(change);
                     });
+                    self.searching.insert(topic, look);
+                }
+                Task::StopSearching { topic } => {
+                    if let Some(look) = self.searching.remove(&topic) {
+                        look.abort();
+                    }
                 }
                 Task::Dial { key, relays } => {
                     let (dht, tell, identity) = (self.dht.clone(), self.tell.clone(), self.identity.clone());

@@ -70,6 +70,11 @@ pub enum Task {
         /// The nodes that were closest last time.
         nodes: Vec<SocketAddrV4>,
     },
+    /// Stop searching it: nothing is to be announced now.
+    StopSearching {
+        /// The topic.
+        topic: Id,
+    },
     /// Call a peer, and say so with [`Crowd::on_link`] or [`Crowd::on_failure`].
     Dial {
         /// Whom.
@@ -319,7 +324,8 @@ impl Crowd {
     pub fn on_search_end(&mut self, now: Duration, id: &Id, announced: bool, closest: Vec<SocketAddrV4>) {
         let spread = SPREAD.mul_f64(self.rng.random());
         let Some(topic) = self.topics.get_mut(id) else { return };
-        let announcing = topic.search.take() == Some(true);
+        // It was stopped, but had ended before.
+        let Some(announcing) = topic.search.take() else { return };
         topic.searched = !topic.again;
         topic.announced = if announced { Some(now) } else { topic.announced.filter(|_| announcing) };
         topic.may_be_announced = announcing;
@@ -391,16 +397,27 @@ impl Crowd {
     /// may keep an announcement of ours, the latest first, and who.
     pub fn suspend(&mut self) -> Vec<(Id, Vec<SocketAddrV4>)> {
         self.suspended = true;
-        for (key, peer) in &mut self.peers {
-            match std::mem::take(&mut peer.state) {
-                Link::Up { id, .. } => self.out.push_back(Task::Close(id)),
-                Link::Dialing => self.out.push_back(Task::StopDialing { key: *key }),
-                Link::None | Link::Queued => {}
+        let mut announced = Vec::new();
+        for (id, topic) in &mut self.topics {
+            topic.again = false;
+            if topic.search.take().is_some() {
+                self.out.push_back(Task::StopSearching { topic: *id });
+            }
+            let last = topic.announced.take();
+            if topic.may_be_announced {
+                announced.push((last, *id, topic.closest.clone()));
             }
         }
-        let mut announced: Vec<_> = self.topics.iter().filter(|(_, topic)| topic.may_be_announced).collect();
-        announced.sort_by_key(|(_, topic)| std::cmp::Reverse(topic.announced));
-        announced.into_iter().map(|(id, topic)| (*id, topic.closest.clone())).collect()
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            match self.peers.get_mut(&key).map(|peer| std::mem::take(&mut peer.state)) {
+                Some(Link::Up { id, .. }) => self.out.push_back(Task::Close(id)),
+                Some(Link::Dialing) => self.out.push_back(Task::StopDialing { key }),
+                _ => {}
+            }
+            self.let_go(&key);
+        }
+        announced.sort_by_key(|(last, ..)| std::cmp::Reverse(*last));
+        announced.into_iter().map(|(_, id, closest)| (id, closest)).collect()
     }
 
     /// Goes on as if everybody had just been found.

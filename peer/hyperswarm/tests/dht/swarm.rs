@@ -185,6 +185,26 @@ async fn a_suspended_swarm_is_found_by_nobody_until_it_resumes() {
 }
 
 #[tokio::test]
+async fn a_swarm_that_is_suspended_is_withdrawn_and_one_that_resumes_at_once_is_not() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let ours = Ours::join(guest(&bootstrap).await, 61, As::Server).await;
+    soon(ours.swarm.searched(TOPIC)).await.unwrap();
+    let other = guest(&bootstrap).await;
+    for _ in 0..3 {
+        let (suspended, resumed) = tokio::join!(soon(ours.swarm.suspend()), ours.swarm.resume());
+        assert!(suspended.is_ok() && resumed.is_ok());
+        soon(ours.swarm.searched(TOPIC)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(soon(other.lookup(TOPIC).await.unwrap().all()).await.len(), 1);
+        let key = identity(61).public();
+        soon(other.connect(&identity(62), key, &[], &Default::default())).await.unwrap();
+    }
+    soon(ours.swarm.suspend()).await.unwrap();
+    assert_eq!(soon(other.lookup(TOPIC).await.unwrap().all()).await, []);
+}
+
+#[tokio::test]
 async fn whoever_is_banned_is_refused_until_pardoned() {
     let nodes = hosts(6, &[]).await;
     let bootstrap = [nodes[0].local_addr()];

@@ -287,6 +287,20 @@ fn nobody_waits_for_those_there_is_no_room_for() {
     assert!(crowd.is_idle());
 }
 
+#[test]
+fn a_suspended_crowd_searches_no_longer_and_remembers_nobody_who_only_called() {
+    let mut crowd = crowd(200);
+    assert_eq!(crowd.on_link(at(1), LinkId(1), key(1), true), Verdict::Keep);
+    assert_eq!(crowd.suspend(), [(TOPIC, vec![])], "it was being announced");
+    assert_eq!(tasks(&mut crowd), [Task::StopSearching { topic: TOPIC }, Task::Close(LinkId(1))]);
+    assert_eq!((crowd.peers.len(), crowd.announced(&TOPIC)), (0, None));
+    // It had ended a moment before.
+    crowd.on_search_end(at(2), &TOPIC, true, Vec::new());
+    crowd.resume(at(100));
+    let search = Task::Search { topic: TOPIC, announce: true, clear: true, nodes: Vec::new() };
+    assert_eq!(tasks(&mut crowd), [search]);
+}
+
 proptest! {
     #[test]
     fn whatever_happens_limits_hold_and_the_closed_are_not_counted(
@@ -330,7 +344,7 @@ proptest! {
                             crowd.on_close(now, id, &key);
                         }
                     }
-                    Task::Search { .. } => {}
+                    Task::Search { .. } | Task::StopSearching { .. } => {}
                 }
             }
             let dialing = crowd.peers.values().filter(|peer| peer.state == Link::Dialing).count();
