@@ -249,6 +249,22 @@ fn handshakes_are_passed_on_to_known_routes_only_and_bounced_to_nobody_private()
 }
 
 #[test]
+fn whoever_only_says_that_it_passes_calls_on_is_the_caller_itself() {
+    let mut node = host(0);
+    let server = Identity::from_seed(&[5; 32]);
+    node.listen(NOW, &server);
+    sent(&mut node);
+    let value = Handshake { mode: Mode::FromRelay, noise: b"noise", peer: Some(stranger(9)), relay: None }.encode();
+    let target = Some(Id::of(&server.public()));
+    let call = Request { value: Some(&value), ..request(Command::PeerHandshake, target) };
+    node.receive(NOW, Socket::Server, stranger(1), &call.encode());
+    let calls = std::iter::from_fn(|| node.poll());
+    let calls = calls.filter_map(|action| if let Action::Tell(Event::Call(call)) = action { Some(call) } else { None });
+    let hosts: Vec<_> = calls.map(|call| (call.client, call.counts_for)).collect();
+    assert_eq!(hosts, [(stranger(9), *stranger(1).ip())]);
+}
+
+#[test]
 fn a_flood_of_late_answers_is_bounded() {
     let mut node = host(0);
     let delay = 9_000u32.to_le_bytes();

@@ -4,7 +4,7 @@
 use datdot_hyperswarm::dht::bootstrap::Entry;
 use datdot_hyperswarm::dht::handshake::{Handshake, Mode};
 use datdot_hyperswarm::dht::nat::Outside;
-use datdot_hyperswarm::dht::node::{Outcome, SearchId};
+use datdot_hyperswarm::dht::node::{Call, Outcome, SearchId};
 use datdot_hyperswarm::dht::packet::Command;
 use datdot_hyperswarm::dht::record::Peers;
 use datdot_hyperswarm::dht::{Action, Commit, Config, Event, Id, Identity, Node, Role, Search, Socket};
@@ -36,7 +36,7 @@ struct World {
     finished: HashMap<(usize, SearchId), Outcome>,
     found: HashMap<(usize, SearchId), Vec<Peers>>,
     /// Who was called, and with what.
-    calls: Vec<(usize, Vec<u8>)>,
+    calls: Vec<(usize, Call)>,
     datagrams: u64,
     /// Share of datagrams that are lost.
     loss: f64,
@@ -140,7 +140,7 @@ impl World {
                         self.found.entry((n, search)).or_default().push(peers);
                     }
                 }
-                Action::Tell(Event::Call(call)) => self.calls.push((n, call.noise)),
+                Action::Tell(Event::Call(call)) => self.calls.push((n, call)),
                 Action::Tell(_) => {}
                 Action::Resolve(names) => {
                     let found: Vec<_> = names.iter().filter_map(|name| self.dns.get(&name.host)).copied().collect();
@@ -351,7 +351,9 @@ fn a_firewalled_node_finds_that_out_and_stays_a_guest_that_looks_up_announces_an
     world.nodes[reader].as_mut().unwrap().ask(now, relay, Command::PeerHandshake, target, None, Some(&value));
     world.act(reader);
     world.run(Duration::from_secs(1));
-    assert_eq!(world.calls, [(n, b"call".to_vec())]);
+    let [(called, call)] = &world.calls[..] else { panic!("one call") };
+    assert_eq!((*called, &call.noise[..]), (n, &b"call"[..]));
+    assert_eq!(call.counts_for, *host_of(reader, SERVER).ip(), "its own relay is believed who called");
 }
 
 #[test]

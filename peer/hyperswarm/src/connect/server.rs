@@ -18,8 +18,10 @@ use tokio::task::JoinSet;
 
 /// Calls that come in and wait to be answered.
 const MAX_CALLS: usize = 256;
-/// So long the same call is answered the same: a caller sends it through several nodes.
+/// So long the same call is answered the same: a caller sends it through several nodes. Of so many calls, the latest: if
+/// there are more, they are from somebody who wants us to take no others.
 const SAME: Duration = Duration::from_secs(10);
+const MAX_RECENT: usize = 4 * MAX_WAITING;
 /// Connections that wait to be accepted.
 const MAX_ACCEPTABLE: usize = 64;
 
@@ -153,20 +155,23 @@ struct Recent {
 impl Recent {
     fn get(&mut self, now: Instant, call: &[u8]) -> Option<&Vec<u8>> {
         while self.order.front().is_some_and(|(since, _)| now >= *since + SAME) {
-            if let Some((_, old)) = self.order.pop_front() {
-                self.answers.remove(&old);
-            }
+            self.forget_oldest();
         }
         self.answers.get(call)
     }
 
     fn put(&mut self, now: Instant, call: Vec<u8>, answer: Vec<u8>) {
+        if self.order.len() >= MAX_RECENT {
+            self.forget_oldest();
+        }
         self.order.push_back((now, call.clone()));
         self.answers.insert(call, answer);
     }
 
-    fn is_full(&self) -> bool {
-        self.answers.len() >= 4 * MAX_WAITING
+    fn forget_oldest(&mut self) {
+        if let Some((_, old)) = self.order.pop_front() {
+            self.answers.remove(&old);
+        }
     }
 }
 
@@ -197,8 +202,8 @@ impl Task {
             let answer = answer.clone();
             return Ok(self.dht.answer_call(call, answer).await?);
         }
-        let host = *call.client.ip();
-        if self.recent.is_full() || !self.callers.may_call(now, host) {
+        let host = call.counts_for;
+        if !self.callers.may_call(now, host) {
             return Ok(());
         }
         let called = Called::read(&self.identity, &call.noise, &rand::random())?;
@@ -270,5 +275,21 @@ impl Begin {
         };
         let stream = self.pending.connect(&socket, Path { stream: udx.id, address }, udx.seq);
         Ok(PeerStream::resume(stream, self.session, options).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_calls_without_end_keeps_nobody_else_from_being_answered() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        for n in 0..=MAX_RECENT {
+            recent.put(now, n.to_le_bytes().to_vec(), Vec::new());
+        }
+        assert_eq!((recent.answers.len(), recent.order.len()), (MAX_RECENT, MAX_RECENT));
+        assert!(recent.get(now, &0usize.to_le_bytes()).is_none() && recent.get(now, &1usize.to_le_bytes()).is_some());
+        assert!(recent.get(now + SAME, &1usize.to_le_bytes()).is_none() && recent.order.is_empty());
     }
 }

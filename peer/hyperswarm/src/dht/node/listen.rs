@@ -124,6 +124,12 @@ impl Node {
         self.store.routes.get(target).map(|route| route.address)
     }
 
+    /// Whether a node passes on what is meant for a server of ours, as far as we know.
+    pub(super) fn is_relay(&self, key: &PublicKey, node: SocketAddrV4) -> bool {
+        let listener = self.listeners.get(&Id::of(key));
+        listener.is_some_and(|listener| listener.relays.iter().any(|relay| relay.node == node))
+    }
+
     /// The server of ours with this hash of its key.
     pub(super) fn server_at(&self, target: &Id) -> Option<PublicKey> {
         self.listeners.get(target).filter(|listener| !listener.paused).map(|listener| listener.identity.public())

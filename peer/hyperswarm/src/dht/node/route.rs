@@ -10,7 +10,7 @@ use crate::dht::handshake::{Handshake, Holepunch, Mode};
 use crate::dht::id::Id;
 use crate::dht::packet::{Command, Request};
 use crate::dht::record::PublicKey;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Somebody wants to connect to a server of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Call {
     pub direct: bool,
     /// Where it came in.
     pub socket: Socket,
+    /// The host that the call counts for: the caller's, if we trust who says where it is, else that of who says so.
+    pub counts_for: Ipv4Addr,
     tid: u16,
     back_to: SocketAddrV4,
 }
@@ -114,8 +116,11 @@ impl Node {
         }
         let direct = message.mode == Mode::FromClient;
         let client = if direct { asked.from } else { message.peer.unwrap_or(asked.from) };
+        // Anybody may say that it passes something on: if that were believed, one host could be any number of callers.
+        let counts_for = if self.is_relay(&server, asked.from) { client } else { asked.from };
         self.tell(Event::Call(Call {
             server,
+            counts_for: *counts_for.ip(),
             noise: message.noise.to_vec(),
             client,
             us: asked.request.to,
