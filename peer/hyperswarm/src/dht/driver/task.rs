@@ -163,7 +163,11 @@ impl Task {
                 let (relays, watched) = watch::channel(Vec::new());
                 self.servers.insert(key, Listening { calls, relays });
                 self.node.listen(now, &identity);
-                _ = begun.send(Some(watched));
+                // Whoever wanted it has gone meanwhile.
+                if begun.send(Some(watched)).is_err() {
+                    self.servers.remove(&key);
+                    self.node.unlisten(now, &key);
+                }
             }
             Wish::Unlisten(key) => {
                 self.servers.remove(&key);
