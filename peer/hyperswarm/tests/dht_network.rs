@@ -456,6 +456,27 @@ fn in_another_network_everything_is_found_out_anew() {
 }
 
 #[test]
+fn who_moves_while_it_finds_out_whether_it_is_reached_finds_it_out_again() {
+    for step in 0..30 {
+        let mut world = World::of_hosts(8, 60);
+        let n = world.begin_as(Config { bootstrap: vec![host_of(0, SERVER)], ..Config::default() });
+        world.run(step * Duration::from_millis(25));
+        let now = world.now;
+        world.nodes[n].as_mut().unwrap().on_network_change(now);
+        world.act(n);
+        // What is on its way to where it was, or comes from there, is lost.
+        let is_its = |address: SocketAddrV4| number_of(address) == n;
+        world.queue.retain(|Reverse((.., next))| match next {
+            Next::Arrive { to, from, .. } => !is_its(*to) && !is_its(*from),
+            Next::Tick(_) => true,
+        });
+        world.run(Duration::from_secs(60));
+        let reach = world.nodes[n].as_ref().unwrap().reach();
+        assert!(!reach.firewalled, "{step}: {reach:?}");
+    }
+}
+
+#[test]
 fn a_suspended_node_is_silent_and_goes_on_afterwards() {
     let mut world = World::of_hosts(9, 40);
     let n = world.begin(Role::Guest, false);

@@ -143,6 +143,11 @@ impl Node {
     /// We are in another network: our address is another, and who reached us there may not reach us here.
     pub fn on_network_change(&mut self, now: Duration) {
         self.wake(now);
+        // Nobody answers to where we were, and what is to be found out anew can't wait for that.
+        if self.probe.take().is_some() {
+            self.requests.cancel(|purpose| matches!(purpose, Purpose::Probe));
+            self.after_probe(false);
+        }
         if self.config.address.is_none() {
             self.samples = Samples::default();
             self.host = false;
