@@ -13,9 +13,12 @@ use std::collections::HashSet;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 /// Handshakes under way at once, through different nodes.
 const AT_ONCE: usize = 3;
+/// How long to look for a node through which the peer answers. Who lies can name any number of them.
+const CALL: Duration = Duration::from_secs(30);
 /// How long a peer in our own network may take to answer, with time to ask it twice again: the peer waits for us meanwhile.
 const NEAR: Duration = Duration::from_millis(2_500);
 
@@ -86,6 +89,8 @@ impl Dht {
         let mut calls: JoinSet<Result<Answer, ConnectError>> = JoinSet::new();
         let mut searching = true;
         let mut refusal = None;
+        let until = Instant::now() + CALL;
+        let nobody = |tried| if tried == 0 { ConnectError::NotFound } else { ConnectError::NoAnswer { tried } };
         loop {
             while calls.len() < AT_ONCE
                 && let Some(node) = known.pop()
@@ -96,10 +101,7 @@ impl Dht {
                 }
             }
             if calls.is_empty() && !searching {
-                return Err(refusal.unwrap_or(match tried {
-                    0 => ConnectError::NotFound,
-                    tried => ConnectError::NoAnswer { tried },
-                }));
+                return Err(refusal.unwrap_or(nobody(tried)));
             }
             tokio::select! {
                 Some(call) = calls.join_next() => match call {
@@ -115,6 +117,7 @@ impl Dht {
                     Some(_) => {}
                     None => searching = false,
                 },
+                () = sleep_until(until) => return Err(refusal.unwrap_or(nobody(tried))),
             }
         }
     }
