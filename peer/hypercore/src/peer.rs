@@ -4,8 +4,9 @@
 
 mod ask;
 mod history;
+mod moves;
 
-use self::history::History;
+use self::{history::History, moves::Moves};
 use crate::{
     feed::{Change, Changed, Feed, FeedError, Refused},
     key::{DiscoveryKey, FeedKey},
@@ -88,6 +89,8 @@ pub struct Peer {
     open: BTreeMap<DiscoveryKey, ChannelId>,
     /// Feeds that the remote rejected, or closed at once.
     closed: BTreeMap<DiscoveryKey, Instant>,
+    /// What forks have excused on channels that are closed.
+    excused: BTreeMap<DiscoveryKey, Moves>,
     /// Feeds that the remote wants and we don't have.
     missed: BTreeSet<DiscoveryKey>,
     /// The state of the plans in which all wanted feeds were opened.
@@ -106,6 +109,7 @@ struct Channel {
     session: Option<Session>,
     pace: Pace,
     history: History,
+    moves: Moves,
     since: Instant,
     /// When something was wanted last.
     wanted: Option<Instant>,
@@ -124,6 +128,7 @@ impl Peer {
             channels: BTreeMap::new(),
             open: BTreeMap::new(),
             closed: BTreeMap::new(),
+            excused: BTreeMap::new(),
             missed: BTreeSet::new(),
             opened: None,
             room: Room::default(),
@@ -341,7 +346,8 @@ impl Peer {
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
         let (pace, history) = (Pace::default(), History::Ours);
-        self.channels.insert(id, Channel { feed, session: None, pace, history, since: self.now, wanted: None });
+        let moves = self.excused.remove(&discovery).unwrap_or_default();
+        self.channels.insert(id, Channel { feed, session: None, pace, history, moves, since: self.now, wanted: None });
         Ok(())
     }
 
@@ -392,17 +398,23 @@ impl Peer {
         let channel = self.channels.remove(&id)?;
         self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
         self.open.remove(&channel.feed.discovery());
+        if let Some(moves) = channel.moves.carried() {
+            self.excused.insert(channel.feed.discovery(), moves);
+        }
         Some(channel)
     }
 
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
-        let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { session: Some(session), moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match session.receive(message)? {
             None => {}
-            Some(Action::Synced) => self.tell(id),
-            Some(Action::Check(data, asked)) => self.check(id, &data, asked)?,
+            Some(Action::Synced) => {
+                moves.told(session.remote().map_or(0, |sync| sync.fork), session.next_id());
+                self.tell(id);
+            }
+            Some(Action::Check(data, question)) => self.check(id, &data, question)?,
             Some(Action::Shown(data)) => self.shown(id, &data),
-            Some(Action::Refused(asked)) => self.refused(id, asked),
+            Some(Action::Refused(question)) => self.refused(id, question.asked),
             Some(Action::Close) => self.close(id),
         }
         Ok(())

@@ -51,13 +51,24 @@ pub enum Action {
     /// The remote has another length now: find out [`Local::can_upgrade`] for it, then call [`Session::tell`].
     Synced,
     /// Verify the answer to what was asked, and store it.
-    Check(Box<Data>, Asked),
+    Check(Box<Data>, Question),
     /// The remote shows a head that nobody asked for: compare it with ours.
     Shown(Box<Data>),
     /// The remote does not have it after all.
-    Refused(Asked),
+    Refused(Question),
     /// Neither side wants anything: close the channel.
     Close,
+}
+
+/// A question that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Counts up with each.
+    pub id: u64,
+    /// The fork that it is about.
+    pub fork: u64,
+    /// What was asked for.
+    pub asked: Asked,
 }
 
 /// What we asked for.
@@ -65,8 +76,8 @@ pub enum Action {
 pub enum Asked {
     /// A block.
     Block(u64),
-    /// A newer head.
-    Upgrade,
+    /// A newer head than the first so many blocks.
+    Upgrade(u64),
     /// A head from its first block on, to compare it with ours.
     Whole,
     /// A node of another fork's tree, with siblings.
@@ -113,7 +124,7 @@ pub struct Session {
     our_wants: BTreeSet<u64>,
     waiting: VecDeque<Request>,
     invalid: u32,
-    asked: HashMap<u64, Asked>,
+    asked: HashMap<u64, Question>,
     /// The questions for blocks among them.
     blocks: HashMap<u64, u64>,
     next_id: u64,
@@ -206,7 +217,7 @@ impl Session {
             }
             // JavaScript refuses so what was asked of a fork that its author has just left.
             Message::Data(data) if data.is_empty() => self.refused(data.id),
-            Message::Data(data) => self.answered(data.id).map(|asked| Action::Check(data, asked)),
+            Message::Data(data) => self.answered(data.id).map(|question| Action::Check(data, question)),
             Message::NoData { id, .. } => self.refused(id),
             Message::Want(wanted) => {
                 if wanted.length <= MAX_WANT {
@@ -261,24 +272,24 @@ impl Session {
         !self.local.downloading && self.remote.is_some_and(|sync| !sync.downloading)
     }
 
-    fn answered(&mut self, id: u64) -> Option<Asked> {
-        let asked = self.asked.remove(&id)?;
-        if let Asked::Block(block) = asked {
+    fn answered(&mut self, id: u64) -> Option<Question> {
+        let question = self.asked.remove(&id)?;
+        if let Asked::Block(block) = question.asked {
             self.blocks.remove(&block);
         }
-        Some(asked)
+        Some(question)
     }
 
     fn refused(&mut self, id: u64) -> Option<Action> {
-        let asked = self.answered(id)?;
-        match asked {
+        let question = self.answered(id)?;
+        match question.asked {
             // Of another fork it refuses everything, which says nothing about ours.
             Asked::Block(block) if self.serves() => self.offers.refuse(block),
             // It may have grown or moved on since it was asked: then that is another question.
-            Asked::Upgrade => self.refused_head = Some(self.asked_head),
+            Asked::Upgrade(_) => self.refused_head = Some(self.asked_head),
             _ => {}
         }
-        Some(Action::Refused(asked))
+        Some(Action::Refused(question))
     }
 
     /// Takes the question for a block back, if it is under way.
@@ -426,9 +437,10 @@ impl Session {
     /// Asks for a block; `nodes` as in [`NodeRequest`].
     pub fn ask_block(&mut self, index: u64, nodes: u64, priority: u64) -> Message {
         let block = Some(NodeRequest { index, nodes });
-        let id = self.remember(Asked::Block(index));
+        let fork = self.local.fork;
+        let id = self.remember(fork, Asked::Block(index));
         self.blocks.insert(index, id);
-        Message::Request(Request { id, fork: self.local.fork, block, priority, ..Request::default() })
+        Message::Request(Request { id, fork, block, priority, ..Request::default() })
     }
 
     /// Whether the remote's head is longer than ours.
@@ -449,7 +461,7 @@ impl Session {
     pub fn ask_upgrade(&mut self) -> Option<Message> {
         let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
-        let id = self.remember(Asked::Upgrade);
+        let id = self.remember(remote.fork, Asked::Upgrade(self.local.length));
         self.asked_head = (remote.fork, remote.length);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
@@ -460,14 +472,14 @@ impl Session {
         let remote = self.remote.filter(|sync| sync.length > 0)?;
         let ours = if remote.fork == self.local.fork { self.local.length.max(1) } else { u64::MAX };
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.length.min(ours) });
-        let id = self.remember(Asked::Whole);
+        let id = self.remember(remote.fork, Asked::Whole);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }
 
     /// Asks for a node of the tree of a fork, with its siblings so many steps up.
     pub fn ask_hash(&mut self, fork: u64, index: u64, nodes: u64) -> Message {
-        let id = self.remember(Asked::Hash(index));
+        let id = self.remember(fork, Asked::Hash(index));
         let hash = Some(NodeRequest { index, nodes });
         Message::Request(Request { id, fork, hash, ..Request::default() })
     }
@@ -475,9 +487,10 @@ impl Session {
     /// Asks for the nodes that lead to a byte, and for the node `index` below the one that has the byte; `nodes` as in
     /// [`NodeRequest`].
     pub fn ask_seek(&mut self, byte: u64, index: u64, nodes: u64) -> Message {
-        let id = self.remember(Asked::Seek { byte, index });
+        let fork = self.local.fork;
+        let id = self.remember(fork, Asked::Seek { byte, index });
         let (hash, seek) = (Some(NodeRequest { index, nodes }), Some(SeekRequest { bytes: byte, padding: 0 }));
-        Message::Request(Request { id, fork: self.local.fork, hash, seek, ..Request::default() })
+        Message::Request(Request { id, fork, hash, seek, ..Request::default() })
     }
 
     /// Asks which blocks around this one the remote has, unless it was asked before.
@@ -488,10 +501,15 @@ impl Session {
         (room && self.our_wants.insert(start)).then_some(Message::Want(Wanted { start, length: MAX_WANT, any: false }))
     }
 
-    fn remember(&mut self, asked: Asked) -> u64 {
+    /// The id that the next question will have.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    fn remember(&mut self, fork: u64, asked: Asked) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.asked.insert(id, asked);
+        self.asked.insert(id, Question { id, fork, asked });
         id
     }
 

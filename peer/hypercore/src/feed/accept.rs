@@ -27,6 +27,9 @@ pub enum Refused {
     /// The author uses a form of manifest that is not understood: not the peer's fault.
     #[error("feed not supported: {0}")]
     Unsupported(NotTheirs),
+    /// The answer is not to what was asked.
+    #[error("the answer is to another question")]
+    NotAsked,
     /// The answer ends before a node that we know.
     #[error("the proof does not reach a node that is known")]
     TooShort,
@@ -57,7 +60,7 @@ impl Refused {
 
     /// Whether the peer has to be dropped.
     pub fn is_peers_fault(&self) -> bool {
-        matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::TooShort)
+        matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::NotAsked | Refused::TooShort)
     }
 }
 

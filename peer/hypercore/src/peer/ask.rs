@@ -6,7 +6,7 @@ use crate::{
     messages::Data,
     plan::Asker,
     plans::Stopped,
-    session::Asked,
+    session::{Asked, Question},
 };
 use datdot_proof::flat;
 use datdot_wire::mux::ChannelId;
@@ -26,7 +26,7 @@ impl Peer {
         messages.extend(history.ask(feed, session));
         let mut blocks = Vec::new();
         self.setup.plans.with(&feed.key(), |plan| {
-            if !session.serves() {
+            if !session.serves() || history.is_doubted() {
                 return;
             }
             plan.joined(peer, session.offers_all());
@@ -119,42 +119,46 @@ impl Peer {
         match asked {
             Asked::Block(block) => pace.failed(block),
             Asked::Whole | Asked::Hash(_) => self.give_up(id),
-            Asked::Upgrade | Asked::Seek { .. } => {}
+            Asked::Upgrade(_) | Asked::Seek { .. } => {}
         }
         self.settle(&feed, asked, false);
     }
 
     /// Verifies an answer and stores it.
-    pub(super) fn check(&mut self, id: ChannelId, data: &Data, asked: Asked) -> Result<(), Fault> {
-        let Some(Channel { feed, session: Some(session), pace, .. }) = self.channels.get_mut(&id) else {
-            return Ok(());
-        };
-        let feed = feed.clone();
-        // JavaScript may answer from a tree that its author is just cutting. Of whom has moved on nothing more is asked.
-        let moved_on = session.remote().is_some_and(|sync| sync.fork > data.fork);
+    pub(super) fn check(&mut self, id: ChannelId, data: &Data, question: Question) -> Result<(), Fault> {
+        let Some(Channel { feed, pace, moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let (feed, asked) = (feed.clone(), question.asked);
         let fits = match asked {
             Asked::Block(index) => {
                 pace.arrived(self.now, index);
                 data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
             }
-            Asked::Upgrade => data.upgrade.is_some() && data.block.is_none(),
-            Asked::Whole | Asked::Hash(_) => return self.look_into(id, &feed, data, asked),
+            Asked::Upgrade(start) => {
+                data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == start) && data.block.is_none()
+            }
+            Asked::Whole | Asked::Hash(_) => return self.look_into(id, &feed, data, question),
             Asked::Seek { index, .. } => {
                 let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
                 hash && data.upgrade.is_none() && data.block.is_none()
             }
         };
         let key = feed.key();
-        let result = if fits { feed.accept(data) } else { Err(Refused::TooShort) };
+        let fits = fits && data.fork == question.fork;
+        let result = if fits { feed.accept(data) } else { Err(Refused::NotAsked) };
         match result {
-            Ok(()) => self.settle(&feed, asked, true),
-            Err(refused)
-                if asked == Asked::Upgrade && fits && refused.is_peers_fault() && data.fork == feed.info().fork =>
-            {
+            Ok(()) => {
+                moves.proven(data.fork);
+                self.settle(&feed, asked, true);
+            }
+            Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
+                // What contradicts our head may be the authors' doing.
+                let doubtful = fits && matches!(asked, Asked::Upgrade(1..)) && data.fork == feed.info().fork;
+                if !doubtful {
+                    return Err(Fault::False { feed: key, refused });
+                }
                 self.settle(&feed, asked, false);
                 self.doubt(id, refused)?;
             }
-            Err(refused) if refused.is_peers_fault() && !moved_on => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
                 self.settle(&feed, asked, false);
@@ -166,7 +170,7 @@ impl Peer {
                 }
             }
         }
-        if asked == Asked::Upgrade {
+        if matches!(asked, Asked::Upgrade(_)) {
             self.tell(id);
         }
         Ok(())
@@ -177,7 +181,7 @@ impl Peer {
         self.setup.plans.with(&feed.key(), |plan| match (asked, well) {
             (Asked::Block(block), true) => plan.arrived(block),
             (Asked::Block(block), false) => plan.failed(peer, block),
-            (Asked::Upgrade, _) => plan.head_settled(peer),
+            (Asked::Upgrade(_), _) => plan.head_settled(peer),
             (Asked::Whole | Asked::Hash(_), _) => {}
             (Asked::Seek { byte, .. }, _) => {
                 plan.seek_settled(byte);

@@ -5,7 +5,7 @@ use crate::{
     feed::{Feed, FeedError, Fork, Judged, Refused},
     messages::{Data, Message},
     plans::Stopped,
-    session::{Asked, Session},
+    session::{Asked, Question, Session},
 };
 use datdot_wire::mux::ChannelId;
 
@@ -33,6 +33,11 @@ impl History {
             History::Fork(fork) => History::GivenUp(fork.number(), fork.length()),
             History::GivenUp(fork, length) => History::GivenUp(*fork, *length),
         }
+    }
+
+    /// Whether the remote has to show that the authors wrote what contradicts us, before it is asked for anything else.
+    pub(super) fn is_doubted(&self) -> bool {
+        matches!(self, History::Asked(_, Some(_)))
     }
 
     /// Asks for the remote's head if it is of a later fork, and that is to be followed.
@@ -72,12 +77,18 @@ impl Peer {
     }
 
     /// Takes an answer about the remote's history.
-    pub(super) fn look_into(&mut self, id: ChannelId, feed: &Feed, data: &Data, asked: Asked) -> Result<(), Fault> {
+    pub(super) fn look_into(
+        &mut self,
+        id: ChannelId,
+        feed: &Feed,
+        data: &Data,
+        question: Question,
+    ) -> Result<(), Fault> {
         let key = feed.key();
-        let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let moved_on = session.remote().is_some_and(|sync| sync.fork > data.fork);
+        let Some(Channel { history, moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let given_up = history.given_up();
-        let result = match (asked, std::mem::replace(history, given_up)) {
+        let result = match (question.asked, std::mem::replace(history, given_up)) {
+            _ if data.fork != question.fork => Err(Refused::NotAsked),
             (Asked::Whole, History::Asked(_, why)) => match (feed.judge(data), why) {
                 (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
                 (Ok(Judged::Conflict), _) => {
@@ -92,12 +103,15 @@ impl Peer {
             {
                 fork.learn(data).map(|()| Some(fork))
             }
-            _ => Err(Refused::TooShort),
+            _ => Err(Refused::NotAsked),
         };
+        if result.is_ok() {
+            moves.proven(data.fork);
+        }
         let fork = match result {
             Ok(Some(fork)) if feed.follows_forks() => fork,
             Ok(_) => return Ok(()),
-            Err(refused) if refused.is_peers_fault() && !moved_on => return Err(Fault::False { feed: key, refused }),
+            Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => return Err(Fault::False { feed: key, refused }),
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
                 return Ok(());

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod played;
+
 use bytes::Bytes;
 use datdot_hypercore::{Config, Feed, Keypair, Network, Store};
 use datdot_wire::{

@@ -1,0 +1,192 @@
+//! Remotes that lie, played by hand: who is dropped, and who is excused.
+
+mod support;
+use bytes::Bytes;
+use datdot_hypercore::{
+    Fault, Feed, Store,
+    messages::{Data, Message, Request, Sync},
+};
+use support::{played::Played, *};
+
+const SIZE: usize = 100;
+
+/// An author's feed with so many blocks, and a peer that knows the first `known` of them.
+fn world(dir: &std::path::Path, known: u64, length: u64) -> (Feed, Played) {
+    let author = Store::open(dir.join("author")).expect("the folder is free").create(&keypair(1)).expect("room");
+    let write = |blocks: std::ops::Range<u64>| {
+        author.write(&blocks.map(|i| block(i, SIZE)).collect::<Vec<_>>()).expect("an author appends")
+    };
+    if known > 0 {
+        write(0..known);
+    }
+    let peer = Played::new(&dir.join("reader"), author.key(), (known > 0).then_some(&author));
+    if length > known {
+        write(known..length);
+    }
+    (author, peer)
+}
+
+/// What the author says, of whatever fork is asked for.
+fn truth(author: &Feed, request: &Request) -> Data {
+    let fork = author.info().fork;
+    let data = author.answer(&Request { fork, ..*request }).expect("the author has everything");
+    Data { fork: request.fork, ..data }
+}
+
+/// What an honest remote with the author's newest fork says.
+fn honest(author: &Feed, request: &Request) -> Message {
+    match request.fork == author.info().fork {
+        true => Message::Data(Box::new(truth(author, request))),
+        false => Message::NoData { id: request.id, reason: None },
+    }
+}
+
+/// The answer with something that its author did not write.
+fn lie(author: &Feed, request: &Request) -> Message {
+    let mut data = truth(author, request);
+    match (&mut data.block, &mut data.hash, &mut data.upgrade) {
+        (Some(block), ..) => block.value = Bytes::from_static(b"anything"),
+        (_, Some(hash), _) => hash.nodes[0].hash[7] ^= 1,
+        (_, _, Some(upgrade)) => upgrade.signature = [7; 66].to_vec().into(),
+        _ => panic!("nothing was asked for"),
+    }
+    Message::Data(Box::new(data))
+}
+
+fn is_dropped(told: Result<(), Fault>, author: &Feed) -> bool {
+    match told {
+        Ok(()) => false,
+        Err(Fault::False { feed, .. }) => feed == author.key(),
+        Err(other) => panic!("dropped for {other}"),
+    }
+}
+
+#[test]
+fn who_raises_its_fork_before_each_false_answer_is_dropped() {
+    // It is asked for its first head; for blocks; for the history of its later fork.
+    for (known, follow) in [(0, false), (20, false), (20, true)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, mut peer) = world(dir.path(), known, 20);
+        peer.feed.follow_forks(follow);
+        let (mut fork, mut lies, mut asked) = (0, 0, 0);
+        let dropped = loop {
+            // Back to where it is asked, and away again.
+            peer.offer(if follow || known == 0 { fork } else { 0 }, 20).expect("that is no lie");
+            let requests = peer.requests();
+            asked += requests.len();
+            fork += 1;
+            peer.offer(fork, 20).expect("that is no lie");
+            if requests.iter().any(|request| is_dropped(peer.say(&lie(&author, request)), &author)) {
+                break true;
+            }
+            lies += 1;
+            if lies > 100 {
+                break false;
+            }
+        };
+        assert!(dropped && asked > lies, "known {known}, follow {follow}: {lies} times, {asked} questions");
+        assert!((1..=9).contains(&lies), "known {known}, follow {follow}: {lies} times");
+    }
+}
+
+#[test]
+fn a_new_channel_is_no_new_excuse() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 20, 20);
+    let mut times = 0;
+    let dropped = loop {
+        peer.offer(0, 20).expect("that is no lie");
+        let requests = peer.requests();
+        peer.offer(1, 20).expect("that is no lie");
+        if requests.iter().any(|request| is_dropped(peer.say(&lie(&author, request)), &author)) {
+            break true;
+        }
+        times += 1;
+        if times > 100 {
+            break false;
+        }
+        peer.reopen().expect("anybody may");
+    };
+    assert!(dropped && times == 1, "{times} times");
+}
+
+#[test]
+fn an_author_that_cuts_while_it_answers_is_never_dropped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 0, 40);
+    peer.feed.follow_forks(true);
+    peer.offer(0, 40).expect("it is honest");
+    let mut mixed = 0;
+    for cut in 0..60u64 {
+        // Some of what was asked is answered in time.
+        let requests = peer.requests();
+        let (early, late) = requests.split_at(requests.len() * (cut as usize % 3) / 3);
+        for request in early {
+            peer.say(&honest(&author, request)).expect("it is true");
+        }
+        author.truncate_now(author.info().length - 1 - cut % 7).expect("an author cuts");
+        let start = author.info().length;
+        author.write(&(start..40).map(|i| block(i + 1000 * cut, SIZE)).collect::<Vec<_>>()).expect("an author appends");
+        peer.offer(author.info().fork, 40).expect("it is honest");
+        // What it took from two trees at once.
+        for request in late {
+            peer.say(&lie(&author, request)).expect("it was asked before");
+            mixed += 1;
+        }
+        // And sometimes it has time to say how it is now.
+        for _ in 0..(cut % 4) * 20 {
+            for request in peer.requests() {
+                peer.say(&honest(&author, &request)).expect("it is true");
+            }
+        }
+    }
+    assert!(mixed > 60, "{mixed} answers were mixed");
+    while let requests @ [_, ..] = &peer.requests()[..] {
+        for request in requests {
+            peer.say(&honest(&author, request)).expect("it is true");
+        }
+    }
+    let info = peer.feed.info();
+    assert_eq!((info.fork, info.length, info.blocks_here), (60, 40, 40));
+    for i in 0..40 {
+        assert_eq!(peer.feed.read(i).expect("it is here"), author.read(i).expect("it wrote it"));
+    }
+}
+
+#[test]
+fn who_answers_another_question_is_dropped() {
+    for (known, alter) in [
+        (20, (|data| data.fork += 1) as fn(&mut Data)),
+        (20, |data| data.block.as_mut().expect("it was asked for").index ^= 1),
+        (0, |data| data.fork += 1),
+        (10, |data| data.upgrade.as_mut().expect("it was asked for").start -= 1),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, mut peer) = world(dir.path(), known, 20);
+        peer.offer(0, 20).expect("that is no lie");
+        let request = peer.requests()[0];
+        let mut data = truth(&author, &request);
+        alter(&mut data);
+        assert!(is_dropped(peer.say(&Message::Data(Box::new(data))), &author), "{request:?}");
+    }
+}
+
+#[test]
+fn who_does_not_show_a_doubtful_head_is_asked_for_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 10, 20);
+    // Nothing but its head: no blocks.
+    let (uploading, can_upgrade, length) = (true, true, 20);
+    let sync = Sync { uploading, can_upgrade, length, ..Sync::default() };
+    peer.say(&Message::Sync(sync)).expect("that is no lie");
+    let request = *peer.requests().iter().find(|request| request.upgrade.is_some()).expect("its head is wanted");
+    peer.say(&lie(&author, &request)).expect("the author may have told it another history");
+    let whole = peer.requests();
+    assert!(whole.len() == 1 && whole[0].upgrade.is_some_and(|upgrade| upgrade.start == 0), "{whole:?}");
+    for _ in 0..100 {
+        peer.wait(std::time::Duration::from_secs(1)).expect("it does nothing");
+        peer.offer(0, 20).expect("that is no lie");
+    }
+    assert_eq!(peer.requests(), []);
+    assert!(is_dropped(peer.say(&lie(&author, &whole[0])), &author));
+}

@@ -1,0 +1,106 @@
+//! One peer, and a remote that is played by hand: it speaks the protocol and says what the test wants. No sockets, no clock.
+
+use bytes::Bytes;
+use datdot_hypercore::{
+    Change, Fault, Feed, FeedKey, Store, Want,
+    messages::{Handshake, Message, Request, Sync},
+    peer::{Peer, Setup},
+    plans::Plans,
+};
+use datdot_wire::mux::{ChannelId, Event, Mux};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::broadcast;
+
+const HANDSHAKE: [u8; 64] = [5; 64];
+
+/// A peer that wants all of a feed, connected to the one remote that has it.
+pub struct Played {
+    pub feed: Feed,
+    peer: Peer,
+    now: Instant,
+    changes: broadcast::Receiver<Change>,
+    remote: Mux,
+    channel: ChannelId,
+    /// What the peer has said since it was looked at.
+    heard: Vec<Message>,
+}
+
+impl Played {
+    /// The peer knows the feed by its key, or as far as `known` has it.
+    pub fn new(dir: &Path, key: FeedKey, known: Option<&Feed>) -> Played {
+        let store = Store::open(dir).expect("the folder is free");
+        let feed = store.open_remote(key, known.and_then(Feed::signed_head)).expect("an honest head");
+        let (plans, now) = (Arc::<Plans>::default(), Instant::now());
+        plans.want(key, Want::all(), 1, false);
+        let changes = store.changes();
+        let setup = Setup { id: 1, initiator: true, handshake: HANDSHAKE, store, plans, window: 8 };
+        let (peer, mut remote) = (Peer::new(now, setup), Mux::new());
+        let channel = open(&mut remote, &key);
+        Played { feed, peer, now, changes, remote, channel, heard: Vec::new() }
+    }
+
+    /// The remote closes the feed's channel, and opens it again.
+    pub fn reopen(&mut self) -> Result<(), Fault> {
+        self.remote.close(self.channel);
+        self.channel = open(&mut self.remote, &self.feed.key());
+        self.exchange()
+    }
+
+    /// The remote says something, and hears all that follows.
+    pub fn say(&mut self, message: &Message) -> Result<(), Fault> {
+        let (kind, body) = message.encode();
+        self.remote.send(self.channel, kind, &body).expect("the channel is open");
+        self.exchange()
+    }
+
+    /// It has all blocks of a head.
+    pub fn offer(&mut self, fork: u64, length: u64) -> Result<(), Fault> {
+        let (uploading, can_upgrade, has_manifest) = (true, true, true);
+        self.say(&Message::Sync(Sync { uploading, can_upgrade, has_manifest, fork, length, ..Sync::default() }))?;
+        self.say(&Message::Range { drop: false, start: 0, length })
+    }
+
+    /// Time passes.
+    pub fn wait(&mut self, time: Duration) -> Result<(), Fault> {
+        self.now += time;
+        self.exchange()
+    }
+
+    /// What the peer asked for since it was looked at, but what it took back.
+    pub fn requests(&mut self) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for message in std::mem::take(&mut self.heard) {
+            match message {
+                Message::Request(request) => requests.push(request),
+                Message::Cancel { id } => requests.retain(|request: &Request| request.id != id),
+                _ => {}
+            }
+        }
+        requests
+    }
+
+    fn exchange(&mut self) -> Result<(), Fault> {
+        self.peer.tick(self.now);
+        let frames = std::iter::from_fn(|| self.remote.take_output()).map(Bytes::from).collect();
+        self.peer.receive(self.now, frames)?;
+        let changes: Vec<_> = std::iter::from_fn(|| self.changes.try_recv().ok()).collect();
+        self.peer.changed(self.now, &changes, false);
+        self.peer.serve(self.now, 1 << 20)?;
+        self.peer.take_output().into_iter().for_each(|frame| self.remote.receive(frame.into()));
+        while let Some(event) = self.remote.next().expect("the peer speaks as an honest end does") {
+            if let Event::Message { kind, body, .. } = event {
+                self.heard.extend(Message::decode(kind, &body).expect("readable"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(remote: &mut Mux, key: &FeedKey) -> ChannelId {
+    let handshake = Handshake { seeks: true, capability: key.capability(false, &HANDSHAKE) };
+    remote.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
+}
