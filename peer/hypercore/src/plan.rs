@@ -4,8 +4,9 @@
 //! first, and among equally rare ones chance decides, so that many who fetch from one source soon have something for each other.
 //! Where all peers have everything that makes no difference, and blocks are asked in order.
 //!
-//! A block that is refused, or whose peer goes away, is asked elsewhere. One that a peer with nothing else to do could have
-//! brought in the meantime is late, and asked from that peer too; who comes second is told that it is no longer needed.
+//! A block that is refused, or whose peer goes away, is asked elsewhere. One that another peer could have brought twice in the
+//! meantime is late, and asked from that peer too: once it has nothing else to do, or, if a reader waits for the block, before all
+//! that no reader waits for. Who comes second is told that it is no longer needed.
 
 use crate::{blocks::Blocks, offers::Offers};
 use std::{
@@ -153,6 +154,10 @@ impl Open {
     }
 }
 
+fn is_urgent(wants: &BTreeMap<(u8, u64), Open>, block: u64) -> bool {
+    wants.range((0, 0)..=(0, u64::MAX)).any(|(_, open)| open.want.blocks.contains(&block))
+}
+
 /// A number that looks like no other one (splitmix64).
 fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -188,10 +193,7 @@ impl Plan {
 
     /// Whether a reader waits for the block.
     pub fn is_urgent(&self, block: u64) -> bool {
-        self.wants
-            .iter()
-            .take_while(|((urgency, _), _)| *urgency == 0)
-            .any(|(_, open)| open.want.blocks.contains(&block))
+        is_urgent(&self.wants, block)
     }
 
     /// A peer came that has these blocks, and more as time goes by.
@@ -282,13 +284,12 @@ impl Plan {
     /// A block that others owe us for too long, now noted as asked of this one too.
     fn late(&mut self, asker: &Asker, offered: impl Fn(u64) -> bool, urgent: bool) -> Option<u64> {
         let (patience, wants) = (LATE.max(2 * asker.way), &self.wants);
-        let read = |block: u64| wants.range((0, 0)..=(0, u64::MAX)).any(|(_, open)| open.want.blocks.contains(&block));
         let (block, ask) = self.asked.iter_mut().find(|(block, ask)| {
             // Of three who keep silent one makes room in the end.
             let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
             asker.now.duration_since(ask.since) > patience
                 && !ask.peers.contains(&asker.peer)
-                && (!urgent || read(**block))
+                && (!urgent || is_urgent(wants, **block))
                 && offered(**block)
         })?;
         if ask.peers.len() >= MAX_ASKED {

@@ -21,18 +21,19 @@ pub(super) enum History {
     /// It is a later fork, and what it shares with us is looked for.
     Fork(Box<Fork>),
     /// It could not be shown, for this fork and length.
-    GivenUp(u64, u64),
+    GivenUp((u64, u64)),
 }
 
 impl History {
-    /// What was asked for does not come. If the remote has moved on since, its newest head is another question.
-    fn given_up(&self) -> History {
-        match self {
-            History::Ours => History::Ours,
-            History::Asked((fork, length), _) => History::GivenUp(*fork, *length),
-            History::Fork(fork) => History::GivenUp(fork.number(), fork.length()),
-            History::GivenUp(fork, length) => History::GivenUp(*fork, *length),
-        }
+    /// What was asked for does not come; returns what that was. If the remote has moved on since, its newest head is another
+    /// question.
+    fn give_up(&mut self) -> History {
+        let head = match self {
+            History::Ours => return History::Ours,
+            History::Asked(head, _) | History::GivenUp(head) => *head,
+            History::Fork(fork) => (fork.number(), fork.length()),
+        };
+        std::mem::replace(self, History::GivenUp(head))
     }
 
     /// Whether the remote has to show that the authors wrote what contradicts us, before it is asked for anything else.
@@ -46,7 +47,7 @@ impl History {
         let remote = session.remote().copied().filter(|sync| sync.uploading && sync.fork > info.fork)?;
         let ask = match self {
             History::Ours => true,
-            History::GivenUp(fork, length) => (*fork, *length) != (remote.fork, remote.length),
+            History::GivenUp(head) => *head != (remote.fork, remote.length),
             History::Asked(..) | History::Fork(_) => false,
         };
         let question = Some(()).filter(|()| ask && info.length > 0 && feed.follows_forks());
@@ -86,8 +87,7 @@ impl Peer {
     ) -> Result<(), Fault> {
         let key = feed.key();
         let Some(Channel { history, moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let given_up = history.given_up();
-        let result = match (question.asked, std::mem::replace(history, given_up)) {
+        let result = match (question.asked, history.give_up()) {
             _ if data.fork != question.fork => Err(Refused::NotAsked),
             (Asked::Whole, History::Asked(_, why)) => match (feed.judge(data), why) {
                 (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
@@ -159,7 +159,7 @@ impl Peer {
     /// The remote does not show its history.
     pub(super) fn give_up(&mut self, id: ChannelId) {
         if let Some(Channel { history, .. }) = self.channels.get_mut(&id) {
-            *history = history.given_up();
+            history.give_up();
         }
     }
 }
