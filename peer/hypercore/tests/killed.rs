@@ -35,9 +35,7 @@ async fn child_that_fetches_until_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hoster_killed_while_fetching_fetches_only_what_is_missing() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, BLOCKS, SIZE).await;
+    let (author, feed) = author(dir.path(), BLOCKS, SIZE).await;
     let address = slow_link(author.local_addr().expect("it listens"), 40 << 20).await;
     let killed = kill_after(dir.path(), address, &feed.key().to_string(), feed.info().bytes / 2).await;
 

@@ -34,9 +34,7 @@ const TEN: Duration = Duration::from_secs(10);
 #[tokio::test(start_paused = true)]
 async fn each_limit_holds_within_a_twentieth_over_ten_seconds_and_from_when_it_is_changed() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 1500, 16 << 10).await;
+    let (author, feed) = author(dir.path(), 1500, 16 << 10).await;
     author.limits().upload.set(Some(400_000));
     let mut readers = Vec::new();
     for name in [2, 3] {
@@ -70,9 +68,7 @@ async fn each_limit_holds_within_a_twentieth_over_ten_seconds_and_from_when_it_i
 #[tokio::test(start_paused = true)]
 async fn a_peer_gets_no_more_over_two_connections() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 1200, 16 << 10).await;
+    let (author, feed) = author(dir.path(), 1200, 16 << 10).await;
     author.limits().upload_each.set(Some(200_000));
     let readers = [reader(dir.path(), 2, &feed).await];
     for _ in 0..2 {
@@ -95,9 +91,7 @@ async fn over_sockets_they_hold_are_fair_and_can_be_changed_while_bytes_flow() {
     const RECEIVED: u64 = 4_000_000;
     const WHILE: Duration = Duration::from_millis(2500);
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 2000, 4096).await;
+    let (author, feed) = author(dir.path(), 2000, 4096).await;
     author.limits().upload.set(Some(RATE));
     let mut readers = Vec::new();
     for name in [2, 3] {

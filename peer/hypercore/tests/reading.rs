@@ -1,7 +1,8 @@
 //! Reading what is not here yet, following what is still to be written, and giving room back.
 
 mod support;
-use datdot_hypercore::{Encryption, FeedError, ReadError, Want};
+use bytes::Bytes;
+use datdot_hypercore::{Encryption, FeedError, Network, ReadError, View, Want};
 use futures::StreamExt;
 use std::{os::unix::fs::MetadataExt, time::Duration};
 use support::*;
@@ -14,45 +15,46 @@ fn size(i: u64) -> usize {
     (i * 7919 % 4001) as usize * usize::from(!i.is_multiple_of(5))
 }
 
-async fn uneven(feed: &datdot_hypercore::Feed, count: u64) -> Vec<u8> {
-    let blocks: Vec<_> = (0..count).map(|i| block(i, size(i))).collect();
-    feed.append(blocks.clone()).await.expect("an author appends");
-    blocks.concat()
+/// Bytes from anywhere are the author's, where a byte is too, and only the blocks that have them are fetched.
+async fn assert_any_bytes(reader: &Network, copy: &View, author: &View, blocks: &[Bytes]) {
+    let bytes = blocks.concat();
+    let end = bytes.len() as u64;
+    for range in [500_000..512_345, 0..1, end - 1..end, 77..77, 4..5_004] {
+        let mut got = Vec::new();
+        soon(reader.reader(copy, range.clone()).read_to_end(&mut got)).await.expect("it comes");
+        assert!(got == bytes[range.start as usize..range.end as usize], "{range:?}");
+    }
+    assert!(copy.feed().info().blocks_here < 30, "{:?}", copy.feed().info());
+    for byte in (0..end).step_by(37_123) {
+        let found = reader.seek(copy, byte, SOON).await.expect("the author knows");
+        assert_eq!(found, author.seek(byte).expect("it is there"));
+        assert_eq!(blocks[found.0 as usize][found.1 as usize], bytes[byte as usize]);
+    }
+    let beyond = reader.seek(copy, end, SOON).await;
+    assert!(matches!(beyond, Err(ReadError::Feed(FeedError::NoSuchByte { bytes, .. })) if bytes == end), "{beyond:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_bytes_are_read_and_only_their_blocks_are_fetched() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    let bytes = uneven(&feed, 1000).await;
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 0, 0).await;
+    let reader = network(dir.path(), 2).await;
+    let blocks: Vec<_> = (0..1000).map(|i| block(i, size(i))).collect();
+    feed.append(blocks.clone()).await.expect("an author appends");
+    let copy = copy_in(&reader, &feed);
     connect(&reader, &author).await;
-    let end = bytes.len() as u64;
-    for range in [1_000_000..1_012_345, 0..1, end - 1..end, 77..77, 4..5_004] {
-        let mut got = Vec::new();
-        soon(reader.reader(&copy, range.clone()).read_to_end(&mut got)).await.expect("it comes");
-        assert!(got == bytes[range.start as usize..range.end as usize], "{range:?}");
-    }
-    assert!(copy.info().blocks_here < 30, "{:?}", copy.info());
-    // Whatever is asked, the place of a byte is the same as for the author.
-    for byte in (0..end).step_by(37_123) {
-        let found = reader.seek(&copy, byte, SOON).await.expect("the author knows");
-        assert_eq!(found, feed.seek(byte).expect("it is there"));
-    }
-    let beyond = reader.seek(&copy, end, SOON).await;
-    assert!(matches!(beyond, Err(ReadError::Feed(FeedError::NoSuchByte { .. }))), "{beyond:?}");
-    let mut whole = Vec::new();
-    soon(reader.reader(&copy, 0..end).read_to_end(&mut whole)).await.expect("it comes");
+    assert_any_bytes(&reader, &(&copy).into(), &(&feed).into(), &blocks).await;
+    let (mut whole, bytes) = (Vec::new(), blocks.concat());
+    soon(reader.reader(&copy, 0..bytes.len() as u64).read_to_end(&mut whole)).await.expect("it comes");
     assert!(whole == bytes && copy.info().bytes_missing() == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_is_waited_for_but_not_for_ever() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 0, 0).await;
+    let reader = network(dir.path(), 2).await;
+    let copy = copy_in(&reader, &feed);
     let short = Duration::from_millis(50);
     assert!(matches!(reader.get(&copy, 0, short).await, Err(ReadError::TimedOut)));
     append(&feed, 100, 1000).await;
@@ -68,10 +70,9 @@ async fn a_block_is_waited_for_but_not_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_shows_each_block_as_it_is_written() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 10, 100).await;
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 10, 100).await;
+    let reader = network(dir.path(), 2).await;
+    let copy = copy_in(&reader, &feed);
     connect(&reader, &author).await;
     let mut tail = reader.tail(&copy, 7);
     for i in 7..60 {
@@ -86,10 +87,9 @@ async fn a_tail_shows_each_block_as_it_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_is_a_stream_that_ends_with_the_feed() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 10, 100).await;
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 10, 100).await;
+    let reader = network(dir.path(), 2).await;
+    let copy = copy_in(&reader, &feed);
     connect(&reader, &author).await;
     let mut blocks = reader.tail(&copy, 4).into_stream();
     let first: Vec<_> = soon(blocks.by_ref().take(6).map(|next| next.expect("it comes").0).collect()).await;
@@ -116,31 +116,14 @@ async fn with_the_key_an_encrypted_feed_is_read_as_if_it_were_not() {
         let contents: Vec<_> = (0..600).map(|i| block(i, size(i))).collect();
         let blocks = (0..).zip(&contents).map(|(i, contents)| encryption.encrypt(i, 0, contents)).collect();
         feed.append(blocks).await.expect("an author appends");
-        let bytes = contents.concat();
+        let bytes = contents.concat().len() as u64;
 
-        let copy = reader.store().open_remote(key, None).expect("room");
+        let copy = copy_in(&reader, &feed);
         let view = copy.decrypted(SECRET);
         connect(&reader, &author).await;
         assert_eq!(reader.get(&view, 77, SOON).await.expect("it comes"), contents[77]);
-        assert_eq!((view.bytes(), copy.info().bytes), (bytes.len() as u64, bytes.len() as u64 + 600 * 8));
-        let end = bytes.len() as u64;
-        for range in [500_000..512_345, 0..1, end - 1..end, 77..77, 4..5_004] {
-            let mut got = Vec::new();
-            soon(reader.reader(&view, range.clone()).read_to_end(&mut got)).await.expect("it comes");
-            assert!(got == bytes[range.start as usize..range.end as usize], "{range:?}");
-        }
-        assert!(copy.info().blocks_here < 30, "{:?}", copy.info());
-        let whole = feed.decrypted(SECRET);
-        for byte in (0..end).step_by(37_123) {
-            let found = reader.seek(&view, byte, SOON).await.expect("the author knows");
-            assert_eq!(found, whole.seek(byte).expect("it is there"));
-            assert_eq!(contents[found.0 as usize][found.1 as usize], bytes[byte as usize]);
-        }
-        let beyond = reader.seek(&view, end, SOON).await;
-        assert!(
-            matches!(beyond, Err(ReadError::Feed(FeedError::NoSuchByte { bytes, .. })) if bytes == end),
-            "{beyond:?}"
-        );
+        assert_eq!((view.bytes(), copy.info().bytes), (bytes, bytes + 600 * 8));
+        assert_any_bytes(&reader, &view, &feed.decrypted(SECRET), &contents).await;
         let mut tail = reader.tail(&view, 598);
         for i in 598..600 {
             assert_eq!(soon(tail.next()).await.expect("it comes"), (i, contents[i as usize].clone()));
@@ -155,9 +138,7 @@ async fn with_the_key_an_encrypted_feed_is_read_as_if_it_were_not() {
 #[tokio::test]
 async fn a_feed_with_short_blocks_is_not_decrypted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 1, 7).await;
+    let (_author, feed) = author(dir.path(), 1, 7).await;
     let view = feed.decrypted([5; 32]);
     assert!(matches!(view.get(0).await, Err(FeedError::NotEncrypted)));
     assert!(matches!(view.seek(0), Err(FeedError::NotEncrypted)));
@@ -166,10 +147,9 @@ async fn a_feed_with_short_blocks_is_not_decrypted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cleared_blocks_give_their_room_back_and_come_again() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 64, 65_536).await;
-    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 64, 65_536).await;
+    let hoster = network(dir.path(), 2).await;
+    let copy = copy_in(&hoster, &feed);
     connect(&hoster, &author).await;
     let mut download = hoster.download(&copy, Want::blocks(0..64));
     soon(download.done()).await.expect("everything comes");

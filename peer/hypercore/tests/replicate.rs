@@ -16,10 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_goes_from_hoster_to_hoster() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, hoster, reader) =
-        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 300, 3000).await;
+    let (author, feed) = author(dir.path(), 300, 3000).await;
+    let (hoster, reader) = (network(dir.path(), 2).await, network(dir.path(), 3).await);
 
     let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
     let mut download = hoster.download(&copy, Want::blocks(0..300));
@@ -28,7 +26,7 @@ async fn a_feed_goes_from_hoster_to_hoster() {
     author.close().await;
 
     // The author is gone; the second reader knows the key only.
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let copy = copy_in(&reader, &feed);
     let mut download = reader.download(&copy, Want::all());
     connect(&reader, &hoster).await;
     soon(download.done()).await.expect("everything comes");
@@ -42,9 +40,7 @@ async fn a_feed_goes_from_hoster_to_hoster() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_come_from_several_hosters_and_growth_from_the_author() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 200, 500).await;
+    let (author, feed) = author(dir.path(), 200, 500).await;
     // Two hosters with a half each, and a few blocks of the other one.
     let mut hosters = Vec::new();
     for (name, blocks) in [(2, 0..100), (3, 100..200)] {
@@ -57,7 +53,7 @@ async fn parts_come_from_several_hosters_and_growth_from_the_author() {
         hosters.push(hoster);
     }
     let reader = network(dir.path(), 4).await;
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let copy = copy_in(&reader, &feed);
     let mut download = reader.download(&copy, Want::all());
     for hoster in &hosters {
         connect(&reader, hoster).await;
@@ -78,12 +74,10 @@ async fn parts_come_from_several_hosters_and_growth_from_the_author() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_here_is_not_fetched_again_after_a_restart() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 300, 1000).await;
+    let (author, feed) = author(dir.path(), 300, 1000).await;
     {
         let hoster = network(dir.path(), 2).await;
-        let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+        let copy = copy_in(&hoster, &feed);
         let download = hoster.download(&copy, Want::all());
         connect(&hoster, &author).await;
         let mut progress = copy.watch();
@@ -130,9 +124,8 @@ fn damage(file: &std::path::Path, at: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 64, 1000).await;
+    let (author, feed) = author(dir.path(), 64, 1000).await;
+    let hoster = network(dir.path(), 2).await;
     let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
     let mut download = hoster.download(&copy, Want::all());
     connect(&hoster, &author).await;
@@ -165,11 +158,9 @@ async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, hoster, reader) =
-        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 30, 1000).await;
-    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 30, 1000).await;
+    let (hoster, reader) = (network(dir.path(), 2).await, network(dir.path(), 3).await);
+    let copy = copy_in(&hoster, &feed);
     let mut download = hoster.download(&copy, Want::blocks(0..30));
     connect(&hoster, &author).await;
     soon(download.done()).await.expect("everything comes");
@@ -177,7 +168,7 @@ async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
 
     // The hoster does not know yet that it lost one.
     damage(&copy.data_path(), DATA_START + 17_500);
-    let theirs = reader.store().open_remote(feed.key(), None).expect("room");
+    let theirs = copy_in(&reader, &feed);
     let mut download = reader.download(&theirs, Want::all());
     connect(&reader, &hoster).await;
     let mut progress = theirs.watch();
@@ -191,10 +182,8 @@ async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_with_another_feed_of_the_same_author_is_dropped() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, liar, reader) =
-        (network(dir.path(), 1).await, network(dir.path(), 2).await, network(dir.path(), 3).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 20, 100).await;
+    let (author, feed) = author(dir.path(), 20, 100).await;
+    let (liar, reader) = (network(dir.path(), 2).await, network(dir.path(), 3).await);
     // Same key, same length, other blocks: what the author never told the reader.
     let other = liar.store().create(&keypair(1)).expect("room");
     append(&other, 20, 99).await;
@@ -217,9 +206,8 @@ async fn a_peer_with_another_feed_of_the_same_author_is_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_costs_its_sender_the_connection_and_nobody_else() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 20, 100).await;
+    let (author, feed) = author(dir.path(), 20, 100).await;
+    let reader = network(dir.path(), 2).await;
     let address = author.local_addr().expect("it listens");
     // No handshake at all, half of one, and noise behind a good one.
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[32, 0, 0, 7]] {
@@ -239,7 +227,7 @@ async fn garbage_costs_its_sender_the_connection_and_nobody_else() {
         _ = bad.writer.close().await;
         while let Ok(Some(_)) = soon(bad.reader.next()).await {}
     }
-    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    let copy = copy_in(&reader, &feed);
     let mut download = reader.download(&copy, Want::all());
     connect(&reader, &author).await;
     soon(download.done()).await.expect("the author lives");
@@ -248,10 +236,9 @@ async fn garbage_costs_its_sender_the_connection_and_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn removing_a_feed_ends_its_download_and_its_folder() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 20, 100).await;
-    let copy = hoster.store().open_remote(feed.key(), None).expect("room");
+    let (author, feed) = author(dir.path(), 20, 100).await;
+    let hoster = network(dir.path(), 2).await;
+    let copy = copy_in(&hoster, &feed);
     let mut download = hoster.download(&copy, Want::all());
     connect(&hoster, &author).await;
     soon(download.done()).await.expect("everything comes");
@@ -261,7 +248,7 @@ async fn removing_a_feed_ends_its_download_and_its_folder() {
     assert!(matches!(copy.get(0).await, Err(FeedError::Removed)));
     assert_eq!(soon(hoster.download(&copy, Want::blocks(0..30)).done()).await, Err(Stopped::Replaced));
     // Opened again, it is fetched anew.
-    let fresh = hoster.store().open_remote(feed.key(), None).expect("room");
+    let fresh = copy_in(&hoster, &feed);
     assert_eq!(fresh.info().length, 0);
     soon(hoster.download(&fresh, Want::all()).done()).await.expect("it comes");
 }
@@ -269,9 +256,7 @@ async fn removing_a_feed_ends_its_download_and_its_folder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_download_with_the_reason() {
     let dir = tempfile::tempdir().expect("a folder");
-    let author = network(dir.path(), 1).await;
-    let feed = author.store().create(&keypair(1)).expect("room");
-    append(&feed, 20, 100).await;
+    let (author, feed) = author(dir.path(), 20, 100).await;
     let tree = {
         let store = Store::open(dir.path().join("store-2")).expect("the folder is free");
         let copy = store.open_remote(feed.key(), feed.signed_head()).expect("an honest head");
@@ -298,8 +283,8 @@ async fn two_peers_that_fetch_from_each_other_never_wait_for_each_other() {
     // Each block alone is more than a peer lets wait for the socket.
     append(&ours, 2, BLOCK).await;
     append(&theirs, 2, BLOCK).await;
-    let our_copy = two.store().open_remote(ours.key(), None).expect("room");
-    let their_copy = one.store().open_remote(theirs.key(), None).expect("room");
+    let our_copy = copy_in(&two, &ours);
+    let their_copy = copy_in(&one, &theirs);
     let (mut one_way, mut other_way) = (two.download(&our_copy, Want::all()), one.download(&their_copy, Want::all()));
     join_slowly(&one, &two, [1, 2], 24 << 20).await;
     let both = async { tokio::try_join!(one_way.done(), other_way.done()) };

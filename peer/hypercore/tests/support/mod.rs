@@ -56,6 +56,19 @@ pub async fn network(dir: &Path, name: u8) -> Network {
     Network::start(store, config).await.expect("a free port")
 }
 
+/// An author's network, and its feed with so many blocks.
+pub async fn author(dir: &Path, count: u64, size: usize) -> (Network, Feed) {
+    let author = network(dir, 1).await;
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, count, size).await;
+    (author, feed)
+}
+
+/// What another network has of a feed: so far no more than its key.
+pub fn copy_in(network: &Network, feed: &Feed) -> Feed {
+    network.store().open_remote(feed.key(), None).expect("room")
+}
+
 pub async fn connect(from: &Network, to: &Network) {
     let address = to.local_addr().expect("it listens");
     from.connect(address, Some(to.public_key())).await.expect("it answers");
