@@ -94,6 +94,11 @@ pub enum NotTheirs {
     Prologue,
 }
 
+/// Whether these bytes, understood or not, are the manifest that a feed is named after.
+pub(crate) fn is_manifest_of(bytes: &[u8], key: &FeedKey) -> bool {
+    blake2b(&[&MANIFEST, bytes]) == key.0
+}
+
 struct Proof {
     signer: u64,
     signature: [u8; 64],
@@ -156,7 +161,7 @@ impl Authors {
     pub fn are_of(&self, key: &FeedKey) -> bool {
         match &self.wire {
             None => self.signers.first().is_some_and(|signer| signer.key == key.0),
-            Some(wire) => blake2b(&[&MANIFEST, wire]) == key.0,
+            Some(wire) => is_manifest_of(wire, key),
         }
     }
 

@@ -274,7 +274,7 @@ fn unpadded(node: &Node, padding: u64) -> i128 {
 /// What an answer shows, if the rest of it is true: see [`check`].
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// All nodes of the answer and the parents that follow from them.
+    /// The nodes of the answer and the parents that follow from them.
     pub nodes: Vec<Node>,
     /// The answer is true only if this node is in the tree.
     pub top: Option<Node>,
@@ -345,27 +345,33 @@ impl Checked {
         }
         let end = upgrade.start.checked_add(upgrade.length).filter(|end| *end <= flat::MAX_LENGTH);
         let end = end.ok_or(TreeError::TooLarge)?;
-        let mut rest = upgrade.nodes.iter().copied();
+        let (mut rest, mut claimed) = (upgrade.nodes.iter().copied(), false);
         for wanted in cover(upgrade.start, end) {
-            let node = known.take_if(|known| known.index == wanted).or_else(|| rest.next());
-            let node = node.ok_or(TreeError::WrongNode { wanted, got: 0 })?;
+            let shown = known.take_if(|known| known.index == wanted);
+            let node = shown.or_else(|| rest.next()).ok_or(TreeError::WrongNode { wanted, got: 0 })?;
             if node.index != wanted {
                 return Err(TreeError::WrongNode { wanted, got: node.index });
             }
-            self.push(&mut roots, node)?;
+            self.push(&mut roots, node, &mut claimed, shown.is_some())?;
         }
         if let Some(unused) = rest.next() {
             return Err(TreeError::WrongNode { wanted: flat::leaf(end), got: unused.index });
         }
         for node in &upgrade.additional {
-            self.push(&mut roots, *node)?;
+            self.push(&mut roots, *node, &mut claimed, false)?;
         }
         Ok(roots)
     }
 
-    fn push(&mut self, roots: &mut Roots, node: Node) -> Result<(), TreeError> {
+    /// Appends a node. `claimed` is whether the last root is one that the peer just names, as this one unless it is `shown`. Of two
+    /// siblings that are, only the parent is kept: its hash shows the sum of their sizes, but not each.
+    fn push(&mut self, roots: &mut Roots, node: Node, claimed: &mut bool, shown: bool) -> Result<(), TreeError> {
         let parents = roots.push(node)?;
-        self.nodes.push(node);
+        let siblings = std::mem::replace(claimed, !shown && parents.is_empty()) && !shown && !parents.is_empty();
+        match siblings {
+            true => _ = self.nodes.pop(),
+            false => self.nodes.push(node),
+        }
         self.nodes.extend(parents);
         Ok(())
     }

@@ -12,33 +12,21 @@ use support::*;
 /// Requests for each length of the feed.
 const REQUESTS: usize = 250;
 
-/// xorshift64*: good enough for odd questions, and the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end.max(1)
+fn any_request(dice: &mut Dice, length: u64, bytes: u64) -> Request {
+    let node = |dice: &mut Dice, end| NodeRequest { index: dice.below(end), nodes: dice.below(7) };
+    let mut request = Request { id: 1, ..Request::default() };
+    // Both together too: then the block is what counts.
+    let (block, hash) = [(true, false), (false, true), (true, true), (false, false)][dice.below(4) as usize];
+    request.block = block.then(|| node(dice, length + 2));
+    request.hash = hash.then(|| node(dice, 2 * length + 2));
+    if dice.below(2) == 0 {
+        let padding = if dice.below(4) == 0 { dice.below(5) } else { 0 };
+        request.seek = Some(SeekRequest { bytes: dice.below(bytes + 3), padding });
     }
-
-    fn request(&mut self, length: u64, bytes: u64) -> Request {
-        let node = |dice: &mut Dice, end| NodeRequest { index: dice.below(end), nodes: dice.below(7) };
-        let mut request = Request { id: 1, ..Request::default() };
-        // Both together too: then the block is what counts.
-        let (block, hash) = [(true, false), (false, true), (true, true), (false, false)][self.below(4) as usize];
-        request.block = block.then(|| node(self, length + 2));
-        request.hash = hash.then(|| node(self, 2 * length + 2));
-        if self.below(2) == 0 {
-            let padding = if self.below(4) == 0 { self.below(5) } else { 0 };
-            request.seek = Some(SeekRequest { bytes: self.below(bytes + 3), padding });
-        }
-        if self.below(2) == 0 {
-            request.upgrade = Some(UpgradeRequest { start: self.below(length + 1), length: self.below(length + 2) });
-        }
-        request
+    if dice.below(2) == 0 {
+        request.upgrade = Some(UpgradeRequest { start: dice.below(length + 1), length: dice.below(length + 2) });
     }
+    request
 }
 
 /// Whether JavaScript seeks below another root than the first. There hypercore 11.37.1 adds up sizes as if they were nodes, gets
@@ -74,15 +62,14 @@ async fn every_answer_is_what_javascript_says_and_what_it_refuses_is_refused() {
         let blocks = (start..).zip(&sizes).map(|(i, size)| block(i, *size as usize)).collect();
         feed.append(blocks).await.expect("an author appends");
         let (length, bytes) = (feed.info().length, feed.info().bytes);
-        let requests: Vec<_> = (0..REQUESTS).map(|_| dice.request(length, bytes)).collect();
+        let requests: Vec<_> = (0..REQUESTS).map(|_| any_request(&mut dice, length, bytes)).collect();
         let line = json!({ "append": sizes, "requests": requests.iter().map(as_json).collect::<Vec<_>>() });
         javascript.write(&line.to_string()).await;
         let theirs = javascript.event("answers").await["answers"].take();
         let pairs = requests.iter().zip(theirs.as_array().expect("a list"));
         for (request, theirs) in pairs.filter(|(request, _)| !is_lost_in_javascript(request, length)) {
             let ours = feed.answer(request).map(|data| Message::Data(Box::new(data)).encode().1);
-            let hex =
-                ours.as_ref().ok().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            let hex = ours.as_ref().ok().map(hex::encode);
             assert_eq!(hex.as_deref(), theirs.as_str(), "{length} blocks, {request:?}: {:?}", ours.as_ref().err());
             both += u32::from(hex.is_some() && request.block.is_some() && request.hash.is_some());
             *(if hex.is_some() { &mut answered } else { &mut refused }) += 1;

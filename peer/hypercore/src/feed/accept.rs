@@ -2,7 +2,7 @@
 
 use super::{Changed, Commit, Feed, FeedError, Signed};
 use crate::{
-    authors::{Authors, NotTheirs},
+    authors::{Authors, NotTheirs, is_manifest_of},
     blocks::PAGE,
     messages::{Data, DataBlock},
     prove::check,
@@ -13,7 +13,10 @@ use datdot_proof::{
     head::{HeadError, SignedHead, Software},
     tree::{Node, Roots, TreeError},
 };
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 /// Why an answer of a peer is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +42,8 @@ pub enum Refused {
     /// It was for a head that we had before, or for another fork.
     #[error("the answer is out of date")]
     Outdated,
-    /// A node on our disk was damaged, and was withdrawn; asked again, the block will come with more proof.
-    #[error("the stored tree is damaged above block {block}")]
+    /// A node on our disk is damaged or was a lie, and is forgotten; asked again, the block will come with more proof.
+    #[error("the stored tree is wrong above block {block}")]
     OurTree {
         /// The block that came.
         block: u64,
@@ -114,14 +117,27 @@ impl Feed {
         self.lock().head.as_ref().is_some_and(|head| head.fork != fork)
     }
 
+    /// The authors, as they are known or as a peer names them.
+    pub(super) fn authors_by(&self, manifest: Option<&Bytes>) -> Result<Arc<Authors>, Refused> {
+        match (self.authors(), manifest) {
+            (Some(known), _) => Ok(known),
+            (None, None) => Ok(Arc::new(Authors::compat(&self.0.key))),
+            // What can't be read may be made up.
+            (None, Some(bytes)) => match Authors::from_wire(bytes.clone()) {
+                Err(_) if !is_manifest_of(bytes, &self.0.key) => Err(Refused::FalseHead(NotTheirs::OtherFeed)),
+                authors => authors.map(Arc::new).map_err(Refused::from_head),
+            },
+        }
+    }
+
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
-        let (roots, authors, fork) = {
+        let (roots, fork) = {
             let state = self.lock();
             if state.removed {
                 return Err(FeedError::Removed.into());
             }
-            (state.roots.clone(), state.authors.clone(), state.head.as_ref().map(|head| head.fork))
+            (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
         };
         if fork.is_some_and(|fork| fork != data.fork)
             || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
@@ -134,11 +150,7 @@ impl Feed {
         let checked = check(data, &roots)?;
         let (mut roots, mut newer) = (roots, None);
         if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
-            let authors = match (authors, &data.manifest) {
-                (Some(known), _) => known,
-                (None, Some(bytes)) => Authors::from_wire(bytes.clone()).map(Arc::new).map_err(Refused::from_head)?,
-                (None, None) => Arc::new(Authors::compat(&self.0.key)),
-            };
+            let authors = self.authors_by(data.manifest.as_ref())?;
             authors.verify(&self.0.key, data.fork, &grown, &upgrade.signature).map_err(Refused::from_head)?;
             let signature = Bytes::copy_from_slice(&upgrade.signature);
             newer = Some((authors, Signed { fork: data.fork, signature }, grown));
@@ -149,6 +161,15 @@ impl Feed {
                 // Nodes that were here a moment ago are gone with the history that they belonged to.
                 _ if self.is_rewritten(data.fork) => return Err(Refused::Outdated),
                 None => return Err(Refused::TooShort),
+                // A hash shows the size of what is below it, and of two siblings only the sum: a peer that told us of both may
+                // have lied about each.
+                Some(stored) if stored.hash == top.hash => {
+                    if data.block.is_none() && checked.nodes.len() == 1 {
+                        return Err(Refused::TooShort);
+                    }
+                    self.forget_way(&roots, top.index)?;
+                    return Err(Refused::OurTree { block: flat::first_block(top.index) });
+                }
                 Some(_) if self.audit(&roots, top.index)? => {
                     return Err(TreeError::Mismatch { index: top.index }.into());
                 }
@@ -156,6 +177,13 @@ impl Feed {
             }
         }
         let mut nodes = checked.nodes;
+        if data.hash.is_some() || data.seek.is_some() {
+            // What we know is not replaced by what is only told, but by what follows from it.
+            let all: BTreeSet<u64> = nodes.iter().map(|node| node.index).collect();
+            let told = |node: &Node| flat::children(node.index).is_none_or(|(left, _)| !all.contains(&left));
+            let known = |node: &Node| self.node_under(&roots, node.index).ok().flatten();
+            nodes.retain(|node| !told(node) || known(node).is_none_or(|known| known.hash != node.hash));
+        }
         if let Some((authors, head, grown)) = newer {
             let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
             if self.lock().roots != roots {

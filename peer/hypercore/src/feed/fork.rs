@@ -184,11 +184,7 @@ impl Feed {
     pub(crate) fn judge(&self, data: &Data) -> Result<Judged, Refused> {
         let upgrade = data.upgrade.as_ref().filter(|upgrade| upgrade.start == 0).ok_or(Refused::TooShort)?;
         let roots = check(data, &Roots::new())?.roots.ok_or(Refused::TooShort)?;
-        let authors = match (self.authors(), &data.manifest) {
-            (Some(known), _) => known,
-            (None, Some(bytes)) => Arc::new(Authors::from_wire(bytes.clone()).map_err(Refused::from_head)?),
-            (None, None) => Arc::new(Authors::compat(&self.0.key)),
-        };
+        let authors = self.authors_by(data.manifest.as_ref())?;
         authors.verify(&self.0.key, data.fork, &roots, &upgrade.signature).map_err(Refused::from_head)?;
         let signed = Signed { fork: data.fork, signature: Bytes::copy_from_slice(&upgrade.signature) };
         let (ours, head) = {

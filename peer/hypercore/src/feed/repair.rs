@@ -28,28 +28,34 @@ impl Feed {
         Ok(Some(bytes))
     }
 
-    /// Whether the stored nodes lead from `index` to its root. If not, all of that path is forgotten: which of
-    /// its nodes is damaged can't be known, and they come again with the next proof.
+    /// Whether the stored nodes lead from `index` to its root. If not, they are forgotten.
     pub(super) fn audit(&self, roots: &Roots, index: u64) -> Result<bool, FeedError> {
         let Some(root) = roots.above(index) else { return Ok(false) };
-        let (mut at, mut path) = (index, vec![index]);
-        let mut node = self.node_under(roots, index)?;
+        let (mut at, mut node) = (index, self.node_under(roots, index)?);
         while at != root.index {
             let sibling = self.node_under(roots, flat::sibling(at))?;
-            path.push(flat::sibling(at));
             node = node.zip(sibling).and_then(|(node, sibling)| Node::parent(&node, &sibling).ok());
             at = flat::parent(at);
-            path.push(at);
         }
-        if node.as_ref() == Some(root) {
-            return Ok(true);
+        let good = node.as_ref() == Some(root);
+        if !good {
+            self.forget_way(roots, index)?;
         }
+        Ok(good)
+    }
+
+    /// Forgets all nodes from `index` to its root: which of them is false can't be known, and they come again with the next proof.
+    pub(super) fn forget_way(&self, roots: &Roots, index: u64) -> Result<(), FeedError> {
         self.lock().pending.forget();
         *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        for index in path.into_iter().filter(|index| *index != root.index) {
-            self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
+        let mut at = index;
+        while roots.above(at).is_some_and(|root| root.index != at) {
+            for index in [at, flat::sibling(at)] {
+                self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
+            }
+            at = flat::parent(at);
         }
-        Ok(false)
+        Ok(())
     }
 
     pub(super) fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {

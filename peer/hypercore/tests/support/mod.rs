@@ -28,6 +28,18 @@ pub fn block(i: u64, size: usize) -> Bytes {
     format!("block {i} ").bytes().cycle().take(size).collect::<Vec<_>>().into()
 }
 
+/// xorshift64*: good enough for odd questions, and the same in each run. Anything but 0.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end.max(1)
+    }
+}
+
 pub fn keypair(name: u8) -> Keypair {
     Keypair::from_seed([name; 32])
 }
