@@ -169,6 +169,7 @@ impl Peer {
         if self.waiting() > MAX_WAITING {
             return Err(Misbehaviour::Flood.into());
         }
+        self.check_doubts()?;
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
         Ok(())

@@ -119,6 +119,45 @@ async fn two_histories_of_one_fork_are_kept_as_evidence_and_not_followed() {
     assert_eq!(store.feed(&feed.key()).expect("it is there").conflict(), Some(conflict));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_histories_are_evidence_whichever_is_the_longer() {
+    // Ours is whole, or only its head is known and blocks are asked of who has another history, of so many blocks.
+    for (whole, theirs) in [(true, 60), (false, 60), (false, 40), (false, 33), (false, 31)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, feed) = author(dir.path(), 40, SIZE).await;
+        let (two_faced, hoster) = (network(dir.path(), 2).await, network(dir.path(), 3).await);
+        let copy = hoster.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+        connect(&hoster, &author).await;
+        // Some of the tree below our head has to be known, to compare a shorter one with it.
+        let first = if whole { 0..40 } else { 28..34 };
+        soon(hoster.download(&copy, Want::blocks(first)).done()).await.expect("they come");
+        if !whole {
+            hoster.peers().iter().for_each(|peer| hoster.disconnect(peer.id));
+            while !hoster.peers().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let mut download = hoster.download(&copy, Want { blocks: 0..40, follow: true });
+        let other = two_faced.store().create(&keypair(1)).expect("room");
+        append(&other, 20, SIZE).await;
+        append_forked(&other, theirs - 20).await;
+        connect(&hoster, &two_faced).await;
+        let found = async {
+            while copy.conflict().is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(found).await;
+        let conflict = copy.conflict().expect("it was found");
+        assert!(conflict.is_proof(&feed.key()) && !conflict.is_proof(&other_key()), "{theirs} blocks");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(hoster.peers().iter().any(|peer| peer.remote == two_faced.public_key()), "who told is not to blame");
+        connect(&hoster, &author).await;
+        soon(download.done()).await.expect("ours comes from others");
+        assert_blocks(&copy, 40, SIZE).await;
+    }
+}
+
 fn other_key() -> datdot_hypercore::FeedKey {
     keypair(9).feed_key(&keypair(9).manifest())
 }

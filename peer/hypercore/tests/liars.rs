@@ -3,10 +3,17 @@
 mod support;
 use bytes::Bytes;
 use datdot_hypercore::{
-    Fault, Feed, Store,
-    messages::{Data, Message, Request, Sync},
+    Conflict, Ended, Evidence, Fault, Feed, PeerEvent, Store, Want,
+    messages::{Data, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
 };
+use datdot_wire::{
+    connection,
+    mux::{Event, Mux},
+    noise,
+};
+use std::time::Duration;
 use support::{played::Played, *};
+use tokio::net::TcpStream;
 
 const SIZE: usize = 100;
 
@@ -101,6 +108,10 @@ fn a_new_channel_is_no_new_excuse() {
         if requests.iter().any(|request| is_dropped(peer.say(&lie(&author, request)), &author)) {
             break true;
         }
+        // It is to say how it is, and lies again.
+        if peer.requests().iter().any(|request| is_dropped(peer.say(&lie(&author, request)), &author)) {
+            break true;
+        }
         times += 1;
         if times > 100 {
             break false;
@@ -134,7 +145,7 @@ fn an_author_that_cuts_while_it_answers_is_never_dropped() {
             mixed += 1;
         }
         // And sometimes it has time to say how it is now.
-        for _ in 0..(cut % 4) * 20 {
+        for _ in 0..cut % 4 {
             for request in peer.requests() {
                 peer.say(&honest(&author, &request)).expect("it is true");
             }
@@ -172,21 +183,138 @@ fn who_answers_another_question_is_dropped() {
 }
 
 #[test]
-fn who_does_not_show_a_doubtful_head_is_asked_for_nothing_else() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (author, mut peer) = world(dir.path(), 10, 20);
-    // Nothing but its head: no blocks.
-    let (uploading, can_upgrade, length) = (true, true, 20);
-    let sync = Sync { uploading, can_upgrade, length, ..Sync::default() };
-    peer.say(&Message::Sync(sync)).expect("that is no lie");
-    let request = *peer.requests().iter().find(|request| request.upgrade.is_some()).expect("its head is wanted");
-    peer.say(&lie(&author, &request)).expect("the author may have told it another history");
-    let whole = peer.requests();
-    assert!(whole.len() == 1 && whole[0].upgrade.is_some_and(|upgrade| upgrade.start == 0), "{whole:?}");
-    for _ in 0..100 {
-        peer.wait(std::time::Duration::from_secs(1)).expect("it does nothing");
-        peer.offer(0, 20).expect("that is no lie");
+fn who_contradicts_us_has_to_show_that_the_authors_did_and_is_asked_for_nothing_else() {
+    // The newer head, or a block.
+    for known in [10, 20] {
+        for silent in [false, true] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (author, mut peer) = world(dir.path(), known, 20);
+            peer.offer(0, 20).expect("that is no lie");
+            let requests = peer.requests();
+            for request in &requests {
+                peer.say(&lie(&author, request)).expect("the author may have told it another history");
+            }
+            let whole = peer.requests();
+            assert!(whole.len() == 1 && whole[0].upgrade.is_some_and(|upgrade| upgrade.start == 0), "{whole:?}");
+            for _ in 0..25 {
+                peer.wait(Duration::from_secs(1)).expect("there is time");
+                peer.offer(0, 20).expect("that is no lie");
+            }
+            assert_eq!(peer.requests(), []);
+            let told = if silent { peer.wait(Duration::from_secs(10)) } else { peer.say(&lie(&author, &whole[0])) };
+            assert!(is_dropped(told, &author), "known {known}, silent {silent}");
+            assert!(peer.feed.conflict().is_none() && peer.feed.info().blocks_here == 0);
+        }
     }
-    assert_eq!(peer.requests(), []);
-    assert!(is_dropped(peer.say(&lie(&author, &whole[0])), &author));
+}
+
+#[test]
+fn who_goes_back_and_forth_between_forks_is_not_excused_by_what_it_owes() {
+    for shows in [false, true] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, mut peer) = world(dir.path(), 20, 20);
+        peer.feed.follow_forks(true);
+        peer.offer(0, 20).expect("that is no lie");
+        for request in peer.requests() {
+            peer.say(&honest(&author, &request)).expect("it is true");
+        }
+        // To a later fork, of which it may show the head but not where it parts from ours, and back.
+        author.truncate_now(10).expect("an author cuts");
+        author.write(&(0..10).map(|i| block(i + 1000, SIZE)).collect::<Vec<_>>()).expect("an author appends");
+        let early = peer.requests();
+        peer.offer(1, 20).expect("that is no lie");
+        early.iter().for_each(|request| peer.say(&lie(&author, request)).expect("it was asked before"));
+        let whole = peer.requests();
+        if shows {
+            peer.say(&honest(&author, &whole[0])).expect("it is true");
+            assert!(peer.requests()[0].hash.is_some());
+        }
+        let mut lies = 0;
+        let dropped = (0..100).any(|_| {
+            is_dropped(peer.offer(0, 20), &author)
+                || peer.requests().iter().filter(|request| request.block.is_some()).any(|request| {
+                    lies += 1;
+                    is_dropped(peer.say(&lie(&author, request)), &author)
+                })
+                || is_dropped(peer.wait(Duration::from_secs(1)), &author)
+        });
+        assert!(dropped && (1..=20).contains(&lies), "no more than was under way: {lies}, shows {shows}");
+    }
+}
+
+#[test]
+fn sizes_that_are_shifted_between_siblings_are_no_evidence_against_the_author() {
+    for length in 1..20 {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, mut peer) = world(dir.path(), length, length + 1);
+        let whole = Request { upgrade: Some(UpgradeRequest { start: 0, length }), ..Request::default() };
+        let ours = peer.feed.answer(&whole).expect("its head is here").upgrade.expect("it was asked for");
+        peer.offer(0, length + 1).expect("that is no lie");
+        let requests = peer.requests();
+        let request = requests.iter().find(|request| request.upgrade.is_some()).expect("its head is wanted");
+        peer.say(&lie(&author, request)).expect("the author may have told it another history");
+        let mut data = truth(&author, &peer.requests()[0]);
+        // The sum stays, and with it the signature.
+        let theirs = data.upgrade.as_mut().expect("it was asked for");
+        theirs.nodes.last_mut().expect("there are blocks").size += 1;
+        theirs.additional[0].size -= 1;
+        let evidence = |upgrade: &DataUpgrade| {
+            let nodes = upgrade.nodes.iter().chain(&upgrade.additional);
+            let nodes = nodes.map(|node| (node.index, node.size, node.hash)).collect();
+            Evidence { nodes, signature: upgrade.signature.to_vec() }
+        };
+        let manifest = author.authors().and_then(|authors| authors.to_wire().cloned()).expect("it has one").to_vec();
+        let forged = Conflict { manifest, fork: 0, ours: evidence(&ours), theirs: evidence(theirs) };
+        assert!(!forged.is_proof(&author.key()), "{length} blocks");
+        assert!(is_dropped(peer.say(&Message::Data(Box::new(data))), &author), "{length} blocks");
+        assert!(peer.feed.conflict().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_drops_a_liar_says_so_and_fetches_elsewhere() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, feed) = author(dir.path(), 20, SIZE).await;
+    let reader = network(dir.path(), 2).await;
+    let copy = reader.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+    let mut download = reader.download(&copy, Want::blocks(0..20));
+    let mut events = reader.events();
+
+    let socket = TcpStream::connect(reader.local_addr().expect("it listens")).await.expect("it listens");
+    let keys = noise::Keypair::from_seed(&[9; 32]);
+    let mut liar = connection::connect(socket, &keys, None, &Default::default()).await.expect("a handshake");
+    let mut mux = Mux::new();
+    let handshake = Handshake { seeks: true, capability: feed.key().capability(true, &liar.handshake_hash) };
+    let channel = mux.open("hypercore/alpha", &feed.discovery().0, &handshake.encode()).expect("room for a channel");
+    let sync = Message::Sync(Sync { uploading: true, length: 20, ..Sync::default() });
+    for message in [sync, Message::Range { drop: false, start: 0, length: 20 }] {
+        let (kind, body) = message.encode();
+        mux.send(channel, kind, &body).expect("it is open");
+    }
+    loop {
+        for frame in std::iter::from_fn(|| mux.take_output()) {
+            liar.writer.queue(&frame).expect("small");
+        }
+        _ = liar.writer.flush().await;
+        let Ok(Some(frame)) = soon(liar.reader.next()).await else { break };
+        mux.receive(frame);
+        while let Some(event) = mux.next().expect("readable") {
+            if let Event::Message { kind, body, .. } = event
+                && let Some(Message::Request(request)) = Message::decode(kind, &body).expect("readable")
+            {
+                let (kind, body) = lie(&feed, &request).encode();
+                mux.send(channel, kind, &body).expect("it is open");
+            }
+        }
+    }
+    loop {
+        if let PeerEvent::Ended(peer, why) = soon(events.recv()).await.expect("it is told") {
+            assert_eq!(peer.remote, keys.public());
+            assert!(matches!(&*why, Ended::Fault(Fault::False { feed, .. }) if *feed == copy.key()), "{why}");
+            break;
+        }
+    }
+    assert_eq!(copy.info().blocks_here, 0);
+    connect(&reader, &author).await;
+    soon(download.done()).await.expect("the author has them");
 }

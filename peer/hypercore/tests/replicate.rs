@@ -2,7 +2,7 @@
 
 mod support;
 use datdot_hypercore::{
-    Changed, Ended, Fault, FeedError, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START,
+    Changed, Ended, FeedError, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START,
 };
 use datdot_wire::{connection, noise};
 use std::{
@@ -177,30 +177,6 @@ async fn a_block_that_a_hoster_lost_is_fetched_elsewhere() {
     connect(&reader, &author).await;
     soon(download.done()).await.expect("the last one comes");
     assert_blocks(&theirs, 30, 1000).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_with_another_feed_of_the_same_author_is_dropped() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (author, feed) = author(dir.path(), 20, 100).await;
-    let (liar, reader) = (network(dir.path(), 2).await, network(dir.path(), 3).await);
-    // Same key, same length, other blocks: what the author never told the reader.
-    let other = liar.store().create(&keypair(1)).expect("room");
-    append(&other, 20, 99).await;
-    let copy = reader.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
-    let mut download = reader.download(&copy, Want::blocks(0..20));
-    let mut events = reader.events();
-    connect(&reader, &liar).await;
-    loop {
-        if let PeerEvent::Ended(peer, why) = soon(events.recv()).await.expect("it is told") {
-            assert_eq!(peer.remote, liar.public_key());
-            assert!(matches!(&*why, Ended::Fault(Fault::False { feed, .. }) if *feed == copy.key()), "{why}");
-            break;
-        }
-    }
-    assert_eq!(copy.info().blocks_here, 0);
-    connect(&reader, &author).await;
-    soon(download.done()).await.expect("the author has them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,12 @@
 //! ```
 
 use super::{Changed, Commit, Feed, FeedError, Refused, Signed};
-use crate::{authors::Authors, key::FeedKey, messages::Data, prove::check};
+use crate::{
+    authors::Authors,
+    key::FeedKey,
+    messages::{Data, Request, UpgradeRequest},
+    prove::{check, prove},
+};
 use bytes::Bytes;
 use codec::{Decode, Encode};
 use datdot_proof::{
@@ -35,14 +40,14 @@ pub struct Conflict {
     pub fork: u64,
     /// The head that was here before.
     pub ours: Evidence,
-    /// The other one, which is at least as long.
+    /// The other one.
     pub theirs: Evidence,
 }
 
 /// A signed head: see [`Conflict`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Evidence {
-    /// Index, size and hash of subtrees, left to right: first those that cover our length, then what is added.
+    /// Index, size and hash of subtrees, left to right: first those that cover a length that both have, then what is added.
     pub nodes: Vec<(u64, u64, [u8; 32])>,
     /// As it stands in an upgrade.
     pub signature: Vec<u8>,
@@ -63,12 +68,12 @@ impl Conflict {
             authors.verify(key, self.fork, &roots, &evidence.signature).ok()?;
             Some(roots)
         };
-        let (Some(ours), Some(_)) = (signed(&self.ours), signed(&self.theirs)) else { return false };
-        // Our full roots, and theirs of the same length.
-        let (one, other) = (&self.ours.nodes, self.theirs.nodes.iter().take(ours.nodes().len()));
-        one.len() == ours.nodes().len()
-            && other.clone().map(|node| node.0).eq(one.iter().map(|node| node.0))
-            && !other.eq(one.iter())
+        if signed(&self.ours).is_none() || signed(&self.theirs).is_none() {
+            return false;
+        }
+        // A subtree never changes. Its size may be false on its way to us, without which the signature is still good.
+        let ours: BTreeMap<u64, [u8; 32]> = self.ours.nodes.iter().map(|(index, _, hash)| (*index, *hash)).collect();
+        self.theirs.nodes.iter().any(|(index, _, hash)| ours.get(index).is_some_and(|other| other != hash))
     }
 }
 
@@ -199,14 +204,17 @@ impl Feed {
         if head.fork > data.fork {
             return Ok(Judged::Same);
         }
-        // If it was asked for, this is their tree at our length.
-        if upgrade.length != ours.length() || upgrade.nodes == ours.nodes() {
+        // Our tree, cut in the same way as theirs is shown. If we know too little of it, we can't tell.
+        let cut = Request { upgrade: Some(UpgradeRequest { start: 0, length: upgrade.length }), ..Request::default() };
+        let proof = prove(&cut, ours.length(), |index| self.node_under(&ours, index)).unwrap_or_default();
+        let (nodes, rest) = proof.upgrade.unwrap_or_default();
+        if nodes.iter().zip(&upgrade.nodes).all(|(ours, theirs)| ours.hash == theirs.hash) {
             return Ok(Judged::Same);
         }
         let conflict = Conflict {
             manifest: authors.to_wire().map_or_else(Vec::new, |wire| wire.to_vec()),
             fork: data.fork,
-            ours: Evidence::new(ours.nodes(), &head.signature),
+            ours: Evidence::new(nodes.iter().chain(&rest), &head.signature),
             theirs: Evidence::new(upgrade.nodes.iter().chain(&upgrade.additional), &signed.signature),
         };
         self.0.disk.write_conflict(&conflict).map_err(|source| self.io(source))?;
@@ -248,7 +256,7 @@ impl Feed {
                 let way = guess(blocks).map(|block| (flat::leaf(block), u64::from(flat::depth(at))));
                 return Ok(Some(way.unwrap_or((left, 1))));
             };
-            fork.at = if self.node_under(&ours, left)? == Some(*theirs) {
+            fork.at = if self.node_under(&ours, left)?.is_some_and(|ours| ours.hash == theirs.hash) {
                 fork.same = flat::end_block(left);
                 Some(right)
             } else {

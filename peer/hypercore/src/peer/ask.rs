@@ -26,7 +26,7 @@ impl Peer {
         messages.extend(history.ask(feed, session));
         let mut blocks = Vec::new();
         self.setup.plans.with(&feed.key(), |plan| {
-            if !session.serves() || history.is_doubted() {
+            if !session.serves() || history.is_doubted(feed) {
                 return;
             }
             plan.joined(peer, session.offers_all());
@@ -151,9 +151,9 @@ impl Peer {
                 self.settle(&feed, asked, true);
             }
             Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
-                // What contradicts our head may be the authors' doing.
-                let doubtful = fits && matches!(asked, Asked::Upgrade(1..)) && data.fork == feed.info().fork;
-                if !doubtful {
+                // What contradicts our history may be the authors' doing.
+                let doubtful = matches!(asked, Asked::Upgrade(1..) | Asked::Block(_));
+                if !doubtful || !fits || data.fork != feed.info().fork {
                     return Err(Fault::False { feed: key, refused });
                 }
                 self.settle(&feed, asked, false);

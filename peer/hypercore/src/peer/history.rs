@@ -8,6 +8,10 @@ use crate::{
     session::{Asked, Question, Session},
 };
 use datdot_wire::mux::ChannelId;
+use std::time::{Duration, Instant};
+
+/// A remote that is in doubt for so long is dropped.
+const MAX_DOUBT: Duration = Duration::from_secs(30);
 
 /// What becomes of the remote's history, where it is not simply ours.
 #[derive(Default)]
@@ -15,9 +19,9 @@ pub(super) enum History {
     /// Nothing is in doubt.
     #[default]
     Ours,
-    /// Its head, of this fork and length, was asked for as a whole. With the reason for doubt: if the heads don't contradict each
-    /// other, the remote lied.
-    Asked((u64, u64), Option<Refused>),
+    /// Its head, of this fork and length, was asked for as a whole. With the reason for doubt, and since when there is one: if
+    /// the heads don't contradict each other, the remote lied.
+    Asked((u64, u64), Option<(Refused, Instant)>),
     /// It is a later fork, and what it shares with us is looked for.
     Fork(Box<Fork>),
     /// It could not be shown, for this fork and length.
@@ -36,9 +40,13 @@ impl History {
         std::mem::replace(self, History::GivenUp(head))
     }
 
-    /// Whether the remote has to show that the authors wrote what contradicts us, before it is asked for anything else.
-    pub(super) fn is_doubted(&self) -> bool {
-        matches!(self, History::Asked(_, Some(_)))
+    /// Whether the remote is asked for nothing but its history: what it said contradicts ours.
+    pub(super) fn is_doubted(&self, feed: &Feed) -> bool {
+        match self {
+            History::Ours | History::Fork(_) => false,
+            History::Asked(_, doubt) => doubt.is_some(),
+            History::GivenUp((fork, _)) => feed.conflict().is_some_and(|conflict| conflict.fork == *fork),
+        }
     }
 
     /// Asks for the remote's head if it is of a later fork, and that is to be followed.
@@ -58,23 +66,39 @@ impl History {
 }
 
 impl Peer {
-    /// An upgrade of our fork is not true: either the remote lies, or the author told it another history.
+    /// A head or block of our fork is not true: either the remote lies, or the author told it another history.
     pub(super) fn doubt(&mut self, id: ChannelId, refused: Refused) -> Result<(), Fault> {
         let Some(Channel { session: Some(session), history, feed, .. }) = self.channels.get_mut(&id) else {
             return Ok(());
         };
+        let head = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
+        let known = history.is_doubted(feed);
         match history {
-            History::Ours => {
-                let head = session.remote().map_or((0, 0), |sync| (sync.fork, sync.length));
-                let question = session.ask_whole();
-                *history = History::Asked(head, Some(refused));
-                question.into_iter().for_each(|question| self.say(id, &question));
-                Ok(())
-            }
-            // It is being looked into.
-            History::Asked(..) | History::Fork(_) => Ok(()),
-            History::GivenUp(..) => Err(Fault::False { feed: feed.key(), refused }),
+            History::Asked(_, doubt) => _ = doubt.get_or_insert((refused, self.now)),
+            History::GivenUp(_) if known => {}
+            History::Fork(_) | History::GivenUp(_) => return Err(Fault::False { feed: feed.key(), refused }),
+            History::Ours => match session.ask_whole() {
+                None => return Err(Fault::False { feed: feed.key(), refused }),
+                Some(question) => {
+                    *history = History::Asked(head, Some((refused, self.now)));
+                    self.say(id, &question);
+                }
+            },
         }
+        Ok(())
+    }
+
+    /// Whether a remote did not show in time that what it said is the authors' doing.
+    pub(super) fn check_doubts(&mut self) -> Result<(), Fault> {
+        for Channel { feed, history, .. } in self.channels.values_mut() {
+            let overdue = |since: Instant| self.now.duration_since(since) > MAX_DOUBT;
+            if let History::Asked(_, doubt) = history
+                && let Some((refused, _)) = doubt.take_if(|(_, since)| overdue(*since))
+            {
+                return Err(Fault::False { feed: feed.key(), refused });
+            }
+        }
+        Ok(())
     }
 
     /// Takes an answer about the remote's history.
@@ -96,7 +120,7 @@ impl Peer {
                     Ok(None)
                 }
                 (Ok(Judged::Same), None) => Ok(None),
-                (Ok(Judged::Same), Some(refused)) | (Err(refused), _) => Err(refused),
+                (Ok(Judged::Same), Some((refused, _))) | (Err(refused), _) => Err(refused),
             },
             (Asked::Hash(index), History::Fork(mut fork))
                 if data.hash.as_ref().is_some_and(|hash| hash.index == index) =>
@@ -111,7 +135,9 @@ impl Peer {
         let fork = match result {
             Ok(Some(fork)) if feed.follows_forks() => fork,
             Ok(_) => return Ok(()),
-            Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => return Err(Fault::False { feed: key, refused }),
+            Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
+                return Err(Fault::False { feed: key, refused });
+            }
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "history not followed");
                 return Ok(());
