@@ -9,8 +9,9 @@ use crate::{
     messages::{Data, Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
     offers::{MAX_PAGES, Offers},
 };
+use datdot_proof::flat;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -69,6 +70,8 @@ pub struct Question {
     pub fork: u64,
     /// What was asked for.
     pub asked: Asked,
+    /// The node, if one, that we said to have: the answer has to lead to it.
+    pub top: Option<u64>,
 }
 
 /// What we asked for.
@@ -124,9 +127,9 @@ pub struct Session {
     our_wants: BTreeSet<u64>,
     waiting: VecDeque<Request>,
     invalid: u32,
-    asked: HashMap<u64, Question>,
+    asked: BTreeMap<u64, Question>,
     /// The questions for blocks among them.
-    blocks: HashMap<u64, u64>,
+    blocks: BTreeMap<u64, u64>,
     next_id: u64,
     /// The length for which the remote heard that everything is here.
     told_complete: u64,
@@ -150,8 +153,8 @@ impl Session {
             our_wants: BTreeSet::new(),
             waiting: VecDeque::new(),
             invalid: 0,
-            asked: HashMap::new(),
-            blocks: HashMap::new(),
+            asked: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             next_id: 1,
             told_complete: if local.contiguous == local.length { local.length } else { 0 },
         };
@@ -438,7 +441,7 @@ impl Session {
     pub fn ask_block(&mut self, index: u64, nodes: u64, priority: u64) -> Message {
         let block = Some(NodeRequest { index, nodes });
         let fork = self.local.fork;
-        let id = self.remember(fork, Asked::Block(index));
+        let id = self.remember(fork, Asked::Block(index), Some(above(flat::leaf(index), nodes)));
         self.blocks.insert(index, id);
         Message::Request(Request { id, fork, block, priority, ..Request::default() })
     }
@@ -461,7 +464,7 @@ impl Session {
     pub fn ask_upgrade(&mut self) -> Option<Message> {
         let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
-        let id = self.remember(remote.fork, Asked::Upgrade(self.local.length));
+        let id = self.remember(remote.fork, Asked::Upgrade(self.local.length), None);
         self.asked_head = (remote.fork, remote.length);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
@@ -472,14 +475,14 @@ impl Session {
         let remote = self.remote.filter(|sync| sync.length > 0)?;
         let ours = if remote.fork == self.local.fork { self.local.length.max(1) } else { u64::MAX };
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.length.min(ours) });
-        let id = self.remember(remote.fork, Asked::Whole);
+        let id = self.remember(remote.fork, Asked::Whole, None);
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }
 
     /// Asks for a node of the tree of a fork, with its siblings so many steps up.
     pub fn ask_hash(&mut self, fork: u64, index: u64, nodes: u64) -> Message {
-        let id = self.remember(fork, Asked::Hash(index));
+        let id = self.remember(fork, Asked::Hash(index), None);
         let hash = Some(NodeRequest { index, nodes });
         Message::Request(Request { id, fork, hash, ..Request::default() })
     }
@@ -488,7 +491,7 @@ impl Session {
     /// [`NodeRequest`].
     pub fn ask_seek(&mut self, byte: u64, index: u64, nodes: u64) -> Message {
         let fork = self.local.fork;
-        let id = self.remember(fork, Asked::Seek { byte, index });
+        let id = self.remember(fork, Asked::Seek { byte, index }, Some(above(index, nodes)));
         let (hash, seek) = (Some(NodeRequest { index, nodes }), Some(SeekRequest { bytes: byte, padding: 0 }));
         Message::Request(Request { id, fork, hash, seek, ..Request::default() })
     }
@@ -506,10 +509,10 @@ impl Session {
         self.next_id
     }
 
-    fn remember(&mut self, fork: u64, asked: Asked) -> u64 {
+    fn remember(&mut self, fork: u64, asked: Asked, top: Option<u64>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.asked.insert(id, Question { id, fork, asked });
+        self.asked.insert(id, Question { id, fork, asked, top });
         id
     }
 
@@ -527,6 +530,11 @@ impl Session {
             remote_length: self.remote.filter(same_fork).map_or(0, |remote| remote.length),
         }
     }
+}
+
+/// The node so many steps above another.
+pub fn above(index: u64, steps: u64) -> u64 {
+    (0..steps).fold(index, |at, _| flat::parent(at))
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use crate::{
     messages::Data,
     plan::Asker,
     plans::Stopped,
-    session::{Asked, Question},
+    prove,
+    session::{Asked, Question, above},
 };
-use datdot_proof::flat;
+use datdot_proof::{flat, tree::Roots};
 use datdot_wire::mux::ChannelId;
 
 impl Peer {
@@ -66,7 +67,7 @@ impl Peer {
             let near = top.filter(|top| flat::is_under(leaf, *top));
             match near.map_or_else(|| feed.steps_to_known(block), |top| Ok(flat::depth(top).into())) {
                 Ok(nodes) => {
-                    top = Some((0..nodes).fold(leaf, |at, _| flat::parent(at)));
+                    top = Some(above(leaf, nodes));
                     pace.asked(now, block);
                     messages.push(session.ask_block(block, nodes, priority));
                 }
@@ -150,6 +151,8 @@ impl Peer {
                 moves.proven(data.fork);
                 self.settle(&feed, asked, true);
             }
+            // It is as long as we asked for. What it leads to turned out to be false meanwhile, and was forgotten.
+            Err(Refused::TooShort) if leads_to(data, question.top) => self.settle(&feed, asked, false),
             Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
                 // What contradicts our history may be the authors' doing.
                 let doubtful = matches!(asked, Asked::Upgrade(1..) | Asked::Block(_));
@@ -189,4 +192,10 @@ impl Peer {
             }
         });
     }
+}
+
+/// Whether an answer, if it is true, shows something about the node `top`.
+fn leads_to(data: &Data, top: Option<u64>) -> bool {
+    let shown = prove::check(data, &Roots::new()).ok().and_then(|checked| checked.top);
+    shown.map(|shown| shown.index) == top
 }

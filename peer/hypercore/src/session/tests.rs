@@ -64,7 +64,7 @@ fn a_refused_block_is_not_offered_until_it_is_announced_again() {
     assert!(session.serves() && session.offers(9) && !session.offers(10));
     let Message::Request(Request { id, .. }) = session.ask_block(3, 0, 0) else { panic!() };
     let refused = session.receive(Message::NoData { id, reason: None });
-    assert_eq!(refused, Ok(Some(Action::Refused(Question { id, fork: 0, asked: Asked::Block(3) }))));
+    assert_eq!(refused, Ok(Some(Action::Refused(Question { id, fork: 0, asked: Asked::Block(3), top: Some(6) }))));
     assert_eq!((session.offers(3), session.next_offer(3..100)), (false, Some(4)));
     _ = session.receive(Message::Range { drop: false, start: 3, length: 1 });
     assert!(session.offers(3));
@@ -123,7 +123,7 @@ fn a_refusal_by_a_peer_of_another_fork_says_nothing_of_ours() {
     _ = session.receive(Message::Range { drop: false, start: 0, length: 100 });
     let Message::Request(Request { id, .. }) = session.ask_block(3, 0, 0) else { panic!() };
     _ = session.receive(seeder(1));
-    let refused = Action::Refused(Question { id, fork: 0, asked: Asked::Block(3) });
+    let refused = Action::Refused(Question { id, fork: 0, asked: Asked::Block(3), top: Some(6) });
     assert_eq!(session.receive(Message::NoData { id, reason: None }), Ok(Some(refused)));
     assert!(session.offers(3) && !session.serves());
     // What it has of the other fork is not what it knows to be here.
