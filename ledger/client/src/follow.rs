@@ -53,7 +53,7 @@ impl Follow {
     pub async fn next(&mut self) -> Result<News, Error> {
         loop {
             let seen = *self.ledger.ends.seen.borrow_and_update();
-            if self.told != Some(seen.best) {
+            if let Some(seen) = seen.filter(|seen| self.told != Some(seen.best)) {
                 match self.look(seen.best).await {
                     Ok((view, events, known)) => {
                         self.told = Some(seen.best);

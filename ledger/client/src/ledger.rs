@@ -26,10 +26,19 @@ const PAUSE: Duration = Duration::from_millis(300);
 #[derive(Clone)]
 pub struct Ledger {
     url: Arc<str>,
-    chain: Arc<str>,
-    genesis: [u8; 32],
-    params: Params,
+    chain: Arc<Chain>,
     pub(crate) ends: Ends,
+}
+
+/// What stays the same of a chain, whoever asks it and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The name that it gives itself.
+    pub name: String,
+    /// Hash of its first block.
+    pub genesis: [u8; 32],
+    /// Its parameters, which are set in its first block.
+    pub params: Params,
 }
 
 /// A block of the ledger.
@@ -74,9 +83,15 @@ impl Ledger {
         let fail = |request| move |error| sort(url, request, error).unwrap_or_else(|why| unreachable(url, why));
         let seen = line.seen().await.map_err(fail("its newest block"))?;
         let market: MarketView = line.call("DatdotApi_market", &[], None).await.map_err(fail("the market"))?;
-        let (chain, genesis) = (line.chain.as_str().into(), line.genesis.0);
-        let ends = line::keep(url.into(), line, seen);
-        Ok(Self { url: url.into(), chain, genesis, params: market.params, ends })
+        let chain = Chain { name: line.chain.clone(), genesis: line.genesis.0, params: market.params };
+        let ends = line::keep(url.into(), line.genesis, Some((line, seen)));
+        Ok(Self { url: url.into(), chain: chain.into(), ends })
+    }
+
+    /// A ledger that was known before and whose node need not answer yet: it is tried until it does. Must be that chain then.
+    pub fn expect(url: &str, chain: Chain) -> Self {
+        let ends = line::keep(url.into(), H256(chain.genesis), None);
+        Self { url: url.into(), chain: chain.into(), ends }
     }
 
     /// Where the node is.
@@ -84,19 +99,14 @@ impl Ledger {
         &self.url
     }
 
-    /// The name that the chain gives itself.
-    pub fn chain(&self) -> &str {
+    /// Which chain this is.
+    pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// Hash of the first block: which chain this is.
-    pub fn genesis(&self) -> [u8; 32] {
-        self.genesis
-    }
-
-    /// The chain's parameters, which are set in its genesis.
+    /// The chain's parameters.
     pub fn params(&self) -> Params {
-        self.params
+        self.chain.params
     }
 
     /// Whether the node answers at the moment.
@@ -104,8 +114,17 @@ impl Ledger {
         matches!(*self.ends.state.borrow(), State::Up(_))
     }
 
-    /// The newest blocks known now.
-    pub fn seen(&self) -> Seen {
+    /// Why the node does not answer at the moment, if it doesn't.
+    pub fn is_down(&self) -> Option<String> {
+        match &*self.ends.state.borrow() {
+            State::Up(_) => None,
+            State::Down(why) => Some(why.clone()),
+            State::Broken(error) => Some(error.to_string()),
+        }
+    }
+
+    /// The newest blocks known now; none before the node has answered once.
+    pub fn seen(&self) -> Option<Seen> {
         *self.ends.seen.borrow()
     }
 
@@ -208,7 +227,7 @@ impl Blocks {
     pub async fn next(&mut self) -> Result<Seen, Error> {
         loop {
             let seen = *self.ends.seen.borrow_and_update();
-            if self.told != Some(seen) {
+            if let Some(seen) = seen.filter(|seen| self.told != Some(*seen)) {
                 self.told = Some(seen);
                 return Ok(seen);
             }

@@ -40,7 +40,7 @@ pub use call::Call;
 pub use error::{Error, SubmitError};
 pub use event::Event;
 pub use follow::{Follow, News};
-pub use ledger::{At, BlockId, Blocks, Ledger, Seen};
+pub use ledger::{At, BlockId, Blocks, Chain, Ledger, Seen};
 pub use submit::{Included, Submitter};
 
 /// An account's view, with accounts as this crate names them.

@@ -59,7 +59,8 @@ pub(crate) enum State {
 #[derive(Clone)]
 pub(crate) struct Ends {
     pub state: watch::Receiver<State>,
-    pub seen: watch::Receiver<Seen>,
+    /// Nothing before the first connection.
+    pub seen: watch::Receiver<Option<Seen>>,
 }
 
 impl Line {
@@ -130,25 +131,32 @@ impl Line {
     }
 
     /// Tells of each block until the connection breaks or the runtime changes, and says which.
-    async fn listen(&self, seen: &watch::Sender<Seen>) -> Result<String, rpcs::Error> {
+    async fn listen(&self, seen: &watch::Sender<Option<Seen>>) -> Result<String, rpcs::Error> {
         let mut best = self.rpc.chain_subscribe_new_heads().await?;
         let mut finalized = self.rpc.chain_subscribe_finalized_heads().await?;
         let mut versions = self.rpc.state_subscribe_runtime_version().await?;
         let now = self.seen().await?;
-        seen.send_replace(now);
+        seen.send_replace(Some(now));
+        let update = |change: &dyn Fn(&mut Seen)| {
+            seen.send_if_modified(|seen| {
+                let before = *seen;
+                seen.as_mut().into_iter().for_each(change);
+                *seen != before
+            });
+        };
         loop {
             tokio::select! {
                 header = best.next() => match header {
                     Some(header) => {
                         let best = self.name(&header?);
-                        seen.send_if_modified(|seen| std::mem::replace(&mut seen.best, best) != best);
+                        update(&|seen| seen.best = best);
                     }
                     None => return Ok("the connection was closed".into()),
                 },
                 header = finalized.next() => match header {
                     Some(header) => {
                         let finalized = self.name(&header?);
-                        seen.send_if_modified(|seen| std::mem::replace(&mut seen.finalized, finalized) != finalized);
+                        update(&|seen| seen.finalized = finalized);
                     }
                     None => return Ok("the connection was closed".into()),
                 },
@@ -163,26 +171,29 @@ impl Line {
     }
 }
 
-/// Keeps a line up from its first connection on, as long as somebody holds its ends.
-pub(crate) fn keep(url: String, line: Line, first: Seen) -> Ends {
-    let line = Arc::new(line);
-    let (state, state_end) = watch::channel(State::Up(line.clone()));
-    let (seen, seen_end) = watch::channel(first);
+/// Keeps a line up from its first connection on, or makes that too, as long as somebody holds its ends.
+pub(crate) fn keep(url: String, genesis: H256, first: Option<(Line, Seen)>) -> Ends {
+    let (mut line, seen) = first.map(|(line, seen)| (Arc::new(line), seen)).unzip();
+    let begin = line.clone().map_or_else(|| State::Down("it was not asked yet".into()), State::Up);
+    let (state, state_end) = watch::channel(begin);
+    let (seen, seen_end) = watch::channel(seen);
     tokio::spawn(async move {
-        let mut line = line;
         loop {
-            let why = line.listen(&seen).await.unwrap_or_else(|error| short(&error));
+            let up = match line.take() {
+                Some(line) => line,
+                None => match again(&url, genesis, &state).await {
+                    Some(line) => line,
+                    None => return,
+                },
+            };
+            tracing::debug!(target: "ledger", %url, "line up");
+            state.send_replace(State::Up(up.clone()));
+            let why = up.listen(&seen).await.unwrap_or_else(|error| short(&error));
             if seen.is_closed() {
                 return;
             }
             tracing::debug!(target: "ledger", %url, "line down: {why}");
             state.send_replace(State::Down(why));
-            line = match again(&url, line.genesis, &state).await {
-                Some(line) => line,
-                None => return,
-            };
-            tracing::debug!(target: "ledger", %url, "line up");
-            state.send_replace(State::Up(line.clone()));
         }
     });
     Ends { state: state_end, seen: seen_end }
@@ -194,8 +205,9 @@ async fn again(url: &str, genesis: H256, state: &watch::Sender<State>) -> Option
     loop {
         match Line::connect(url, Some(genesis)).await {
             Ok(line) => return Some(Arc::new(line)),
-            Err(error @ Error::Unreachable { .. }) => {
-                tracing::trace!(target: "ledger", "{error}");
+            Err(Error::Unreachable { why, .. }) => {
+                tracing::trace!(target: "ledger", %url, "still down: {why}");
+                state.send_replace(State::Down(why));
             }
             Err(error) => {
                 state.send_replace(State::Broken(error));

@@ -59,6 +59,9 @@ pub struct LedgerStatus {
     pub chain: String,
     /// Whether it answers now.
     pub connected: bool,
+    /// For how many seconds it has not, if it may again.
+    #[serde(default)]
+    pub away_seconds: Option<u64>,
     /// Why not, if not.
     pub problem: Option<String>,
     /// Number of the best block.

@@ -59,7 +59,8 @@ impl Context {
 
     /// What to say of a ledger that is away.
     pub fn ledger_is_away(&self) -> String {
-        format!("the ledger at {} does not answer", self.ledger.url())
+        let why = self.ledger.is_down().map_or(String::new(), |why| format!(" ({why})"));
+        format!("the ledger at {} does not answer{why}", self.ledger.url())
     }
 
     /// Bytes that may still be written below the daemon's folder.

@@ -27,6 +27,10 @@ pub struct OnLedger(pub Ledger);
 impl Discovery for OnLedger {
     fn find(&self, feed: FeedKey) -> BoxFuture<'_, Vec<Endpoint>> {
         Box::pin(async move {
+            if !self.0.is_up() {
+                // The swarm may know, and so may the user.
+                return Vec::new();
+            }
             match self.0.sources(&feed.0).await {
                 Ok(sources) => sources.iter().map(Endpoint::from).collect(),
                 Err(error) => {

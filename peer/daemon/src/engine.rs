@@ -8,6 +8,7 @@ mod tasks;
 pub(crate) use orders::{Opened, Order, Want};
 
 use crate::{
+    chain::Known,
     context::Context,
     fetch::Failed,
     files,
@@ -27,7 +28,7 @@ use datdot_roles::{Call, Checked, Errand, Hoster, IntentId, Outcome, Sponsor, ho
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -65,6 +66,7 @@ pub(crate) struct Engine {
     hoster: Hoster<AccountId>,
     sponsor: Sponsor,
     journal: Journal,
+    known: Known,
     me: mpsc::Sender<Msg>,
     tasks: JoinSet<()>,
     fetches: BTreeMap<ContractId, AbortHandle>,
@@ -75,6 +77,8 @@ pub(crate) struct Engine {
     opening: BTreeMap<IntentId, Vec<Reply<Opened>>>,
     /// Feeds that work of the API needs here, and how much of it.
     pins: BTreeMap<Key, usize>,
+    /// Feeds that were here for contracts at the start.
+    hosted_before: BTreeSet<[u8; 32]>,
     /// Feeds with the contents of drives, by the drive's feed.
     contents: BTreeMap<FeedKey, FeedKey>,
     shown: Shown,
@@ -82,7 +86,13 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// An engine that goes on where the journal and the store left off.
-    pub fn new(ctx: Arc<Context>, journal: Journal, policy: hoster::Policy, me: mpsc::Sender<Msg>) -> Self {
+    pub fn new(
+        ctx: Arc<Context>,
+        journal: Journal,
+        known: Known,
+        policy: hoster::Policy,
+        me: mpsc::Sender<Msg>,
+    ) -> Self {
         for feed in ctx.store.feeds() {
             // Files that never got into their feed whole, and drives that were made and not noted.
             if feed.info().writable
@@ -93,11 +103,13 @@ impl Engine {
             }
         }
         let own: BTreeSet<_> = journal.own().into_iter().map(|key| key.0).collect();
-        let stored = ctx.store.feeds().iter().map(|feed| feed.key().0).filter(|key| !own.contains(key)).collect();
+        let stored = ctx.store.feeds().into_iter().map(|feed| feed.key().0).filter(|key| !own.contains(key));
+        let stored: BTreeSet<_> = stored.collect();
         Self {
-            hoster: Hoster::new(policy, stored),
+            hoster: Hoster::new(policy, stored.clone()),
             sponsor: Sponsor::new(),
             journal,
+            known,
             me,
             tasks: JoinSet::new(),
             fetches: BTreeMap::new(),
@@ -105,8 +117,9 @@ impl Engine {
             stopping: Vec::new(),
             opening: BTreeMap::new(),
             pins: BTreeMap::new(),
+            hosted_before: stored,
             contents: BTreeMap::new(),
-            shown: Shown::default(),
+            shown: Shown::new(),
             ctx,
         }
     }
@@ -128,6 +141,9 @@ impl Engine {
                 Err(what) => self.ctx.trouble(what),
             },
         }
+        if !self.ctx.ledger.is_up() {
+            self.tell_lost();
+        }
         let mut look = interval(LOOK);
         loop {
             tokio::select! {
@@ -148,8 +164,11 @@ impl Engine {
     async fn take(&mut self, message: Msg) {
         match message {
             Msg::News(news) => self.news(*news).await,
+            Msg::Final(view) if view.at < self.known.finalized() => {}
             Msg::Final(view) => {
                 self.shown.finalized = view.at;
+                let noted = self.known.is_final(view.at);
+                self.written(noted);
                 let actions = self.sponsor.handle(self.now(), sponsor::Input::Finalized((*view).clone()));
                 self.sponsor_acts(actions).await;
                 self.tell_hoster(hoster::Input::Finalized(*view)).await;
@@ -177,11 +196,20 @@ impl Engine {
     }
 
     async fn news(&mut self, news: News) {
+        let (at, known) = (news.best.number, self.known.finalized());
+        if at < known {
+            // What it shows was so once: nothing is to be done or dropped by it.
+            if self.shown.behind.replace((at, known)).is_none() {
+                self.shown.away.get_or_insert_with(Instant::now);
+                self.tell_lost();
+            }
+            return;
+        }
         let before = self.ctx.view.borrow().clone();
         self.ctx.story.is_at(news.view.at);
-        if before.is_none() || !self.shown.connected {
-            self.shown.connected = true;
-            let chain = self.ctx.ledger.chain().to_owned();
+        self.shown.behind = None;
+        if self.shown.away.take().is_some() {
+            let chain = self.ctx.ledger.chain().name.clone();
             self.ctx.story.tell(Event::LedgerFound { chain, best: news.view.at });
         }
         let account = self.ctx.submitter.id();
@@ -217,9 +245,17 @@ impl Engine {
         }
     }
 
+    fn tell_lost(&mut self) {
+        if let Some(why) = self.shown.no_ledger(&self.ctx) {
+            tracing::warn!(target: "daemon", "{why}");
+            self.ctx.story.tell(Event::LedgerLost { why });
+        }
+        self.answer_without_ledger();
+    }
+
     /// Nobody waits for a ledger that is away: what was ordered is noted and done when it is back.
     fn answer_without_ledger(&mut self) {
-        let away = self.ctx.ledger_is_away();
+        let Some(away) = self.shown.why_away(&self.ctx) else { return };
         if let Some(offer) = status::posting(&self.hoster, &self.journal) {
             let why = Some(format!("{away}; the offer is noted, and posted when it is back"));
             let offer = OfferStatus { why, ..offer };
@@ -230,12 +266,9 @@ impl Engine {
     }
 
     async fn look(&mut self) {
-        if self.shown.connected && !self.ctx.ledger.is_up() && self.shown.broken.is_none() {
-            self.shown.connected = false;
-            let why = format!("{}; trying again", self.ctx.ledger_is_away());
-            tracing::warn!(target: "daemon", "{why}");
-            self.ctx.story.tell(Event::LedgerLost { why });
-            self.answer_without_ledger();
+        if self.shown.away.is_none() && !self.ctx.ledger.is_up() && self.shown.broken.is_none() {
+            self.shown.away = Some(Instant::now());
+            self.tell_lost();
         }
         self.announce();
         let dir = self.ctx.dir.clone();

@@ -352,7 +352,7 @@ impl Noted {
     }
 }
 
-mod scale {
+pub(crate) mod scale {
     use codec::{DecodeAll, Encode};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

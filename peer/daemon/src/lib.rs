@@ -14,6 +14,7 @@
 //!
 //! ```text
 //! dir/journal.json    what was ordered and is under way (module journal)
+//! dir/ledger.json     which chain that is about, so that a start needs no ledger (module chain)
 //! dir/noise.key       who we are to other peers
 //! dir/port            where they could connect the last time
 //! dir/dht.json        nodes of the DHT that were known then
@@ -23,6 +24,7 @@
 //!
 //! Several daemons can run in one process, each with its own folder and account.
 
+mod chain;
 mod config;
 mod context;
 pub mod discovery;
@@ -45,10 +47,11 @@ mod work;
 pub use config::Config;
 pub use story::Story;
 
+use chain::Known;
 use context::Context;
 use datdot_api::{Discovery as Found, Status, limits::TooLow};
 use datdot_hypercore::{Network, Store, StoreError};
-use datdot_ledger::{AccountId, Ledger, Submitter};
+use datdot_ledger::{AccountId, Submitter};
 use datdot_market::{MAX_SOURCES, params::Params};
 use datdot_wire::noise::Keypair;
 use engine::{Engine, Order};
@@ -137,7 +140,8 @@ pub enum StartError {
 }
 
 impl Daemon {
-    /// Starts a daemon and goes on with all that is noted in its folder. Needs a tokio runtime with time and network.
+    /// Starts a daemon and goes on with all that is noted in its folder. The first time its ledger has to answer; later it
+    /// may be away, and is waited for while everything else is done. Needs a tokio runtime with time and network.
     pub async fn start(config: Config) -> Result<Daemon, StartError> {
         config.limits.check()?;
         let at = |path: PathBuf| move |why| StartError::File { path, why };
@@ -148,7 +152,9 @@ impl Daemon {
         let journal = Journal::open(&journal_path).map_err(at(journal_path))?;
         let seed = files::secret(&key_path).map_err(at(key_path))?;
 
-        let ledger = Ledger::connect(&config.ledger).await?;
+        let mut known = Known::in_dir(&config.dir).map_err(at(config.dir.clone()))?;
+        let ledger = known.connect(&config.ledger).await?;
+        known.is(ledger.chain()).map_err(at(config.dir.clone()))?;
         let on_one_machine = ledger.params() == Params::dev();
         let allow_private = config.allow_private_addresses.unwrap_or(on_one_machine);
         if config.addresses.len() > MAX_SOURCES as usize {
@@ -213,7 +219,7 @@ impl Daemon {
         });
         let (to_engine, inbox) = mpsc::channel(engine::WAITING);
         let (begun, readings) = (journal.begun().to_vec(), journal.readings());
-        let engine = Engine::new(ctx.clone(), journal, config.policy, to_engine.clone());
+        let engine = Engine::new(ctx.clone(), journal, known, config.policy, to_engine.clone());
         let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
@@ -224,7 +230,7 @@ impl Daemon {
         let server = tokio::spawn(server::serve(api, work.clone(), found.token.clone(), ctx.stop.subscribe()));
         found.write(&ctx.dir).map_err(at(ctx.dir.join(datdot_api::discovery::FILE)))?;
         tracing::info!(
-            target: "daemon", account = %ctx.submitter.id(), %listen, api = %api_address, chain = ctx.ledger.chain(),
+            target: "daemon", account = %ctx.submitter.id(), %listen, api = %api_address, chain = ctx.ledger.chain().name,
             "started"
         );
         Ok(Daemon { ctx, work, found, tasks, server })

@@ -31,7 +31,10 @@ use datdot_roles::{
     Errand, Failure, Hoster, Note, Sponsor,
     hoster::{Data, Wanted},
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
 
 /// Proofs and damages that are shown.
 const SHOWN: usize = 32;
@@ -39,7 +42,10 @@ const SHOWN: usize = 32;
 /// What the engine remembers.
 #[derive(Default)]
 pub(crate) struct Shown {
-    pub connected: bool,
+    /// Since when the ledger is not followed, if it isn't.
+    pub away: Option<Instant>,
+    /// The best block of a node that has yet to catch up, and one that was final before.
+    pub behind: Option<(Block, Block)>,
     /// Why the ledger can't be followed any more.
     pub broken: Option<String>,
     pub finalized: Block,
@@ -56,6 +62,11 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// Nothing, and no ledger yet.
+    pub fn new() -> Self {
+        Self { away: Some(Instant::now()), ..Self::default() }
+    }
+
     pub fn push_proof(&mut self, proof: ProofStatus) {
         self.proofs.push_front(proof);
         self.proofs.truncate(SHOWN);
@@ -156,15 +167,36 @@ impl Shown {
         }
     }
 
+    /// Why the ledger is away, if it is known to be.
+    pub fn why_away(&self, ctx: &Context) -> Option<String> {
+        let behind = |(at, known)| format!("the ledger's node is at block {at} and was at {known} before: it catches up");
+        match ctx.ledger.is_up() {
+            true => self.behind.map(behind),
+            false => Some(ctx.ledger_is_away()),
+        }
+    }
+
+    /// Why the ledger is not followed, if it isn't, and what becomes of everything else.
+    pub fn no_ledger(&self, ctx: &Context) -> Option<String> {
+        if let Some(broken) = &self.broken {
+            return Some(broken.clone());
+        }
+        self.away?;
+        let Some(why) = self.why_away(ctx) else { return Some("its newest block is on its way".into()) };
+        let advice = if ctx.ledger.is_up() { "" } else { "is its node running? " };
+        Some(format!("{why}; {advice}trying again by itself, and serving what is here meanwhile"))
+    }
+
     fn ledger(&self, ctx: &Context, view: Option<&AccountView>) -> LedgerStatus {
         let params = ctx.ledger.params();
-        let away = || format!("{}; trying again", ctx.ledger_is_away());
+        let away = self.away.filter(|_| self.broken.is_none());
         LedgerStatus {
             url: ctx.ledger.url().into(),
             rpc: ctx.rpc.clone(),
-            chain: ctx.ledger.chain().into(),
-            connected: self.connected && self.broken.is_none(),
-            problem: self.broken.clone().or_else(|| (!self.connected).then(away)),
+            chain: ctx.ledger.chain().name.clone(),
+            connected: self.away.is_none() && self.broken.is_none(),
+            away_seconds: away.map(|since| since.elapsed().as_secs()),
+            problem: self.no_ledger(ctx),
             best: view.map_or(0, |view| view.at),
             finalized: self.finalized,
             block_millis: params.block_millis,

@@ -231,7 +231,7 @@ impl Work {
         let segments = terms.check(&feeds, &params).map_err(|error| error.to_string())?;
         let budget = quote::budget(&terms, terms::total_bytes(&segments), &params)?;
         // Only who has seen the account knows whether it has this request already.
-        self.ctx.view.subscribe().wait_for(Option::is_some).await.map_err(|_| "the daemon stops")?;
+        self.ledger_is_seen().await?;
         let want = Box::new(Want { order, feeds, terms, sources, any_price: wanted.max_price.is_none() });
         let Opened { request, already } = self.order(|reply| Order::Want(want, reply)).await?;
         say(steps, Progress::Opened { request, budget: Amount(budget), already }).await;
@@ -239,6 +239,11 @@ impl Work {
             say(steps, Progress::Superseded { request: older }).await;
         }
         self.clone().follow(request, steps.clone()).await
+    }
+
+    /// Waits until the ledger has shown the account, which is at once unless the daemon has just started.
+    async fn ledger_is_seen(&self) -> Result<(), String> {
+        self.ctx.view.subscribe().wait_for(Option::is_some).await.map(drop).map_err(|_| "the daemon stops".into())
     }
 
     /// Open requests of this account for the same feed or drive as it was before.

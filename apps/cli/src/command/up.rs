@@ -10,12 +10,8 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use datdot_daemon::{Config, Daemon};
-use datdot_ledger::{Account, Ledger};
-use std::{net::SocketAddr, path::Path, time::Duration};
-use tokio::time::sleep;
-
-/// How often a ledger that is away is asked.
-const AGAIN: Duration = Duration::from_secs(2);
+use datdot_ledger::Account;
+use std::net::SocketAddr;
 
 /// Run the daemon: it publishes, hosts, serves and proves
 #[derive(clap::Args)]
@@ -78,12 +74,6 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         ..Config::new(place.dir(), &args.ledger, account)
     };
     running::run(async {
-        if has_run(place.dir()) {
-            tokio::select! {
-                stop = running::told_to_stop() => return stop,
-                () = answers(&args.ledger) => {}
-            }
-        }
         let daemon = Daemon::start(config).await.context("the daemon does not start")?;
         say(format_args!("account   {address}"));
         say(format_args!("ledger    {}", args.ledger));
@@ -95,22 +85,4 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         daemon.stop().await;
         Ok(())
     })
-}
-
-/// Whether a daemon ran in this folder before.
-fn has_run(dir: &Path) -> bool {
-    dir.join("journal.json").exists()
-}
-
-/// Waits for a ledger that answered before: after a power cut its node may take longer than we do.
-async fn answers(ledger: &str) {
-    let mut said = false;
-    // Any other error is for the start to tell.
-    while let Err(error @ datdot_ledger::Error::Unreachable { .. }) = Ledger::connect(ledger).await {
-        if !said {
-            say(format_args!("{error}; trying again until it answers"));
-            said = true;
-        }
-        sleep(AGAIN).await;
-    }
 }

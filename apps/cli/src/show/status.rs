@@ -46,9 +46,10 @@ fn ledger(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
         Some(of) => self::account(f, of)?,
         None => writeln!(f, "money     not known before the ledger answers")?,
     }
+    let away = ledger.away_seconds.map_or(String::new(), |seconds| format!(" for {}", span(seconds)));
     match &ledger.problem {
-        Some(problem) if !ledger.connected => writeln!(f, "ledger    not connected: {problem}")?,
-        _ if !ledger.connected => writeln!(f, "ledger    not connected: {}", ledger.url)?,
+        Some(problem) if !ledger.connected => writeln!(f, "ledger    not connected{away}: {problem}")?,
+        _ if !ledger.connected => writeln!(f, "ledger    not connected{away}: {}", ledger.url)?,
         _ => writeln!(
             f,
             "ledger    {} at {}: block {}, {} finalized",

@@ -10,7 +10,7 @@ pub fn sentence(event: &Event) -> Option<String> {
         Event::LedgerFound { chain, best } => {
             format!("the ledger answers: {chain}, block {}", thousands((*best).into()))
         }
-        Event::LedgerLost { why } => format!("the ledger doesn't answer: {why}"),
+        Event::LedgerLost { why } => format!("no ledger for now: {why}"),
         Event::OfferPosted { space, price: lowest } => format!("offers {} at {}", bytes(*space), price(*lowest)),
         Event::OfferWithdrawn => "takes no new contracts".into(),
         Event::Published { key, bytes: size, blocks, millis } => format!(

@@ -3,6 +3,7 @@
 use super::Engine;
 use datdot_drive::{drive::blobs_key, node::Header};
 use datdot_hypercore::{Feed, FeedKey};
+use datdot_ledger::AccountView;
 use datdot_roles::hoster::Data;
 use std::collections::BTreeSet;
 
@@ -13,11 +14,12 @@ impl Engine {
         if !self.ctx.topics.is_on() {
             return;
         }
-        let hosted = self.hoster.data().iter().filter(|(_, data)| **data == Data::Held).map(|(id, _)| *id);
-        let hosted: BTreeSet<_> = hosted.collect();
         let view = self.ctx.view.borrow().clone();
-        let works = view.iter().flat_map(|view| &view.hosting).flat_map(|hosting| &hosting.contracts);
-        let hosted = works.filter(|work| hosted.contains(&work.id)).flat_map(|work| &work.feeds).map(|feed| feed.key);
+        let hosted = match view {
+            Some(view) => self.hosted(&view),
+            // Nobody knows which contracts there are before the ledger has answered: those of before the start, most likely.
+            None => self.hosted_before.iter().copied().filter(|key| self.is_whole(key)).collect(),
+        };
         let keys: BTreeSet<FeedKey> =
             self.journal.offered().into_iter().map(|key| key.0).chain(hosted).map(FeedKey).collect();
         let mut here: BTreeSet<FeedKey> = BTreeSet::new();
@@ -32,6 +34,17 @@ impl Engine {
         self.contents.retain(|drive, _| here.contains(drive));
         let contents: BTreeSet<_> = self.contents.values().copied().collect();
         self.ctx.topics.announce(here.difference(&contents).copied());
+    }
+
+    /// Feeds of contracts whose data is here and checked.
+    fn hosted(&self, view: &AccountView) -> Vec<[u8; 32]> {
+        let held = |id| self.hoster.data().get(&id) == Some(&Data::Held);
+        let works = view.hosting.iter().flat_map(|hosting| &hosting.contracts).filter(|work| held(work.id));
+        works.flat_map(|work| &work.feeds).map(|feed| feed.key).collect()
+    }
+
+    fn is_whole(&self, key: &[u8; 32]) -> bool {
+        self.ctx.store.feed(&FeedKey(*key)).is_some_and(|feed| feed.info().is_complete())
     }
 }
 

@@ -195,9 +195,7 @@ impl Engine {
     }
 
     fn answer_now(&mut self) {
-        if !self.ctx.ledger.is_up() {
-            return self.answer_without_ledger();
-        }
+        self.answer_without_ledger();
         let view = self.ctx.view.borrow().clone();
         if let Some(view) = view {
             self.answer_hosts(&view);

@@ -45,6 +45,10 @@ impl Work {
             let (steps, _) = mpsc::channel(1);
             self.spawn(steps, |work, steps| async move {
                 let (ctx, path) = (work.ctx.clone(), order.path.clone());
+                if order.wanted.is_some() {
+                    // Without a ledger it would be refused, and forgotten.
+                    work.ledger_is_seen().await?;
+                }
                 let done = work.publish(order, steps).await;
                 if let Err(why) = &done {
                     ctx.trouble(format!("{} is not published, as was begun before the stop: {why}", path.display()));

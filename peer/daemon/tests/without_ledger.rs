@@ -1,0 +1,128 @@
+//! A daemon whose ledger is away from the start on.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use codec::Encode;
+use datdot_api::{Amount, Client, ClientError, Event, GetOrder, HostOrder, Progress, PublishOrder, Status};
+use datdot_daemon::{
+    Config, Daemon,
+    swarm::{LocalDht, Settings},
+};
+use datdot_hypercore::{FeedKey, Keypair, Store};
+use datdot_ledger::Account;
+use datdot_market::params::{DAT, Params};
+use std::{
+    fs,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+struct Peer {
+    dir: PathBuf,
+    daemon: Daemon,
+}
+
+impl Peer {
+    /// Starts a daemon in a folder in which one ran before.
+    async fn start(dir: &Path, bootstrap: SocketAddrV4) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let params = hex::encode(Params::dev().encode());
+        let known =
+            format!(r#"{{"name":"dev","genesis":"{}","params":"{params}","finalized":70}}"#, hex::encode([1; 32]));
+        fs::write(dir.join("ledger.json"), known).unwrap();
+        let config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            swarm: Settings::Through(vec![bootstrap]),
+            // Nobody listens there.
+            ..Config::new(dir, "ws://127.0.0.1:1", Account::dev("//Alice").unwrap())
+        };
+        Self { dir: dir.to_owned(), daemon: Daemon::start(config).await.unwrap() }
+    }
+
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Client) -> T + Send + 'static) -> T {
+        let client = Client::open(&self.dir).unwrap();
+        spawn_blocking(move || question(&client)).await.unwrap()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        let begun = Instant::now();
+        loop {
+            let status = self.ask(|client| client.status()).await.unwrap();
+            if is(&status) {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {status:#?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn get(&self, key: FeedKey, to: PathBuf, from: Vec<String>) -> Vec<Progress> {
+        let key = datdot_api::Key(key.0);
+        let order = GetOrder { key, inside: None, path: to, replace: false, encryption_key_file: None, from };
+        self.ask(move |client| client.read(&order).unwrap().map(Result::unwrap).collect()).await
+    }
+}
+
+/// Leaves a whole feed in a store, as if it had been fetched for a contract.
+async fn hosts(dir: &TempDir) -> FeedKey {
+    let (author, hoster) = (dir.path().join("author"), dir.path().join("hoster/store"));
+    let feed = Store::open(&author).unwrap().create(&Keypair::from_seed([7; 32])).unwrap();
+    feed.append(vec!["hosted".into(), " data".into()]).await.unwrap();
+    let key = feed.key();
+    drop(feed);
+    fs::create_dir_all(&hoster).unwrap();
+    let copied = std::process::Command::new("cp").arg("-r").arg(author).arg(&hoster).status().unwrap();
+    assert!(copied.success());
+    key
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hosted_is_found_and_served_and_the_status_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let key = hosts(&dir).await;
+    let hoster = Peer::start(&dir.path().join("hoster"), dht.bootstrap()).await;
+    let status = hoster.until("is in the swarm", |status| status.swarm.topics == 1).await;
+    assert!(!status.ledger.connected && status.ledger.away_seconds.is_some(), "{:?}", status.ledger);
+    let problem = status.ledger.problem.unwrap();
+    for words in ["ws://127.0.0.1:1 does not answer", "is its node running?", "by itself", "serving"] {
+        assert!(problem.contains(words), "{problem}");
+    }
+    let (told, _) = hoster.daemon.story().listen();
+    assert!(told.iter().any(|told| matches!(told.event, Event::LedgerLost { .. })), "{told:?}");
+
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    for (name, from) in [("named", vec![hoster.daemon.listen().to_string()]), ("found", vec![])] {
+        let out = dir.path().join(name);
+        let begun = Instant::now();
+        let steps = reader.get(key, out.clone(), from).await;
+        assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+        assert_eq!(fs::read(out).unwrap(), b"hosted data");
+        assert!(begun.elapsed() < Duration::from_secs(25), "it doesn't wait for the ledger first");
+    }
+    hoster.daemon.stop().await;
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_the_ledger_is_refused_or_noted_and_what_does_not_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let peer = Peer::start(&dir.path().join("peer"), dht.bootstrap()).await;
+    let path = dir.path().join("file");
+    fs::write(&path, "text").unwrap();
+    let order = PublishOrder { path, wanted: None };
+    let steps: Vec<_> = peer.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await;
+    assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+    let offer = HostOrder { space: 1 << 20, price: Amount(DAT), max_term: None, region: None };
+    let offer = peer.ask(move |client| client.host(&offer)).await.unwrap();
+    assert!(offer.why.unwrap().contains("the offer is noted"));
+    let refused = peer.ask(|client| client.cancel(0)).await;
+    assert!(matches!(&refused, Err(ClientError::Refused(why)) if why.contains("does not answer")), "{refused:?}");
+    peer.daemon.stop().await;
+}
