@@ -18,7 +18,7 @@ use crate::{
     quote, segments, tell,
 };
 use datdot_api::{Amount, Key, Progress, PublishOrder, QuoteOf, RequestOrder, Wanted};
-use datdot_drive::Drive;
+use datdot_drive::{Drive, Kind};
 use datdot_hypercore::{Feed, FeedKey};
 use datdot_ledger::AccountId;
 use datdot_market::{
@@ -99,7 +99,7 @@ impl Work {
         quote::cost(&self.ctx, 1, &order.wanted).await?;
         let RequestOrder { key, from, wanted } = order;
         match self.find_out(*key, from, self.ctx.room()?, steps).await? {
-            Subject::Feed(_) => {
+            Subject::Feed(_) | Subject::Bee => {
                 let fetched = self.fetch(*key, from, self.ctx.room()?, steps).await?;
                 let feeds = vec![self.as_it_is(&fetched.feed).await?];
                 self.serve(*key, &feeds, steps).await;
@@ -134,8 +134,8 @@ impl Work {
                 })?;
                 let store = self.ctx.store.clone();
                 let both = blocking(move || {
-                    let blobs = match Drive::is_drive(&feed) {
-                        Ok(true) => Drive::open(&store, feed.key()).and_then(|drive| Ok(drive.blobs()?.info().bytes)),
+                    let blobs = match Drive::kind(&feed) {
+                        Ok(Kind::Drive) => Drive::open(&store, feed.key()).and_then(|drive| Ok(drive.blobs()?.info().bytes)),
                         _ => Ok(0),
                     };
                     blobs.map(|blobs| feed.info().bytes.saturating_add(blobs))

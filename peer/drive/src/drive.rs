@@ -47,6 +47,17 @@ pub enum Part {
     Blobs,
 }
 
+/// What a feed is, as its first block tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Blocks, of whatever they are.
+    Feed,
+    /// A Hyperbee that is no drive: keys and values of some application.
+    Bee,
+    /// The metadata of a drive.
+    Drive,
+}
+
 /// An entry that its author, or somebody in the author's name, wrote so that it can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {why}")]
@@ -88,6 +99,9 @@ pub enum DriveError {
     /// The blobs feed can't be read or written.
     #[error(transparent)]
     Blobs(FeedError),
+    /// The feed is the Hyperbee of some application.
+    #[error("it is a Hyperbee, and not the one of a drive")]
+    NoDrive,
     /// The drive neither names the feed with its contents, nor is it of a kind from which that follows.
     #[error("the drive does not say where its contents are")]
     NoBlobs,
@@ -144,9 +158,13 @@ impl Drive {
         (key, keypair.feed_key(&blobs))
     }
 
-    /// Whether a feed begins as the metadata of a drive does. Takes its block 0.
-    pub fn is_drive(feed: &Feed) -> Result<bool, FeedError> {
-        Ok(Header::from_block(feed.read(0)?.into()).is_ok())
+    /// What a feed is. Takes its block 0.
+    pub fn kind(feed: &Feed) -> Result<Kind, FeedError> {
+        Ok(match Header::from_block(feed.read(0)?.into()) {
+            Ok(header) if header.is_drive() => Kind::Drive,
+            Ok(_) => Kind::Bee,
+            Err(_) => Kind::Feed,
+        })
     }
 
     /// A drive by its key. Its metadata feed is added to the store if it isn't there; somebody has to fetch it then.
@@ -175,6 +193,9 @@ impl Drive {
             return Ok(blobs);
         }
         let header = self.latest().bee.header()?;
+        if !header.is_drive() {
+            return Err(DriveError::NoDrive);
+        }
         let derived = || {
             let authors = self.metadata.authors().ok_or(FeedError::NoHead)?;
             blobs_key(&self.key(), &authors).ok_or(DriveError::NoBlobs)
@@ -367,6 +388,28 @@ mod tests {
         let authors = Authors::from_wire(several.into_vec().into()).unwrap();
         let key = blobs_key(&FeedKey([42; 32]), &authors).unwrap();
         assert_eq!(key.to_string(), "62e6963e27796cedea11aaf97e513266989d9a8e3c38fc86fc751f3e8651cf0e");
+    }
+
+    /// First blocks as npm's hyperbee 2 and hyperdrive 13 write them.
+    #[test]
+    fn a_hyperbee_is_not_taken_for_a_drive() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let bee = "0a086879706572626565";
+        for (seed, block, kind) in [
+            (1, format!("{bee}1200"), Kind::Drive),
+            (2, format!("{bee}12220a20{}", hex::encode([7; 32])), Kind::Drive),
+            (3, bee.into(), Kind::Bee),
+            (4, format!("{bee}1203120178"), Kind::Bee),
+            (5, hex::encode("text"), Kind::Feed),
+        ] {
+            let feed = store.create(&Keypair::from_seed([seed; 32])).unwrap();
+            feed.write(&[hex::decode(&block).unwrap().into()]).unwrap();
+            assert_eq!(Drive::kind(&feed).unwrap(), kind, "{block}");
+            let blobs = Drive::open(&store, feed.key()).unwrap().blobs().map(drop);
+            assert_eq!(blobs.is_ok(), kind == Kind::Drive);
+            assert_eq!(matches!(blobs, Err(DriveError::NoDrive)), kind == Kind::Bee);
+        }
     }
 
     #[test]

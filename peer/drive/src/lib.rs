@@ -28,6 +28,6 @@ pub mod progress;
 pub mod write;
 
 pub use bee::{Bee, BeeError};
-pub use drive::{Drive, DriveError, Part, Version};
+pub use drive::{Drive, DriveError, Kind, Part, Version};
 pub use entry::{Blob, Content, Entry};
 pub use path::DrivePath;

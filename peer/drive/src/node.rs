@@ -142,6 +142,12 @@ impl Header {
         Ok(header)
     }
 
+    /// Whether the tree is a drive's. A plain Hyperbee's header has no metadata, or an application's own; that of a drive has it even if
+    /// there is nothing in it.
+    pub fn is_drive(&self) -> bool {
+        self.metadata.as_ref().is_some_and(|it| it.content_feed.is_some() || it.user_data.is_none())
+    }
+
     /// The blobs feed that the header names. JavaScript takes the first 32 bytes, so we do.
     pub fn content_feed(&self) -> Option<[u8; 32]> {
         self.metadata.as_ref()?.content_feed.as_ref()?.first_chunk().copied()

@@ -50,7 +50,7 @@ impl Engine {
 
 /// The feed with the contents, if a feed is a drive's.
 fn contents_of(feed: &Feed) -> Option<FeedKey> {
-    let header = Header::from_block(feed.read(0).ok()?.into()).ok()?;
+    let header = Header::from_block(feed.read(0).ok()?.into()).ok().filter(Header::is_drive)?;
     header.content_feed().map(FeedKey).or_else(|| blobs_key(&feed.key(), feed.authors()?.as_ref()))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Work, blocking,
-    subject::{Subject, bytes_at, no_drive, not_there, path_in},
+    subject::{Subject, bytes_at, no_drive, no_files, not_there, path_in},
 };
 use datdot_api::{ListOrder, Listed};
 use datdot_drive::{Content, Drive, DriveError, DrivePath, Entry};
@@ -25,8 +25,10 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         // Progress of the metadata is of no interest.
         let (steps, _) = mpsc::channel(1);
-        let Subject::Drive(drive) = self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await? else {
-            return Err(no_drive(order.key));
+        let drive = match self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await? {
+            Subject::Drive(drive) => drive,
+            Subject::Feed(_) => return Err(no_drive(order.key)),
+            Subject::Bee => return Err(no_files(order.key)),
         };
         let path = inside.clone();
         let listed = blocking(move || list(&drive, path.as_ref(), order.recursive, &to)).await?;

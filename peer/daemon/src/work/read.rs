@@ -4,7 +4,7 @@
 
 use super::{
     REPORT, Steps, Work, blobs_of, blocking, say,
-    subject::{Subject, no_drive, not_encrypted, not_there, path_in, view_of},
+    subject::{Subject, no_drive, no_files, not_encrypted, not_there, path_in, view_of},
 };
 use crate::{
     discovery::Endpoint,
@@ -70,6 +70,7 @@ impl Work {
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
         let bytes = match self.find_out(order.key, &order.from, room, steps).await? {
             Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
+            Subject::Bee => return Err(no_files(order.key)),
             Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
             Subject::Drive(drive) => {
                 not_encrypted(order.key, order.encryption_key_file.as_deref())?;

@@ -2,7 +2,7 @@
 
 use super::{
     Work, blobs_of, blocking,
-    subject::{Subject, no_drive, not_encrypted, not_there, path_in, view_of},
+    subject::{Subject, no_drive, no_files, not_encrypted, not_there, path_in, view_of},
 };
 use crate::fetch::Wanted as Fetch;
 use bytes::Bytes;
@@ -65,6 +65,7 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         let (steps, _) = mpsc::channel(1);
         match (self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await?, inside) {
+            (Subject::Bee, _) => Err(no_files(order.key)),
             (Subject::Feed(_), Some(_)) => Err(no_drive(order.key)),
             (Subject::Feed(feed), None) => {
                 let whole = vec![0..feed.info().length];

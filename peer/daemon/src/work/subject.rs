@@ -10,7 +10,7 @@ use crate::{
 };
 use datdot_api::Key;
 use datdot_drive::{
-    Content, Drive, DriveError, DrivePath, Entry,
+    Content, Drive, DriveError, DrivePath, Entry, Kind,
     fetch::{Round, wanted},
 };
 use datdot_hypercore::{Feed, FeedKey, View};
@@ -20,6 +20,8 @@ use std::path::Path;
 pub(super) enum Subject {
     /// A feed; its first block and its head are here.
     Feed(Feed),
+    /// A Hyperbee of some application. It is hosted as the feed that it is, but there is no file in it.
+    Bee,
     /// A drive; all of its newest metadata is here.
     Drive(Drive),
 }
@@ -54,9 +56,11 @@ impl Work {
         let first = Fetch::Runs { runs: vec![0..1], bytes: 0, room };
         let feed = self.fetch_as(key, first, from, steps).await?.feed;
         let (looked, store) = (feed.clone(), self.ctx.store.clone());
-        let is_drive = move || Drive::is_drive(&looked).map_err(|error| error.to_string());
-        if !blocking(is_drive).await?? {
-            return Ok(Subject::Feed(feed));
+        let kind = move || Drive::kind(&looked).map_err(|error| error.to_string());
+        match blocking(kind).await?? {
+            Kind::Feed => return Ok(Subject::Feed(feed)),
+            Kind::Bee => return Ok(Subject::Bee),
+            Kind::Drive => {}
         }
         self.fetch_as(key, Fetch::Newest { room }, from, steps).await?;
         let open = move || {
@@ -136,6 +140,11 @@ pub(super) fn path_in(inside: Option<&str>) -> Result<Option<DrivePath>, String>
 /// What to say of a path that is not there.
 pub(super) fn not_there(key: Key, path: &DrivePath) -> String {
     format!("there is nothing at {path} in the drive: `datdot ls {key}` shows what there is")
+}
+
+/// What to say of a Hyperbee that is to be read.
+pub(super) fn no_files(key: Key) -> String {
+    format!("{key} is a Hyperbee, the keys and values of some application, and not a drive: npm's `hyperbee` reads it")
 }
 
 /// What to say of a path in a feed.
