@@ -13,6 +13,7 @@ pub mod ls;
 pub mod publish;
 pub mod request;
 pub mod status;
+pub mod unpublish;
 pub mod up;
 pub mod wallet;
 

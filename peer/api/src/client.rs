@@ -6,7 +6,7 @@ use crate::{
     event::Told,
     order::{
         Accepted, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOrder,
-        RequestOrder, SendOrder, StreamOrder, Wallet,
+        RequestOrder, SendOrder, StreamOrder, UnpublishOrder, Unpublished, Wallet,
     },
     status::OfferStatus,
 };
@@ -130,6 +130,11 @@ impl Client {
     /// Ends a request; answers when the ledger says so.
     pub fn cancel(&self, request: u32) -> Result<Accepted, ClientError> {
         self.post("cancel", &CancelOrder { request })
+    }
+
+    /// Takes back what was published.
+    pub fn unpublish(&self, order: &UnpublishOrder) -> Result<Unpublished, ClientError> {
+        self.post("unpublish", order)
     }
 
     /// Changes limits of what passes between peers; answers with all of them.

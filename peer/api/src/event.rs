@@ -32,6 +32,11 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// What was published is taken back.
+    Unpublished {
+        /// Its key.
+        key: Key,
+    },
     /// Our offer stands on the ledger.
     OfferPosted {
         /// Bytes offered.

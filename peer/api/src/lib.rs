@@ -12,6 +12,7 @@
 //! POST   /v1/list       ListOrder     -> lines of Listed
 //! GET    /v1/follow/ID               -> lines of Progress, for a request opened before
 //! POST   /v1/cancel     CancelOrder   -> Accepted
+//! POST   /v1/unpublish  UnpublishOrder -> Unpublished
 //! POST   /v1/limits     LimitsOrder   -> Limits        changes those that are named
 //! GET    /v1/wallet     Wallet
 //! POST   /v1/send       SendOrder     -> Accepted
@@ -44,7 +45,7 @@ pub use key::Key;
 pub use limits::{Limits, LimitsOrder};
 pub use order::{
     Accepted, CancelOrder, GetOrder, HostOrder, ListOrder, Listed, Progress, PublishOrder, Quote, QuoteOf, QuoteOrder,
-    Refusal, RequestOrder, SendOrder, StreamOrder, Wallet, Wanted,
+    Refusal, RequestOrder, SendOrder, StreamOrder, UnpublishOrder, Unpublished, Wallet, Wanted,
 };
 pub use size::Size;
 pub use status::Status;

@@ -236,6 +236,25 @@ pub struct CancelOrder {
     pub request: u32,
 }
 
+/// Take back what was published here: its requests end, and nobody is served any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpublishOrder {
+    /// The feed or drive.
+    pub key: Key,
+    /// Whether its data is deleted here, with the secret key that it was signed with.
+    #[serde(default)]
+    pub delete: bool,
+}
+
+/// What was published is taken back. Those who have it may keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unpublished {
+    /// Requests that are closing since.
+    pub requests: Vec<u32>,
+    /// Bytes that were deleted.
+    pub deleted: u64,
+}
+
 /// A transaction is in a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {

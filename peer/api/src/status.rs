@@ -349,6 +349,8 @@ pub struct DriveStatus {
 pub enum FeedRole {
     /// Published here.
     Author,
+    /// Published here before, and taken back: it is shown to nobody.
+    Unpublished,
     /// Sponsored here, made elsewhere.
     Sponsor,
     /// Hosted for somebody.

@@ -4,6 +4,7 @@
 mod announce;
 mod orders;
 mod tasks;
+mod unpublish;
 
 pub(crate) use orders::{Opened, Order, Want};
 

@@ -40,6 +40,9 @@ struct Notes {
     /// Files that were published, by the key of their feed.
     #[serde(default)]
     published: BTreeMap<Key, Published>,
+    /// Feeds of ours that were taken back: nobody else gets to see them.
+    #[serde(default)]
+    unpublished: BTreeSet<Key>,
     /// Drives that are published or sponsored here.
     #[serde(default)]
     drives: BTreeMap<Key, Drive>,
@@ -203,6 +206,7 @@ impl Journal {
 
     /// Notes a published file.
     pub fn publish(&mut self, key: Key, file: Published) -> io::Result<()> {
+        self.notes.unpublished.remove(&key);
         self.notes.published.insert(key, file);
         self.write()
     }
@@ -220,6 +224,7 @@ impl Journal {
 
     /// Notes a drive, or what has become of it. The folder of one that is published here stays.
     pub fn set_drive(&mut self, key: Key, drive: Drive) -> io::Result<()> {
+        [key, drive.blobs].iter().for_each(|key| _ = self.notes.unpublished.remove(key));
         let folder = self.notes.drives.get(&key).and_then(|before| before.folder.clone());
         self.notes.drives.insert(key, Drive { folder: drive.folder.or(folder), ..drive });
         self.write()
@@ -227,6 +232,37 @@ impl Journal {
 
     /// Forgets a drive.
     pub fn forget_drive(&mut self, key: &Key) -> io::Result<()> {
+        self.notes.drives.remove(key);
+        self.write()
+    }
+
+    /// The feeds that we published by this name: one, or both of a drive.
+    pub fn feeds_of(&self, key: &Key) -> Option<Vec<Key>> {
+        if self.notes.published.contains_key(key) {
+            return Some(vec![*key]);
+        }
+        let drive = self.notes.drives.get(key).filter(|drive| drive.folder.is_some())?;
+        Some(vec![*key, drive.blobs])
+    }
+
+    /// Feeds of ours that were taken back.
+    pub fn unpublished(&self) -> &BTreeSet<Key> {
+        &self.notes.unpublished
+    }
+
+    /// Notes that what we published is taken back; it can be published again.
+    pub fn unpublish(&mut self, key: &Key) -> io::Result<()> {
+        let feeds = self.feeds_of(key).unwrap_or_default();
+        self.notes.unpublished.extend(feeds);
+        self.write()
+    }
+
+    /// Forgets what we published.
+    pub fn forget(&mut self, key: &Key) -> io::Result<()> {
+        for feed in self.feeds_of(key).unwrap_or_default() {
+            self.notes.unpublished.remove(&feed);
+        }
+        self.notes.published.remove(key);
         self.notes.drives.remove(key);
         self.write()
     }
@@ -246,6 +282,11 @@ impl Journal {
     /// Orders to read that a start begins again.
     pub fn readings(&self) -> Vec<GetOrder> {
         self.notes.readings.iter().map(|reading| reading.order.clone()).collect()
+    }
+
+    /// Whether an order to read needs a feed.
+    pub fn is_read(&self, feed: &Key) -> bool {
+        self.notes.readings.iter().any(|reading| reading.feeds.contains(feed))
     }
 
     /// Notes that an order to read is under way, and needs this feed.
@@ -274,14 +315,15 @@ impl Journal {
     /// Feeds that are needed here whatever contracts say.
     pub fn own(&self) -> BTreeSet<Key> {
         let readings = self.notes.readings.iter().flat_map(|reading| &reading.feeds);
-        self.offered().into_iter().chain(readings.copied()).collect()
+        self.offered().iter().chain(&self.notes.unpublished).chain(readings).copied().collect()
     }
 
-    /// Those of them that others are to find here: what is only being read is not.
+    /// Those of them that others are to find here: what is only being read is not, nor what was taken back.
     pub fn offered(&self) -> BTreeSet<Key> {
         let drives = self.notes.drives.iter().filter(|(_, drive)| drive.folder.is_some());
         let drives = drives.flat_map(|(key, drive)| [key, &drive.blobs]);
-        self.notes.published.keys().chain(drives).chain(&self.notes.sponsored).copied().collect()
+        let all: BTreeSet<Key> = self.notes.published.keys().chain(drives).chain(&self.notes.sponsored).copied().collect();
+        &all - &self.notes.unpublished
     }
 
     /// Notes a request that is wanted; the order that it is for is forgotten with the same write. Returns its name and what
@@ -298,6 +340,7 @@ impl Journal {
         self.notes.next += 1;
         let others: Vec<_> = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.is_author(key)).collect();
         self.notes.sponsored.extend(others);
+        feeds.iter().for_each(|feed| _ = self.notes.unpublished.remove(&Key(feed.key)));
         self.notes.begun.retain(|begun| Some(begun) != order);
         let noted = Noted { what: What { feeds, terms, sources }, since, sent: None, request: None };
         let intent = noted.intent();
@@ -410,6 +453,36 @@ mod tests {
         assert_eq!(journal.over(theirs).unwrap(), []);
         assert_eq!(journal.over(again).unwrap(), [Key([2; 32])]);
         assert_eq!(journal.own(), [Key([1; 32])].into());
+    }
+
+    #[test]
+    fn what_is_taken_back_is_kept_for_us_alone_until_it_is_published_again_or_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).unwrap();
+        let state = FileState { path: "/a".into(), bytes: 5, modified: 0 };
+        let (file, folder) = (Key([1; 32]), Key([2; 32]));
+        let published = Published { file: state, root: file };
+        let drive =
+            Drive { blobs: Key([3; 32]), folder: Some("/folder".into()), figures: Figures::default() };
+        journal.publish(file, published.clone()).unwrap();
+        journal.set_drive(folder, drive.clone()).unwrap();
+        assert_eq!(journal.feeds_of(&drive.blobs), None, "a drive has one name");
+
+        journal.unpublish(&file).unwrap();
+        journal.unpublish(&folder).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!((journal.offered().len(), journal.own().len()), (0, 3));
+        assert!(journal.is_author(&file) && journal.is_author(&drive.blobs));
+
+        journal.publish(file, published).unwrap();
+        assert_eq!(journal.offered(), [file].into());
+        journal.set_drive(folder, drive).unwrap();
+        assert_eq!((journal.offered().len(), journal.unpublished().len()), (3, 0));
+
+        journal.unpublish(&folder).unwrap();
+        journal.forget(&folder).unwrap();
+        assert_eq!((journal.own(), journal.unpublished().len()), ([file].into(), 0));
     }
 
     #[test]

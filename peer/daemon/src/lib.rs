@@ -50,7 +50,7 @@ pub use story::Story;
 use chain::Known;
 use context::Context;
 use datdot_api::{Discovery as Found, Status, limits::TooLow};
-use datdot_hypercore::{Network, Store, StoreError};
+use datdot_hypercore::{FeedKey, Network, Store, StoreError};
 use datdot_ledger::{AccountId, Submitter};
 use datdot_market::{MAX_SOURCES, params::Params};
 use datdot_wire::noise::Keypair;
@@ -163,6 +163,7 @@ impl Daemon {
         if let Some(address) = config.addresses.iter().find(|at| !allow_private && !discovery::is_public(**at)) {
             return Err(StartError::NotPublic { address: *address });
         }
+        journal.unpublished().iter().for_each(|key| store.hide(&FeedKey(key.0)));
         let network = datdot_hypercore::Config {
             max_connections: config.max_connections,
             limits: limits::begin(journal.limits().changed(&config.limits)),

@@ -16,7 +16,8 @@ use axum::{
 };
 use datdot_api::{
     Accepted, Amount, CancelOrder, GetOrder, HostOrder, Limits, LimitsOrder, ListOrder, Listed, Progress, PublishOrder,
-    Quote, QuoteOrder, Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, Wallet, status::OfferStatus,
+    Quote, QuoteOrder, Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, UnpublishOrder, Unpublished, Wallet,
+    status::OfferStatus,
 };
 use datdot_ledger::{AccountId, At, Call};
 use datdot_market::{Balance, params::Dat};
@@ -58,6 +59,7 @@ pub(crate) async fn serve(listener: TcpListener, work: Work, token: String, stop
         .route("/v1/list", post(list))
         .route("/v1/follow/{request}", get(follow))
         .route("/v1/cancel", post(cancel))
+        .route("/v1/unpublish", post(unpublish))
         .route("/v1/limits", post(limit))
         .route("/v1/wallet", get(wallet))
         .route("/v1/send", post(send))
@@ -146,8 +148,12 @@ async fn follow(State(work): State<Work>, Extension(stop): Stop, Path(request): 
 }
 
 async fn cancel(State(work): State<Work>, Sent(order): Sent<CancelOrder>) -> Answer<Accepted> {
-    let done = submit(&work, Call::Cancel(order.request)).await;
-    done.map_err(|Refused(status, why)| Refused(status, format!("request {} is not cancelled: {why}", order.request)))
+    let done = work.submit(Call::Cancel(order.request)).await;
+    Ok(Json(done.map_err(|why| format!("request {} is not cancelled: {why}", order.request))?))
+}
+
+async fn unpublish(State(work): State<Work>, Sent(order): Sent<UnpublishOrder>) -> Answer<Unpublished> {
+    Ok(Json(work.unpublish(order).await?))
 }
 
 async fn limit(State(work): State<Work>, Sent(order): Sent<LimitsOrder>) -> Answer<Limits> {
@@ -163,7 +169,7 @@ async fn send(State(work): State<Work>, Sent(order): Sent<SendOrder>) -> Answer<
         let free = ledger.account(&work.ctx.submitter.id(), At::Best).await.map_err(|error| error.to_string())?.free;
         may_send(order.amount.0, fee, free)?;
     }
-    submit(&work, call).await
+    Ok(Json(work.submit(call).await?))
 }
 
 /// Refuses what the ledger would refuse, in words.
@@ -173,20 +179,6 @@ fn may_send(amount: Balance, fee: Balance, free: Balance) -> Result<(), String> 
     }
     let (amount, fee, free) = (Dat(amount), Dat(fee), Dat(free));
     Err(format!("the account has {free} free, which is less than {amount} and the fee of {fee}"))
-}
-
-async fn submit(work: &Work, call: Call) -> Answer<Accepted> {
-    if !work.ctx.ledger.is_up() {
-        // A payment that comes hours later would surprise.
-        return Err(format!("{}: nothing was sent", work.ctx.ledger_is_away()).into());
-    }
-    let included = work.ctx.submitter.submit(call).await.map_err(|error| error.to_string())?;
-    let block = included.block.number;
-    // What is ordered next is to see it.
-    let mut view = work.ctx.view.subscribe();
-    let seen = view.wait_for(|view| view.as_ref().is_some_and(|view| view.at >= block));
-    _ = timeout(SILENCE, seen).await;
-    Ok(Json(Accepted { block }))
 }
 
 async fn wallet(State(work): State<Work>) -> Answer<Wallet> {

@@ -402,7 +402,9 @@ fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<Fe
     let hosted: BTreeSet<_> = works.flat_map(|work| &work.feeds).map(|feed| feed.key).collect();
     let status = |feed: &datdot_hypercore::Feed| {
         let (info, key) = (feed.info(), Key(feed.key().0));
-        let role = if journal.is_author(&key) {
+        let role = if journal.unpublished().contains(&key) {
+            FeedRole::Unpublished
+        } else if journal.is_author(&key) {
             FeedRole::Author
         } else if journal.sponsored().contains(&key) {
             FeedRole::Sponsor

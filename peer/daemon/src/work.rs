@@ -7,6 +7,7 @@ mod publish;
 mod read;
 mod stream;
 mod subject;
+mod unpublish;
 
 pub use publish::BLOCK_BYTES;
 pub(crate) use stream::Streamed;
@@ -17,10 +18,10 @@ use crate::{
     engine::{Msg, Opened, Order, Want},
     quote, segments, tell,
 };
-use datdot_api::{Amount, Key, Progress, PublishOrder, QuoteOf, RequestOrder, Wanted};
+use datdot_api::{Accepted, Amount, Key, Progress, PublishOrder, QuoteOf, RequestOrder, Wanted};
 use datdot_drive::{Drive, Kind};
 use datdot_hypercore::{Feed, FeedKey};
-use datdot_ledger::AccountId;
+use datdot_ledger::{AccountId, Call};
 use datdot_market::{
     MAX_SOURCES, RequestId,
     terms::{self, Source, Sources, Terms},
@@ -35,10 +36,14 @@ use subject::Subject;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
+    time::timeout,
 };
 
 /// How often reading and fetching report how far they are.
 const REPORT: Duration = Duration::from_millis(200);
+
+/// How long what was submitted may take to be seen here once it is in a block.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What somebody who asked hears.
 pub(crate) type Steps = mpsc::Sender<Progress>;
@@ -267,6 +272,20 @@ impl Work {
             self.ctx.can_be_reached()?;
         }
         sources.try_into().map_err(|_| "four sources at most".into())
+    }
+
+    /// Submits a call of the user's; answers when it is in a block, and what is ordered next sees that.
+    pub async fn submit(&self, call: Call) -> Result<Accepted, String> {
+        if !self.ctx.ledger.is_up() {
+            // A payment that comes hours later would surprise.
+            return Err(format!("{}: nothing was sent", self.ctx.ledger_is_away()));
+        }
+        let included = self.ctx.submitter.submit(call).await.map_err(|error| error.to_string())?;
+        let block = included.block.number;
+        let mut view = self.ctx.view.subscribe();
+        let seen = view.wait_for(|view| view.as_ref().is_some_and(|view| view.at >= block));
+        _ = timeout(SEEN_WITHIN, seen).await;
+        Ok(Accepted { block })
     }
 
     /// Keeps a feed for as long as some work with it lasts.

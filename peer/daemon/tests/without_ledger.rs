@@ -2,14 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use codec::Encode;
-use datdot_api::{Amount, Client, ClientError, Event, GetOrder, HostOrder, Progress, PublishOrder, Status};
+use datdot_api::{
+    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder, Unpublished,
+    status::FeedRole,
+};
 use datdot_daemon::{
     Config, Daemon,
     swarm::{LocalDht, Settings},
 };
-use datdot_hypercore::{FeedKey, Keypair, Store};
+use datdot_hypercore::{Config as NetworkConfig, FeedKey, Keypair, Network, Store, Want};
 use datdot_ledger::Account;
 use datdot_market::params::{DAT, Params};
+use datdot_wire::noise;
 use std::{
     fs,
     net::SocketAddrV4,
@@ -19,7 +23,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 struct Peer {
@@ -59,6 +63,18 @@ impl Peer {
             assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {status:#?}");
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    async fn publish(&self, path: &Path) -> Key {
+        let order = PublishOrder { path: path.to_owned(), wanted: None };
+        let steps: Vec<_> = self.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await;
+        let Some(Progress::Done { key, .. }) = steps.last() else { panic!("{steps:?}") };
+        *key
+    }
+
+    async fn unpublish(&self, key: Key, delete: bool) -> Result<Unpublished, String> {
+        let done = self.ask(move |client| client.unpublish(&UnpublishOrder { key, delete })).await;
+        done.map_err(|error| error.to_string())
     }
 
     async fn get(&self, key: FeedKey, to: PathBuf, from: Vec<String>) -> Vec<Progress> {
@@ -116,13 +132,59 @@ async fn what_needs_the_ledger_is_refused_or_noted_and_what_does_not_is_done() {
     let peer = Peer::start(&dir.path().join("peer"), dht.bootstrap()).await;
     let path = dir.path().join("file");
     fs::write(&path, "text").unwrap();
-    let order = PublishOrder { path, wanted: None };
-    let steps: Vec<_> = peer.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await;
-    assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+    peer.publish(&path).await;
     let offer = HostOrder { space: 1 << 20, price: Amount(DAT), max_term: None, region: None };
     let offer = peer.ask(move |client| client.host(&offer)).await.unwrap();
     assert!(offer.why.unwrap().contains("the offer is noted"));
     let refused = peer.ask(|client| client.cancel(0)).await;
     assert!(matches!(&refused, Err(ClientError::Refused(why)) if why.contains("does not answer")), "{refused:?}");
+    peer.daemon.stop().await;
+}
+
+/// Whether a stranger who knows the key gets anything.
+async fn is_shown(peer: &Peer, dir: &Path, key: Key) -> bool {
+    let store = Store::open(tempfile::tempdir_in(dir).unwrap().keep()).unwrap();
+    let network = Network::start(store, NetworkConfig::new(noise::Keypair::from_seed(&[9; 32]))).await.unwrap();
+    network.connect(peer.daemon.listen(), None).await.unwrap();
+    let copy = network.store().open_remote(FeedKey(key.0), None).unwrap();
+    let comes = timeout(Duration::from_secs(2), network.download(&copy, Want::all()).done()).await;
+    network.close().await;
+    comes.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unpublished_is_shown_to_nobody_and_comes_back_under_the_same_key_unless_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let at = dir.path().join("peer");
+    let mut peer = Peer::start(&at, dht.bootstrap()).await;
+    let (file, folder) = (dir.path().join("file"), dir.path().join("folder"));
+    fs::write(&file, "text").unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a"), "content").unwrap();
+    let unknown = peer.unpublish(Key([1; 32]), false).await.unwrap_err();
+    assert!(unknown.contains("was not published here"), "{unknown}");
+    for path in [file, folder] {
+        let key = peer.publish(&path).await;
+        assert!(is_shown(&peer, dir.path(), key).await);
+        assert_eq!(peer.unpublish(key, false).await.unwrap().deleted, 0);
+        peer.until("it is not announced", |status| status.swarm.topics == 0).await;
+        assert!(!is_shown(&peer, dir.path(), key).await);
+
+        peer.daemon.stop().await;
+        peer = Peer::start(&at, dht.bootstrap()).await;
+        let taken_back = peer.until("it is taken back", |status| !status.feeds.is_empty()).await.feeds;
+        assert!(taken_back.iter().all(|feed| feed.role == FeedRole::Unpublished && feed.held > 0), "{taken_back:?}");
+        assert!(!is_shown(&peer, dir.path(), key).await, "nor after a restart");
+
+        assert_eq!(peer.publish(&path).await, key);
+        assert!(is_shown(&peer, dir.path(), key).await);
+        assert!(peer.unpublish(key, true).await.unwrap().deleted > 0);
+        assert!(!is_shown(&peer, dir.path(), key).await);
+        peer.until("nothing is left", |status| status.feeds.is_empty() && status.drives.is_empty()).await;
+        let other = peer.publish(&path).await;
+        assert_ne!(other, key, "its secret key is gone");
+        peer.unpublish(other, true).await.unwrap();
+    }
     peer.daemon.stop().await;
 }

@@ -181,7 +181,7 @@ impl Peer {
         let mut touched = BTreeSet::new();
         for change in merged(changes) {
             let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
-            if change.what == Changed::Removed {
+            if matches!(change.what, Changed::Removed | Changed::Hidden) {
                 self.mux.close(id);
                 self.forget(id);
                 continue;
@@ -191,7 +191,7 @@ impl Peer {
             let message = match &change.what {
                 Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
                 Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
-                Changed::Grown | Changed::Removed => None,
+                Changed::Grown | Changed::Removed | Changed::Hidden => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));
             if matches!(change.what, Changed::Gained(_)) {
@@ -200,6 +200,12 @@ impl Peer {
             touched.insert(id);
         }
         if all {
+            let hidden = |(_, channel): &(&ChannelId, &Channel)| self.setup.store.shown(&channel.feed.discovery()).is_none();
+            let hidden: Vec<_> = self.channels.iter().filter(hidden).map(|(id, _)| *id).collect();
+            for id in hidden {
+                self.mux.close(id);
+                self.forget(id);
+            }
             touched = self.channels.keys().copied().collect();
             for &id in &touched {
                 self.tell(id);
@@ -245,7 +251,7 @@ impl Peer {
             self.opened = Some(version);
         }
         for discovery in std::mem::take(&mut self.missed) {
-            match self.setup.store.find(&discovery) {
+            match self.setup.store.shown(&discovery) {
                 Some(feed) if !self.open.contains_key(&discovery) => _ = self.open(feed),
                 Some(_) => {}
                 None => _ = self.missed.insert(discovery),
@@ -334,7 +340,7 @@ impl Peer {
         if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
             return;
         }
-        match self.setup.store.find(&discovery) {
+        match self.setup.store.shown(&discovery) {
             // With too many channels it stays closed: the remote has the others to get done first.
             Some(feed) => _ = self.open(feed),
             None => self.setup.plans.stop(key, Stopped::Replaced),
@@ -355,7 +361,7 @@ impl Peer {
     fn requested(&mut self, request: RequestId, protocol: &str, id: &[u8], handshake: &[u8]) {
         let discovery = id.try_into().map(DiscoveryKey).ok().filter(|_| protocol == PROTOCOL);
         let free = |discovery: &DiscoveryKey| !self.open.contains_key(discovery) && self.channels.len() < MAX_FEEDS;
-        let feed = discovery.filter(free).and_then(|discovery| self.setup.store.find(&discovery));
+        let feed = discovery.filter(free).and_then(|discovery| self.setup.store.shown(&discovery));
         if let (None, Some(discovery)) = (&feed, discovery)
             && self.missed.len() < MAX_MISSED
         {

@@ -11,14 +11,14 @@ mod model;
 
 use crate::{
     disk::{Disk, Pool},
-    feed::{Change, Feed, FeedError, Shared, Unsynced},
+    feed::{Change, Changed, Feed, FeedError, Shared, Unsynced},
     files::Files,
     journal::Record,
     key::{DiscoveryKey, FeedKey, Keypair},
 };
 use datdot_proof::head::{Manifest, SignedHead};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -50,6 +50,8 @@ struct Rooms {
     files: Files,
     pool: Arc<Pool>,
     feeds: RwLock<BTreeMap<DiscoveryKey, Feed>>,
+    /// Feeds that nobody else gets to see.
+    hidden: RwLock<BTreeSet<DiscoveryKey>>,
     /// Held by who adds or removes a feed.
     making: Mutex<()>,
     shared: Shared,
@@ -145,6 +147,7 @@ impl Store {
             files,
             pool,
             feeds: RwLock::new(feeds),
+            hidden: RwLock::default(),
             making: Mutex::new(()),
             shared,
         })))
@@ -186,6 +189,24 @@ impl Store {
     /// A feed of the store by its public name.
     pub fn find(&self, discovery: &DiscoveryKey) -> Option<Feed> {
         self.0.feeds.read().unwrap_or_else(PoisonError::into_inner).get(discovery).cloned()
+    }
+
+    /// Shows a feed to no peer any longer, as if it were not here. The store doesn't remember that.
+    pub fn hide(&self, key: &FeedKey) {
+        self.0.hidden.write().unwrap_or_else(PoisonError::into_inner).insert(key.discovery());
+        // Without connections nobody listens: fine.
+        _ = self.0.shared.changes.send(Change { key: *key, what: Changed::Hidden });
+    }
+
+    /// Shows a hidden feed again.
+    pub fn show(&self, key: &FeedKey) {
+        self.0.hidden.write().unwrap_or_else(PoisonError::into_inner).remove(&key.discovery());
+    }
+
+    /// A feed that peers may see.
+    pub(crate) fn shown(&self, discovery: &DiscoveryKey) -> Option<Feed> {
+        let is_hidden = self.0.hidden.read().unwrap_or_else(PoisonError::into_inner).contains(discovery);
+        if is_hidden { None } else { self.find(discovery) }
     }
 
     /// All feeds of the store.

@@ -230,6 +230,32 @@ async fn removing_a_feed_ends_its_download_and_its_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_feed_is_shown_to_nobody_until_it_is_shown_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, reader) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let feed = author.store().create(&keypair(1)).expect("room");
+    append(&feed, 20, 100).await;
+    let copy = reader.store().open_remote(feed.key(), None).expect("room");
+    connect(&reader, &author).await;
+    soon(reader.download(&copy, Want::blocks(0..10)).done()).await.expect("the first half comes");
+
+    author.store().hide(&feed.key());
+    append(&feed, 10, 100).await;
+    let mut rest = reader.download(&copy, Want::all());
+    let waited = tokio::time::timeout(Duration::from_secs(2), rest.done()).await;
+    assert!(waited.is_err() && copy.info().blocks_here == 10, "the channel that was open is closed");
+    let stranger = network(dir.path(), 3).await;
+    let blank = stranger.store().open_remote(feed.key(), None).expect("room");
+    connect(&stranger, &author).await;
+    let waited = tokio::time::timeout(Duration::from_secs(2), stranger.download(&blank, Want::all()).done()).await;
+    assert!(waited.is_err() && blank.info().length == 0, "nor is a new one opened");
+    assert_eq!(feed.get(3).await.expect("it is here still"), block(3, 100));
+
+    author.store().show(&feed.key());
+    soon(rest.done()).await.expect("it comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_download_with_the_reason() {
     let dir = tempfile::tempdir().expect("a folder");
     let (author, feed) = author(dir.path(), 20, 100).await;

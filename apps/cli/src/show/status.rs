@@ -282,8 +282,10 @@ fn drives(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     }
     for drive in &status.drives {
         let folder = drive.folder.as_deref().unwrap_or("sponsored here");
-        writeln!(f, "  {}  {folder}", drive.key)?;
         let of = |key| status.feeds.iter().find(|feed| feed.key == key);
+        let is_hidden = of(drive.key).is_some_and(|feed| feed.role == FeedRole::Unpublished);
+        let hidden = if is_hidden { ", unpublished: nobody gets to see it" } else { "" };
+        writeln!(f, "  {}  {folder}{hidden}", drive.key)?;
         let stored: u64 = [drive.key, drive.blobs].into_iter().filter_map(of).map(|feed| feed.held).sum();
         match drive.version {
             0 => writeln!(f, "        being read for the first time, {} so far", bytes(stored))?,
@@ -309,6 +311,7 @@ fn feeds(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
     for feed in feeds {
         let role = match feed.role {
             FeedRole::Author => "made here",
+            FeedRole::Unpublished => "unpublished: nobody gets to see it",
             FeedRole::Sponsor => "sponsored here",
             FeedRole::Hoster => "hosted for others",
             FeedRole::Reader => "read here",

@@ -20,6 +20,7 @@ pub fn sentence(event: &Event) -> Option<String> {
             count(*blocks, "block", "blocks"),
             key
         ),
+        Event::Unpublished { key } => format!("unpublished {key}: nobody gets to see it here any longer"),
         Event::RequestOpened { request, bytes: size, replicas, max_price, budget, .. } => format!(
             "opened request {request}: {} of {}, at most {}; {} locked",
             count(*replicas, "copy", "copies"),

@@ -6,6 +6,7 @@ use crate::{
     limits,
 };
 use datdot_api::{GetOrder, HostOrder, Key, Limits, LimitsOrder, PublishOrder, Size, Status, status::OfferStatus};
+use datdot_hypercore::FeedKey;
 use datdot_ledger::AccountId;
 use datdot_market::{
     Block, RequestId,
@@ -30,6 +31,10 @@ pub(crate) enum Order {
     End(PublishOrder, Reply<()>),
     /// Note a file that is in its feed whole.
     Publish(Key, Published, Reply<()>),
+    /// The requests that have to end before what was published by this name can be taken back.
+    RequestsFor(Key, Reply<Vec<RequestId>>),
+    /// Take back what was published; answered with the bytes that were deleted.
+    Unpublish { key: Key, delete: bool, reply: Reply<u64> },
     /// The drive of a folder, if it was published.
     DriveOf(PathBuf, oneshot::Sender<Option<(Key, Drive)>>),
     /// Note a drive that is made or sponsored here, or what has become of it. One that is made here is kept.
@@ -109,19 +114,24 @@ impl Engine {
                 let noted = self.journal.publish(key, file);
                 let noted = self.noted(noted);
                 if noted.is_ok() {
+                    self.ctx.store.show(&FeedKey(key.0));
                     self.tell_hoster(hoster::Input::Own(key.0)).await;
                     self.announce();
                 }
                 _ = reply.send(noted);
             }
+            Order::RequestsFor(key, reply) => _ = reply.send(self.requests_for(&key)),
+            Order::Unpublish { key, delete, reply } => _ = reply.send(self.unpublish(key, delete).await),
             Order::DriveOf(folder, reply) => {
                 _ = reply.send(self.journal.drive_of(&folder).map(|(key, drive)| (key, drive.clone())));
             }
             Order::NoteDrive(key, drive, reply) => {
-                let own = drive.folder.is_some().then_some([key, drive.blobs]);
+                let feeds = [key, drive.blobs];
+                let own = drive.folder.is_some().then_some(feeds);
                 let noted = self.journal.set_drive(key, drive);
                 let noted = self.noted(noted);
                 if noted.is_ok() {
+                    feeds.iter().for_each(|key| self.ctx.store.show(&FeedKey(key.0)));
                     for key in own.into_iter().flatten() {
                         self.tell_hoster(hoster::Input::Own(key.0)).await;
                     }
@@ -176,7 +186,7 @@ impl Engine {
         Ok(limits::of(now))
     }
 
-    fn noted<T>(&self, noted: std::io::Result<T>) -> Result<T, String> {
+    pub(super) fn noted<T>(&self, noted: std::io::Result<T>) -> Result<T, String> {
         noted.map_err(|error| format!("the journal in {} can't be written: {error}", self.ctx.dir.display()))
     }
 
@@ -220,6 +230,7 @@ impl Engine {
             Ok((id, intent)) => {
                 self.opening.entry(id).or_default().push(reply);
                 for key in keys {
+                    self.ctx.store.show(&FeedKey(key));
                     self.tell_hoster(hoster::Input::Own(key)).await;
                 }
                 self.announce();

@@ -61,4 +61,6 @@ pub enum Changed {
     Lost(Range<u64>),
     /// The feed was removed from the store.
     Removed,
+    /// The feed is shown to nobody any longer.
+    Hidden,
 }

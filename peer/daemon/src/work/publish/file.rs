@@ -27,7 +27,12 @@ impl Work {
     pub(super) async fn make_feed(&self, order: &PublishOrder, steps: &Steps) -> Result<Made, String> {
         let file = look(&order.path)?;
         let (feed, root) = match self.published_before(&file).await? {
-            Some(found) => found,
+            Some((feed, root)) => {
+                // It may have been taken back meanwhile.
+                let published = Published { file, root: Key(root) };
+                self.order(|reply| Order::Publish(Key(feed.key().0), published, reply)).await?;
+                (feed, root)
+            }
             None => {
                 let room = self.ctx.room()?;
                 if file.bytes > room {
