@@ -1,5 +1,6 @@
 'use strict'
-// A Hyperdrive that does as it is told: node drive.js --dir=D (--primary=HEX | --key=HEX) [--connect=H:P | --bootstrap=H:P]
+// A Hyperdrive that does as it is told: node drive.js --dir=D (--primary=HEX | --key=HEX) [--encryption=HEX]
+// [--connect=H:P | --bootstrap=H:P]
 // Each line of standard input is a command, a list with its name and arguments; each is answered by a line "done".
 const crypto = require('crypto')
 const readline = require('readline')
@@ -15,7 +16,8 @@ main(async () => {
   limit(Number(args.seconds || 300))
   const primaryKey = args.primary && Buffer.from(args.primary, 'hex')
   const store = new Corestore(args.dir, primaryKey ? { primaryKey, unsafe: true } : {})
-  const drive = new Hyperdrive(store, args.key ? Buffer.from(args.key, 'hex') : null)
+  const encryptionKey = args.encryption ? Buffer.from(args.encryption, 'hex') : null
+  const drive = new Hyperdrive(store, args.key ? Buffer.from(args.key, 'hex') : null, { encryptionKey })
   await drive.ready()
   const found = drive.findingPeers()
   connect(args, (stream) => {

@@ -60,6 +60,11 @@ impl Place {
     }
 }
 
+/// Where a file is, for a daemon that runs in another folder.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no name", path.display()))
+}
+
 /// Makes a folder, and those above it, that only its owner can enter.
 pub fn make_dir(dir: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);

@@ -66,7 +66,7 @@ pub struct GetOrder {
     /// Whether files of the folder that are others in the drive are replaced.
     #[serde(default)]
     pub replace: bool,
-    /// If the feed is encrypted: the file with its key, 64 hex digits, on the daemon's machine; absolute. The daemon reads it when
+    /// If the feed or drive is encrypted: the file with its key, 64 hex digits, on the daemon's machine; absolute. The daemon reads it when
     /// it needs the key, which is thus in no order, and not noted with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_key_file: Option<PathBuf>,
@@ -102,6 +102,9 @@ pub struct ListOrder {
     /// Whether what is in folders is listed too.
     #[serde(default)]
     pub recursive: bool,
+    /// As in [`GetOrder`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key_file: Option<PathBuf>,
     /// Where to fetch it, as HOST:PORT; without, hosters found on the ledger.
     #[serde(default)]
     pub from: Vec<String>,

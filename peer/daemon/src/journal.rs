@@ -322,7 +322,8 @@ impl Journal {
     pub fn offered(&self) -> BTreeSet<Key> {
         let drives = self.notes.drives.iter().filter(|(_, drive)| drive.folder.is_some());
         let drives = drives.flat_map(|(key, drive)| [key, &drive.blobs]);
-        let all: BTreeSet<Key> = self.notes.published.keys().chain(drives).chain(&self.notes.sponsored).copied().collect();
+        let all: BTreeSet<Key> =
+            self.notes.published.keys().chain(drives).chain(&self.notes.sponsored).copied().collect();
         &all - &self.notes.unpublished
     }
 
@@ -463,8 +464,7 @@ mod tests {
         let state = FileState { path: "/a".into(), bytes: 5, modified: 0 };
         let (file, folder) = (Key([1; 32]), Key([2; 32]));
         let published = Published { file: state, root: file };
-        let drive =
-            Drive { blobs: Key([3; 32]), folder: Some("/folder".into()), figures: Figures::default() };
+        let drive = Drive { blobs: Key([3; 32]), folder: Some("/folder".into()), figures: Figures::default() };
         journal.publish(file, published.clone()).unwrap();
         journal.set_drive(folder, drive.clone()).unwrap();
         assert_eq!(journal.feeds_of(&drive.blobs), None, "a drive has one name");

@@ -16,8 +16,8 @@ use axum::{
 };
 use datdot_api::{
     Accepted, Amount, CancelOrder, GetOrder, HostOrder, Limits, LimitsOrder, ListOrder, Listed, Progress, PublishOrder,
-    Quote, QuoteOrder, Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, UnpublishOrder, Unpublished, Wallet,
-    status::OfferStatus,
+    Quote, QuoteOrder, Refusal, RequestOrder, SendOrder, Status, StreamOrder, Told, UnpublishOrder, Unpublished,
+    Wallet, status::OfferStatus,
 };
 use datdot_ledger::{AccountId, At, Call};
 use datdot_market::{Balance, params::Dat};

@@ -169,7 +169,8 @@ impl Shown {
 
     /// Why the ledger is away, if it is known to be.
     pub fn why_away(&self, ctx: &Context) -> Option<String> {
-        let behind = |(at, known)| format!("the ledger's node is at block {at} and was at {known} before: it catches up");
+        let behind =
+            |(at, known)| format!("the ledger's node is at block {at} and was at {known} before: it catches up");
         match ctx.ledger.is_up() {
             true => self.behind.map(behind),
             false => Some(ctx.ledger_is_away()),

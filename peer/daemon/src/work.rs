@@ -103,7 +103,7 @@ impl Work {
         // What is wrong with the wish whatever the feed's size is found before it is fetched.
         quote::cost(&self.ctx, 1, &order.wanted).await?;
         let RequestOrder { key, from, wanted } = order;
-        match self.find_out(*key, from, self.ctx.room()?, steps).await? {
+        match self.find_out(*key, None, from, self.ctx.room()?, steps).await? {
             Subject::Feed(_) | Subject::Bee => {
                 let fetched = self.fetch(*key, from, self.ctx.room()?, steps).await?;
                 let feeds = vec![self.as_it_is(&fetched.feed).await?];
@@ -140,7 +140,9 @@ impl Work {
                 let store = self.ctx.store.clone();
                 let both = blocking(move || {
                     let blobs = match Drive::kind(&feed) {
-                        Ok(Kind::Drive) => Drive::open(&store, feed.key()).and_then(|drive| Ok(drive.blobs()?.info().bytes)),
+                        Ok(Kind::Drive) => {
+                            Drive::open(&store, feed.key()).and_then(|drive| Ok(drive.blobs()?.info().bytes))
+                        }
                         _ => Ok(0),
                     };
                     blobs.map(|blobs| feed.info().bytes.saturating_add(blobs))

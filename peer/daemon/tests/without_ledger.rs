@@ -3,8 +3,8 @@
 
 use codec::Encode;
 use datdot_api::{
-    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder, Unpublished,
-    status::FeedRole,
+    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder,
+    Unpublished, status::FeedRole,
 };
 use datdot_daemon::{
     Config, Daemon,

@@ -18,7 +18,7 @@ mod tests;
 pub use self::batch::Batch;
 use crate::node::{Header, Level, Malformed, Node, Place};
 use bytes::Bytes;
-use datdot_hypercore::{Feed, FeedError};
+use datdot_hypercore::{Feed, FeedError, View};
 use std::{
     cmp::Ordering,
     collections::BTreeMap,
@@ -40,6 +40,12 @@ pub trait Blocks {
 impl Blocks for Feed {
     fn block(&self, number: u64) -> Result<Bytes, FeedError> {
         self.read(number).map(Bytes::from)
+    }
+}
+
+impl Blocks for View {
+    fn block(&self, number: u64) -> Result<Bytes, FeedError> {
+        self.read(number)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use crate::entry::Blob;
 use bytes::Bytes;
-use datdot_hypercore::{Feed, FeedError};
+use datdot_hypercore::{Feed, FeedError, View};
 use datdot_proof::tree::Node;
 use datdot_wire::encoding::{DecodeError, Reader};
 use std::{
@@ -72,7 +72,7 @@ pub enum BlobError {
 
 impl Layout {
     /// Where the blocks of a content are. To know that of a deduplicated one takes its block map, so that has to be here.
-    pub fn of(feed: &Feed, blob: &Blob) -> Result<Layout, BlobError> {
+    pub fn of(feed: impl Into<View>, blob: &Blob) -> Result<Layout, BlobError> {
         let end = blob.block_offset.checked_add(blob.block_length).ok_or(BlobError::Place)?;
         let run = blob.block_offset..end;
         if !blob.block_map {
@@ -81,7 +81,7 @@ impl Layout {
         if blob.block_length > MAX_MAP_BLOCKS {
             return Err(BlobError::Place);
         }
-        let mut blocks = Vec::new();
+        let (feed, mut blocks) = (feed.into(), Vec::new());
         for number in run {
             read_map(&feed.read(number)?, &mut blocks).map_err(BlobError::Map)?;
         }
@@ -125,8 +125,13 @@ impl Layout {
         }
     }
 
-    /// Whether a stream has exactly this content. Only the feed's tree is read, not its blocks.
-    pub fn is_same(&self, feed: &Feed, content: &mut impl Read) -> Result<bool, StreamError> {
+    /// Whether a stream has exactly this content. Only the feed's tree is read, unless it is over encrypted blocks.
+    pub fn is_same(&self, feed: impl Into<View>, content: &mut impl Read) -> Result<bool, StreamError> {
+        let view = feed.into();
+        if view.is_decrypted() {
+            return self.reads_as(view, content);
+        }
+        let feed = view.feed();
         let mut left = self.bytes();
         let mut buffer = Vec::new();
         for at in 0.. {
@@ -144,6 +149,21 @@ impl Layout {
             }
         }
         Ok(left == 0 && read_full(content, &mut [0]).map_err(StreamError::Read)? == 0)
+    }
+}
+
+impl Layout {
+    fn reads_as(&self, view: View, content: &mut impl Read) -> Result<bool, StreamError> {
+        let mut buffer = Vec::new();
+        for block in Reading::new(&view, self.clone()) {
+            // What can't be read is not the same.
+            let Ok(block) = block else { return Ok(false) };
+            buffer.resize(block.len(), 0);
+            if read_full(content, &mut buffer).map_err(StreamError::Read)? < buffer.len() || buffer != block {
+                return Ok(false);
+            }
+        }
+        Ok(read_full(content, &mut [0]).map_err(StreamError::Read)? == 0)
     }
 }
 
@@ -185,7 +205,7 @@ fn read_map(block: &[u8], blocks: &mut Vec<(u64, u64)>) -> Result<(), DecodeErro
 ///
 /// After [`FeedError::NotHere`] the next call asks for the same block again.
 pub struct Reading {
-    feed: Feed,
+    feed: View,
     layout: Layout,
     at: u64,
     left: u64,
@@ -194,9 +214,9 @@ pub struct Reading {
 
 impl Reading {
     /// Reads a content from its start.
-    pub fn new(feed: Feed, layout: Layout) -> Reading {
+    pub fn new(feed: impl Into<View>, layout: Layout) -> Reading {
         let left = layout.bytes();
-        Reading { feed, layout, at: 0, left, failed: false }
+        Reading { feed: feed.into(), layout, at: 0, left, failed: false }
     }
 
     /// The rest of the content at once. The caller has bounded [`Layout::bytes`].
@@ -229,7 +249,7 @@ impl Iterator for Reading {
         }
         self.at += 1;
         self.left -= len;
-        Some(Ok(block.into()))
+        Some(Ok(block))
     }
 }
 
@@ -336,7 +356,7 @@ mod tests {
             let layout = Layout::of(&feed, blob).unwrap();
             assert!(layout.is_same(&feed, &mut &content(len)[..]).unwrap());
             assert!(!layout.is_same(&feed, &mut &content(len + 1)[..]).unwrap());
-            let read = Reading::new(feed.clone(), layout).into_vec().unwrap();
+            let read = Reading::new(&feed, layout).into_vec().unwrap();
             assert!(read == content(len), "{len} bytes");
         }
         let mut changed = content(5 << 20);
@@ -356,10 +376,10 @@ mod tests {
         let layout = Layout::of(&feed, &map(3)).unwrap();
         assert_eq!((layout.bytes(), layout.runs()), (8, vec![1..2, 0..2]));
         assert!(layout.is_same(&feed, &mut &b"bbbaabbb"[..]).unwrap());
-        assert_eq!(Reading::new(feed.clone(), layout).into_vec().unwrap(), b"bbbaabbb");
+        assert_eq!(Reading::new(&feed, layout).into_vec().unwrap(), b"bbbaabbb");
         // A size that is not the block's.
         let layout = Layout::of(&feed, &map(4)).unwrap();
-        assert!(matches!(Reading::new(feed.clone(), layout).into_vec(), Err(BlobError::Size)));
+        assert!(matches!(Reading::new(&feed, layout).into_vec(), Err(BlobError::Size)));
         // A list that costs nothing to be long, and a block that is no list.
         feed.write(&[vec![0, 2, 1, 3, 0, 0].into()]).unwrap();
         assert!(matches!(Layout::of(&feed, &map(5)), Err(BlobError::Map(DecodeError::Invalid("size")))));
@@ -376,7 +396,7 @@ mod tests {
         let feed = feed(dir.path());
         feed.write(&["aa", "bbb"].map(Bytes::from)).unwrap();
         for (blocks, bytes) in [(0..2, 4), (0..2, 6), (0..0, 1)] {
-            let mut reading = Reading::new(feed.clone(), Layout::Run { blocks, bytes });
+            let mut reading = Reading::new(&feed, Layout::Run { blocks, bytes });
             let error = reading.find_map(Result::err);
             assert!(matches!(error, Some(BlobError::Size)));
             assert!(reading.next().is_none());

@@ -8,7 +8,7 @@ use crate::{
     path::{self, DrivePath, PathError},
 };
 use bytes::Bytes;
-use datdot_hypercore::{Authors, Feed, FeedError, FeedKey, Keypair, Store, StoreError};
+use datdot_hypercore::{Authors, Feed, FeedError, FeedKey, Keypair, Store, StoreError, View};
 use datdot_proof::{
     head::{MANIFEST, Manifest},
     tree::blake2b,
@@ -29,12 +29,14 @@ pub struct Drive {
     store: Store,
     metadata: Feed,
     blobs: Arc<OnceLock<Feed>>,
+    /// What both feeds are encrypted with, each in its own way.
+    secret: Option<[u8; 32]>,
     pub(crate) writing: Arc<Mutex<()>>,
 }
 
 /// A drive as it was at one length of its metadata feed.
 pub struct Version {
-    bee: Bee<Feed>,
+    bee: Bee<View>,
     drive: Drive,
 }
 
@@ -145,7 +147,7 @@ impl Drive {
         if metadata.info().length == 0 {
             metadata.write(&[Header::new(None).to_block()])?;
         }
-        let drive = Drive::new(store, metadata);
+        let drive = Drive::new(store, metadata, None);
         _ = drive.blobs.set(blobs);
         Ok(drive)
     }
@@ -158,9 +160,9 @@ impl Drive {
         (key, keypair.feed_key(&blobs))
     }
 
-    /// What a feed is. Takes its block 0.
-    pub fn kind(feed: &Feed) -> Result<Kind, FeedError> {
-        Ok(match Header::from_block(feed.read(0)?.into()) {
+    /// What a feed is. Takes its block 0. What is encrypted shows that only to who has the key.
+    pub fn kind(feed: impl Into<View>) -> Result<Kind, FeedError> {
+        Ok(match Header::from_block(feed.into().read(0)?) {
             Ok(header) if header.is_drive() => Kind::Drive,
             Ok(_) => Kind::Bee,
             Err(_) => Kind::Feed,
@@ -169,11 +171,16 @@ impl Drive {
 
     /// A drive by its key. Its metadata feed is added to the store if it isn't there; somebody has to fetch it then.
     pub fn open(store: &Store, key: FeedKey) -> Result<Drive, DriveError> {
-        Ok(Drive::new(store, store.open_remote(key, None)?))
+        Ok(Drive::new(store, store.open_remote(key, None)?, None))
     }
 
-    fn new(store: &Store, metadata: Feed) -> Drive {
-        Drive { store: store.clone(), metadata, blobs: Arc::default(), writing: Arc::default() }
+    /// A drive whose author encrypted it, as JavaScript's `new Hyperdrive(store, key, { encryptionKey })` does. It is read only.
+    pub fn open_encrypted(store: &Store, key: FeedKey, secret: [u8; 32]) -> Result<Drive, DriveError> {
+        Ok(Drive::new(store, store.open_remote(key, None)?, Some(secret)))
+    }
+
+    fn new(store: &Store, metadata: Feed, secret: Option<[u8; 32]>) -> Drive {
+        Drive { store: store.clone(), metadata, blobs: Arc::default(), secret, writing: Arc::default() }
     }
 
     /// The drive's name: the key of its metadata feed.
@@ -205,6 +212,20 @@ impl Drive {
         Ok(self.blobs.get_or_init(|| blobs))
     }
 
+    /// The feed with the contents as it is read.
+    pub fn contents(&self) -> Result<View, DriveError> {
+        Ok(self.view(self.blobs()?))
+    }
+
+    /// Whether the drive can be written to, by us.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.metadata.info().writable && self.secret.is_none()
+    }
+
+    fn view(&self, feed: &Feed) -> View {
+        self.secret.map_or_else(|| feed.into(), |secret| feed.decrypted(secret))
+    }
+
     /// Blocks of the metadata feed as it is known here.
     pub fn version(&self) -> u64 {
         self.metadata.info().length
@@ -218,7 +239,7 @@ impl Drive {
     /// The drive after the first `version` blocks of its metadata feed. A drive is whole at those lengths that it had when
     /// a change was done.
     pub fn checkout(&self, version: u64) -> Version {
-        Version { bee: Bee::new(self.metadata.clone(), version), drive: self.clone() }
+        Version { bee: Bee::new(self.view(&self.metadata), version), drive: self.clone() }
     }
 }
 
@@ -263,7 +284,7 @@ impl Version {
     /// Where the content of a file is. It is called `path` in errors.
     pub fn layout(&self, path: &DrivePath, blob: &Blob) -> Result<Layout, DriveError> {
         let content = |why| DriveError::Content { path: path.clone(), why };
-        Layout::of(self.drive.blobs()?, blob).map_err(content)
+        Layout::of(&self.drive.contents()?, blob).map_err(content)
     }
 
     /// The content of a file, block by block.
@@ -272,7 +293,7 @@ impl Version {
         path: &DrivePath,
         blob: &Blob,
     ) -> Result<impl Iterator<Item = Result<Bytes, DriveError>> + use<>, DriveError> {
-        let reading = Reading::new(self.drive.blobs()?.clone(), self.layout(path, blob)?);
+        let reading = Reading::new(&self.drive.contents()?, self.layout(path, blob)?);
         let path = path.clone();
         Ok(reading.map(move |block| block.map_err(|why| DriveError::Content { path: path.clone(), why })))
     }
@@ -287,7 +308,7 @@ impl Version {
         if bytes > max_bytes {
             return Err(content(BlobError::TooLarge { bytes, max: max_bytes }));
         }
-        Reading::new(self.drive.blobs()?.clone(), layout).into_vec().map(Some).map_err(content)
+        Reading::new(&self.drive.contents()?, layout).into_vec().map(Some).map_err(content)
     }
 
     /// The drive.
@@ -295,7 +316,7 @@ impl Version {
         &self.drive
     }
 
-    pub(crate) fn bee(&self) -> &Bee<Feed> {
+    pub(crate) fn bee(&self) -> &Bee<View> {
         &self.bee
     }
 }
@@ -312,7 +333,7 @@ pub struct Edit {
 }
 
 /// Entries of a version; made by [`Version::entries`].
-pub struct Listing<'a>(Entries<'a, Feed>);
+pub struct Listing<'a>(Entries<'a, View>);
 
 impl Iterator for Listing<'_> {
     type Item = Result<(DrivePath, Entry), DriveError>;

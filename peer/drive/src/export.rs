@@ -343,9 +343,9 @@ impl Work<'_, '_> {
             return Ok(false);
         }
         let layout = self.version.layout(&planned.path, &planned.blob).map_err(|error| Failed::Export(error.into()))?;
-        let blobs = self.version.drive().blobs().map_err(|error| Failed::Export(error.into()))?;
+        let contents = self.version.drive().contents().map_err(|error| Failed::Export(error.into()))?;
         // What can't be read is written anew.
-        Ok(layout.is_same(blobs, &mut file).unwrap_or(false))
+        Ok(layout.is_same(&contents, &mut file).unwrap_or(false))
     }
 }
 

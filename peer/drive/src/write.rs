@@ -58,7 +58,7 @@ impl Drive {
     /// Waits until nobody else writes, if we may at all.
     pub(crate) fn alone(&self) -> Result<MutexGuard<'_, ()>, DriveError> {
         let alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.metadata().info().writable {
+        if !self.is_writable() {
             return Err(FeedError::NotWritable.into());
         }
         Ok(alone)

@@ -6,10 +6,10 @@ mod folder;
 #[path = "../../hypercore/tests/support/mod.rs"]
 mod support;
 use datdot_drive::{
-    Content, Drive, DriveError, DrivePath, drive,
+    Content, Drive, DriveError, DrivePath, Kind, drive,
     export::{self, Exported, export},
     fetch::fetch,
-    import::{Imported, import},
+    import::{ImportError, Imported, import},
 };
 use datdot_hypercore::{FeedKey, Keypair, Namespace, Network, PrimaryKey};
 use folder::*;
@@ -32,8 +32,13 @@ struct JsDrive {
 
 impl JsDrive {
     async fn author(dir: &Path) -> JsDrive {
-        let args =
-            [format!("--dir={}", dir.join("author").display()), format!("--primary={}", hex::encode(PRIMARY_KEY))];
+        JsDrive::author_with(dir, vec![]).await
+    }
+
+    async fn author_with(dir: &Path, more: Vec<String>) -> JsDrive {
+        let mut args =
+            vec![format!("--dir={}", dir.join("author").display()), format!("--primary={}", hex::encode(PRIMARY_KEY))];
+        args.extend(more);
         let mut js = Js::run("drive.js", &args);
         let key = js.event("drive").await["key"].as_str().unwrap().parse().unwrap();
         let port = js.event("listening").await["port"].as_u64().unwrap() as u16;
@@ -58,7 +63,10 @@ impl JsDrive {
 }
 
 async fn fetched(ours: &Network, author: &JsDrive) -> Drive {
-    let drive = Drive::open(ours.store(), author.key).unwrap();
+    fetch_all(ours, author, Drive::open(ours.store(), author.key).unwrap()).await
+}
+
+async fn fetch_all(ours: &Network, author: &JsDrive, drive: Drive) -> Drive {
     if ours.peers().is_empty() {
         ours.connect(author.address.unwrap(), None).await.unwrap();
     }
@@ -139,6 +147,34 @@ async fn a_drive_of_javascript_is_read() {
     });
     let history: Vec<_> = history.collect();
     assert_eq!(json!(history), author.run(json!(["history"])).await);
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_drive_of_javascript_is_read_with_its_key_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, secret) = (dir.path().join("source"), [7; 32]);
+    make_tree(&source, 200);
+    let mut author = JsDrive::author_with(dir.path(), vec![format!("--encryption={}", hex::encode(secret))]).await;
+    author.run(json!(["fromFolder", source, false])).await;
+    change_tree(&source);
+    // What was deduplicated is a list of blocks, which is encrypted, too.
+    author.run(json!(["fromFolder", source, true])).await;
+    let version = author.run(json!(["version"])).await.as_u64().unwrap();
+
+    let ours = network(dir.path(), 1).await;
+    let drive = Drive::open_encrypted(ours.store(), author.key, secret).unwrap();
+    let drive = fetch_all(&ours, &author, drive).await;
+    assert_eq!(json!(list(&drive, version)), author.run(json!(["list", version])).await);
+    let target = dir.path().join("target");
+    export_all(&drive, &target);
+    assert_same(&source, &target);
+    assert_eq!(export_all(&drive, &target).written, 0, "what is there is known to be the same");
+    assert!(matches!(import(&drive, &source, &mut |_| ControlFlow::Continue(())), Err(ImportError::Drive(_))));
+
+    assert_eq!(Drive::kind(drive.metadata()).unwrap(), Kind::Feed);
+    assert_eq!(Drive::kind(drive.metadata().decrypted(secret)).unwrap(), Kind::Drive);
+    assert_eq!(Drive::kind(drive.metadata().decrypted([8; 32])).unwrap(), Kind::Feed);
     ours.close().await;
 }
 

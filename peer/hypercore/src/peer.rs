@@ -200,7 +200,8 @@ impl Peer {
             touched.insert(id);
         }
         if all {
-            let hidden = |(_, channel): &(&ChannelId, &Channel)| self.setup.store.shown(&channel.feed.discovery()).is_none();
+            let hidden =
+                |(_, channel): &(&ChannelId, &Channel)| self.setup.store.shown(&channel.feed.discovery()).is_none();
             let hidden: Vec<_> = self.channels.iter().filter(hidden).map(|(id, _)| *id).collect();
             for id in hidden {
                 self.mux.close(id);

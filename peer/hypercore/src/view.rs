@@ -39,6 +39,11 @@ impl View {
         &self.feed
     }
 
+    /// Whether its blocks are decrypted.
+    pub fn is_decrypted(&self) -> bool {
+        self.secret.is_some()
+    }
+
     /// What is in a block, checked against the author's tree.
     pub async fn get(&self, block: u64) -> Result<Bytes, FeedError> {
         self.open(block, self.feed.get(block).await?)

@@ -1,9 +1,7 @@
 //! Our own peers among themselves: many sources, restarts, damage, lies and garbage.
 
 mod support;
-use datdot_hypercore::{
-    Changed, Ended, FeedError, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START,
-};
+use datdot_hypercore::{Changed, Ended, FeedError, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START};
 use datdot_wire::{connection, noise};
 use std::{
     fs,

@@ -3,7 +3,7 @@
 use crate::{
     command::request::addresses,
     parse::{Endpoint, Target},
-    place::Place,
+    place::{Place, absolute},
     show::{
         bytes,
         progress::{self, Otherwise, count},
@@ -27,7 +27,7 @@ Examples
   datdot get KEY/docs/a.txt a.txt         one file of a drive
   datdot get KEY/docs/a.txt - | less      to standard output, as it comes
   datdot get KEY copy.mp4 --encryption-key-file key.txt
-                                          a feed that its author encrypted
+                                          a feed, or a drive, that its author encrypted
 From a peer whose address you know
   datdot get KEY copy.mp4 --from 203.0.113.7:4977
 Every block is verified. What was interrupted goes on where it was.")]
@@ -41,7 +41,7 @@ pub struct Args {
     /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters that the ledger or the swarm knows
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
-    /// The feed is encrypted: decrypt it with the key in this file, 64 hex digits
+    /// The feed or drive is encrypted: decrypt it with the key in this file, 64 hex digits
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<PathBuf>,
     /// Replace files of the folder that are others in the drive
@@ -54,7 +54,6 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     let from = addresses(&args.from)?;
     let Target { key, inside } = args.key;
     let key = Key(key.0);
-    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no name", path.display()));
     // The daemon reads it, so that the key itself goes nowhere.
     let encryption_key_file = args.encryption_key_file.as_deref().map(absolute).transpose()?;
     if args.to == Path::new("-") {

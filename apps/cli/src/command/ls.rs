@@ -3,11 +3,12 @@
 use crate::{
     command::request::addresses,
     parse::{Endpoint, Target},
-    place::Place,
+    place::{Place, absolute},
     show::{bytes, progress::count, say},
 };
 use anyhow::{Result, bail};
 use datdot_api::{Key, ListOrder, Listed};
+use std::path::PathBuf;
 
 /// List what is in a drive, without fetching its files
 #[derive(clap::Args)]
@@ -16,6 +17,8 @@ Examples
   datdot ls KEY
   datdot ls KEY docs
   datdot ls KEY --recursive
+An encrypted drive
+  datdot ls KEY --encryption-key-file key.txt
 From a peer whose address you know
   datdot ls KEY --from 203.0.113.7:4977")]
 pub struct Args {
@@ -27,6 +30,9 @@ pub struct Args {
     /// List what is in folders, too
     #[arg(short, long)]
     recursive: bool,
+    /// If the drive is encrypted: the file with its key, 64 hex digits
+    #[arg(long, value_name = "FILE")]
+    encryption_key_file: Option<PathBuf>,
     /// Where to fetch it, as HOST:PORT; may be given several times; without, hosters that the ledger or the swarm knows
     #[arg(long, value_name = "HOST:PORT")]
     from: Vec<Endpoint>,
@@ -34,7 +40,7 @@ pub struct Args {
 
 /// Lists it.
 pub fn run(args: Args, place: &Place) -> Result<()> {
-    let Args { key: Target { key, inside }, path, recursive, from } = args;
+    let Args { key: Target { key, inside }, path, recursive, encryption_key_file, from } = args;
     let inside = match (inside, path) {
         (Some(inside), Some(path)) => {
             Some(format!("{}/{}", inside.trim_end_matches('/'), path.trim_start_matches('/')))
@@ -42,8 +48,9 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
         (inside, path) => inside.or(path),
     };
     let from = addresses(&from)?;
+    let encryption_key_file = encryption_key_file.as_deref().map(absolute).transpose()?;
     let (client, _) = place.daemon()?;
-    for line in client.list(&ListOrder { key: Key(key.0), inside, recursive, from })? {
+    for line in client.list(&ListOrder { key: Key(key.0), inside, recursive, encryption_key_file, from })? {
         match line? {
             Listed::File { path, bytes: size, executable } => {
                 row(&bytes(size), if executable { "*" } else { "" }, &path);

@@ -40,7 +40,9 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     for request in &open {
         if let Some(id) = request.id {
             let returns = money(unspent(request));
-            say(format_args!("Request {id} ends: its hosters are paid what they earned, at most {returns} of it returns, and the deposit."));
+            say(format_args!(
+                "Request {id} ends: its hosters are paid what they earned, at most {returns} of it returns, and the deposit."
+            ));
         }
     }
     if !open.is_empty() {

@@ -34,7 +34,11 @@ pub(crate) enum Order {
     /// The requests that have to end before what was published by this name can be taken back.
     RequestsFor(Key, Reply<Vec<RequestId>>),
     /// Take back what was published; answered with the bytes that were deleted.
-    Unpublish { key: Key, delete: bool, reply: Reply<u64> },
+    Unpublish {
+        key: Key,
+        delete: bool,
+        reply: Reply<u64>,
+    },
     /// The drive of a folder, if it was published.
     DriveOf(PathBuf, oneshot::Sender<Option<(Key, Drive)>>),
     /// Note a drive that is made or sponsored here, or what has become of it. One that is made here is kept.

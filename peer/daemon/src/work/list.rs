@@ -25,7 +25,8 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         // Progress of the metadata is of no interest.
         let (steps, _) = mpsc::channel(1);
-        let drive = match self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await? {
+        let key_file = order.encryption_key_file.as_deref();
+        let drive = match self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await? {
             Subject::Drive(drive) => drive,
             Subject::Feed(_) => return Err(no_drive(order.key)),
             Subject::Bee => return Err(no_files(order.key)),

@@ -4,7 +4,7 @@
 
 use super::{
     REPORT, Steps, Work, blobs_of, blocking, say,
-    subject::{Subject, no_drive, no_files, not_encrypted, not_there, path_in, view_of},
+    subject::{Subject, no_drive, no_files, not_there, path_in, view_of},
 };
 use crate::{
     discovery::Endpoint,
@@ -68,17 +68,17 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         // What is fetched, and beside it what is written.
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
-        let bytes = match self.find_out(order.key, &order.from, room, steps).await? {
-            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
-            Subject::Bee => return Err(no_files(order.key)),
-            Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
-            Subject::Drive(drive) => {
-                not_encrypted(order.key, order.encryption_key_file.as_deref())?;
-                let blobs = Key(blobs_of(&drive)?.0);
-                self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
-                self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
-            }
-        };
+        let bytes =
+            match self.find_out(order.key, order.encryption_key_file.as_deref(), &order.from, room, steps).await? {
+                Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
+                Subject::Bee => return Err(no_files(order.key)),
+                Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
+                Subject::Drive(drive) => {
+                    let blobs = Key(blobs_of(&drive)?.0);
+                    self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
+                    self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
+                }
+            };
         let millis = begun.elapsed().as_millis() as u64;
         self.ctx.story.tell(Event::Read { key: order.key, bytes, millis });
         say(steps, Progress::Done { key: order.key, bytes, request: None, hosted: 0, of: 0 }).await;

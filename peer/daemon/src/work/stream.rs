@@ -2,7 +2,7 @@
 
 use super::{
     Work, blobs_of, blocking,
-    subject::{Subject, no_drive, no_files, not_encrypted, not_there, path_in, view_of},
+    subject::{Subject, no_drive, no_files, not_there, path_in, view_of},
 };
 use crate::fetch::Wanted as Fetch;
 use bytes::Bytes;
@@ -64,12 +64,14 @@ impl Work {
     async fn stream_kept(&self, order: &StreamOrder, asked: &mut Asked) -> Result<(), String> {
         let inside = path_in(order.inside.as_deref())?;
         let (steps, _) = mpsc::channel(1);
-        match (self.find_out(order.key, &order.from, self.ctx.room()?, &steps).await?, inside) {
+        let key_file = order.encryption_key_file.as_deref();
+        let subject = self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?;
+        match (subject, inside) {
             (Subject::Bee, _) => Err(no_files(order.key)),
             (Subject::Feed(_), Some(_)) => Err(no_drive(order.key)),
             (Subject::Feed(feed), None) => {
                 let whole = vec![0..feed.info().length];
-                let feed = view_of(&feed, order.encryption_key_file.as_deref()).await?;
+                let feed = view_of(&feed, key_file).await?;
                 let place = Place { blocks: whole.clone(), runs: whole, bytes: feed.bytes(), feed };
                 self.pour(order, place, asked).await
             }
@@ -78,7 +80,6 @@ impl Work {
                 key = order.key
             )),
             (Subject::Drive(drive), Some(path)) => {
-                not_encrypted(order.key, order.encryption_key_file.as_deref())?;
                 let work = async {
                     let blob = file_at(order.key, &drive, &path).await?;
                     let place = self.place(order, &drive, &path, blob).await?;
@@ -98,7 +99,7 @@ impl Work {
             let (steps, _) = mpsc::channel(1);
             self.fetch_as(Key(feed.key().0), lists, &order.from, &steps).await?;
         }
-        let (drive, path, feed) = (drive.clone(), path.clone(), View::from(feed));
+        let (drive, path, feed) = (drive.clone(), path.clone(), drive.contents().map_err(|error| error.to_string())?);
         let place = blocking(move || {
             let layout = drive.latest().layout(&path, &blob)?;
             let runs = wanted(&drive, Some(&path), Round::Contents)?;

@@ -13,7 +13,7 @@ use datdot_drive::{
     Content, Drive, DriveError, DrivePath, Entry, Kind,
     fetch::{Round, wanted},
 };
-use datdot_hypercore::{Feed, FeedKey, View};
+use datdot_hypercore::{Feed, FeedError, FeedKey, View};
 use std::path::Path;
 
 /// What a key names.
@@ -28,43 +28,53 @@ pub(super) enum Subject {
 
 /// How a feed is read: decrypted, if the order names the file with its key.
 pub(super) async fn view_of(feed: &Feed, key_file: Option<&Path>) -> Result<View, String> {
-    let Some(path) = key_file.map(Path::to_owned) else { return Ok(feed.into()) };
+    Ok(secret_in(key_file).await?.map_or_else(|| feed.into(), |secret| feed.decrypted(secret)))
+}
+
+/// The key in the file that the order names.
+async fn secret_in(key_file: Option<&Path>) -> Result<Option<[u8; 32]>, String> {
+    let Some(path) = key_file.map(Path::to_owned) else { return Ok(None) };
     if !path.is_absolute() {
         return Err(format!("{} is not the absolute path of a file with an encryption key", path.display()));
     }
     let key = blocking(move || files::users_secret(&path).map_err(|error| format!("{}: {error}", path.display())));
-    Ok(feed.decrypted(key.await??))
-}
-
-/// Refuses to read a drive with a key that it would ignore.
-pub(super) fn not_encrypted(key: Key, key_file: Option<&Path>) -> Result<(), String> {
-    match key_file {
-        None => Ok(()),
-        Some(_) => Err(format!("{key} is a drive that is not encrypted: read it without --encryption-key-file")),
-    }
+    key.await?.map(Some)
 }
 
 impl Work {
-    /// Finds out what a key names, for which the first block has to come; of a drive all metadata comes, at most `room` bytes.
+    /// Finds out what a key names, in a file with the key that it is encrypted with if so, for which the first block has to come; of a drive all metadata comes, at most `room` bytes.
     pub(super) async fn find_out(
         &self,
         key: Key,
+        key_file: Option<&Path>,
         from: &[String],
         room: u64,
         steps: &Steps,
     ) -> Result<Subject, String> {
+        let secret = secret_in(key_file).await?;
         let first = Fetch::Runs { runs: vec![0..1], bytes: 0, room };
         let feed = self.fetch_as(key, first, from, steps).await?.feed;
         let (looked, store) = (feed.clone(), self.ctx.store.clone());
-        let kind = move || Drive::kind(&looked).map_err(|error| error.to_string());
-        match blocking(kind).await?? {
-            Kind::Feed => return Ok(Subject::Feed(feed)),
-            Kind::Bee => return Ok(Subject::Bee),
-            Kind::Drive => {}
+        let kinds = move || {
+            let as_it_is = Drive::kind(&looked)?;
+            Ok((as_it_is, secret.map_or(Ok(as_it_is), |secret| Drive::kind(&looked.decrypted(secret)))?))
+        };
+        match blocking(kinds).await?.map_err(|error: FeedError| error.to_string())? {
+            (Kind::Drive | Kind::Bee, _) if secret.is_some() => {
+                // A key that it ignores is not what the user meant.
+                return Err(format!("{key} is not encrypted: read it without --encryption-key-file"));
+            }
+            (_, Kind::Feed) => return Ok(Subject::Feed(feed)),
+            (_, Kind::Bee) => return Ok(Subject::Bee),
+            (_, Kind::Drive) => {}
         }
         self.fetch_as(key, Fetch::Newest { room }, from, steps).await?;
         let open = move || {
-            let drive = Drive::open(&store, FeedKey(key.0))?;
+            let key = FeedKey(key.0);
+            let drive = match secret {
+                None => Drive::open(&store, key)?,
+                Some(secret) => Drive::open_encrypted(&store, key, secret)?,
+            };
             drive.blobs()?;
             Ok(drive)
         };
@@ -149,7 +159,10 @@ pub(super) fn no_files(key: Key) -> String {
 
 /// What to say of a path in a feed.
 pub(super) fn no_drive(key: Key) -> String {
-    format!("{key} is a feed and not a drive, so there are no paths in it: leave out what follows the key")
+    format!(
+        "{key} is a feed and not a drive, or a drive that is encrypted, with another key than was given if any was: there are \
+         no paths to be seen in it"
+    )
 }
 
 /// Entries that make sense.
