@@ -135,11 +135,13 @@ pub(crate) struct Valve {
     opens: Instant,
     /// Bytes that were granted and have not passed yet; below zero what has passed ungranted.
     credit: i64,
+    /// Bytes that the next frame will have, if it is like those before; nothing is expected of who is silent.
+    expected: usize,
 }
 
 impl Valve {
     pub fn new(now: Instant, all: &Limit, own: &Limit) -> Valve {
-        Valve { limits: [all.clone(), own.clone()], version: 0, opens: now, credit: 0 }
+        Valve { limits: [all.clone(), own.clone()], version: 0, opens: now, credit: 0, expected: 0 }
     }
 
     pub fn is_limited(&self) -> bool {
@@ -154,7 +156,7 @@ impl Valve {
         while self.is_limited() && self.credit <= 0 && self.opens <= now {
             let turns = self.limits.iter().filter_map(|limit| limit.turn(now));
             let turn = turns.min().unwrap_or(0).max(LEAST);
-            self.opens = self.limits.iter().map(|limit| limit.grant(now, turn)[0]).fold(now, Instant::max);
+            self.opens = self.grant(now, turn, 0);
             self.credit = self.credit.saturating_add_unsigned(turn);
         }
         self.opens
@@ -181,15 +183,38 @@ impl Valve {
         }
     }
 
-    /// When more may pass, of what comes without being asked for: after what has come is paid for.
+    /// When more may come. Who was silent may begin at once and pays for that frame before the next; who goes on waits for the
+    /// turn of each. Otherwise as many frames would come ahead of their turns as there are peers.
     pub fn opens(&mut self, now: Instant) -> Instant {
         self.follow_changes(now);
+        if self.is_limited() && self.expected > 0 && self.credit == 0 && self.opens <= now {
+            self.opens = self.grant(now, self.expected as u64, 0);
+            self.credit = self.expected as i64;
+        }
         self.opens
     }
 
-    /// Bytes came unasked.
+    /// A frame came.
     pub fn came(&mut self, now: Instant, bytes: usize) {
-        self.opens = self.limits.iter().map(|limit| limit.grant(now, bytes as u64)[1]).fold(now, Instant::max);
+        let unpaid = (bytes as i64).saturating_sub(std::mem::take(&mut self.credit));
+        if unpaid > 0 {
+            self.opens = self.grant(now, unpaid.unsigned_abs(), 1);
+        } else {
+            self.limits.iter().for_each(|limit| limit.give_back(unpaid.unsigned_abs()));
+        }
+        // A short frame among long ones is soon forgotten.
+        self.expected = bytes.max(self.expected / 2);
+    }
+
+    /// Nothing came though it might have: the turn is the others'.
+    pub fn quiet(&mut self, now: Instant) {
+        self.done(now);
+        self.expected = 0;
+    }
+
+    /// Takes what all limits grant; the start or the end of the later turn.
+    fn grant(&self, now: Instant, bytes: u64, which: usize) -> Instant {
+        self.limits.iter().map(|limit| limit.grant(now, bytes)[which]).fold(now, Instant::max)
     }
 
     /// Under new limits nobody waits for the end of a turn under the old ones.
@@ -324,21 +349,37 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_unasked_is_paid_for_before_more_is_taken() {
-        let (start, limits) = (Instant::now(), Limits::default());
-        limits.download.set(Some(1_000_000));
-        let valve = || Valve::new(start, &limits.download, &limits.own().download);
-        let mut valves: Vec<_> = (0..3).map(|_| (valve(), 0)).collect();
-        for at in (0..10_000).map(|ms| start + Duration::from_millis(ms)) {
-            for (valve, came) in &mut valves {
-                if valve.opens(at) <= at {
-                    valve.came(at, 66_000);
-                    *came += 66_000;
+    fn what_comes_holds_the_limit_however_many_begin_at_once_and_whoever_falls_silent() {
+        for peers in [1, 3, 100] {
+            let (start, limits) = (Instant::now(), Limits::default());
+            limits.download.set(Some(1_000_000));
+            let valve = || Valve::new(start, &limits.download, &limits.own().download);
+            let mut valves: Vec<_> = (0..peers).map(|_| (valve(), 0)).collect();
+            let mut run = |from: u64, sending: usize| {
+                let mut sum = 0;
+                for ms in from..from + 10_000 {
+                    let at = start + Duration::from_millis(ms);
+                    for (number, (valve, came)) in valves.iter_mut().enumerate() {
+                        let is_open = valve.opens(at) <= at;
+                        if is_open && number < sending {
+                            valve.came(at, 66_000);
+                            *came += 66_000;
+                            sum += 66_000;
+                        } else if is_open && ms % 500 == 0 {
+                            valve.quiet(at);
+                        }
+                    }
                 }
-            }
+                (sum, valves.iter().map(|(_, came)| *came).collect::<Vec<u64>>())
+            };
+            let (sum, came) = run(0, peers);
+            assert!(is_near(sum, 10_000_000), "{sum} of {peers}");
+            let (most, least) = (came.iter().max().copied(), came.iter().min().copied());
+            assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 66_000), "{came:?}");
+            // What the silent leave is the others', but for what they had been granted.
+            run(10_000, 1);
+            assert!(is_near(run(20_000, 1).0, 10_000_000), "of one among {peers}");
+            assert!(is_near(run(30_000, peers).0, 10_000_000), "of {peers} again");
         }
-        let sum = valves.iter().map(|(_, came)| came).sum();
-        assert!(is_near(sum, 10_000_000), "{sum}");
-        assert!(valves.iter().all(|(_, came)| came.abs_diff(sum / 3) <= 66_000));
     }
 }

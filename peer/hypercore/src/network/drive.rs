@@ -69,6 +69,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
+        // Whether a frame came since the last tick, or could not.
+        let mut heard = true;
         let (mut stepped, mut untold) = (clock(), false);
         loop {
             let queued = self.writer.queued();
@@ -130,6 +132,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 frame = self.reader.next(), if reading && read_at <= now => match frame {
                     Ok(Some(frame)) => {
                         self.download.came(clock(), frame.len());
+                        heard = true;
                         news.bytes += frame.len();
                         news.frames.push(frame);
                     }
@@ -154,6 +157,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 },
                 _ = tick.tick() => {
                     news.tick = true;
+                    heard |= !reading || read_at > now;
+                    if !std::mem::take(&mut heard) {
+                        self.download.quiet(clock());
+                    }
                     let queued = self.writer.queued();
                     if queued == 0 || queued != unsent {
                         (taken, unsent) = (clock(), queued);
