@@ -141,7 +141,7 @@ impl Feed {
             have_bytes: record.bytes_here,
             dirty: changed.into_iter().flat_map(pages_of).collect(),
             pending: Pending::default(),
-            conflict: disk.read_conflict()?.map(Arc::new),
+            conflict: disk.read_conflict()?.filter(|conflict| conflict.is_proof(&key)).map(Arc::new),
             removed: false,
         };
         let progress = watch::Sender::new(state.info(key, signer.is_some()));

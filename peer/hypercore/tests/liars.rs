@@ -2,9 +2,10 @@
 
 mod support;
 use bytes::Bytes;
+use codec::Encode;
 use datdot_hypercore::{
     Conflict, Ended, Evidence, Fault, Feed, PeerEvent, Store, Want,
-    messages::{Data, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
+    messages::{Data, DataHash, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
 };
 use datdot_wire::{
     connection,
@@ -269,6 +270,42 @@ fn sizes_that_are_shifted_between_siblings_are_no_evidence_against_the_author() 
         assert!(is_dropped(peer.say(&Message::Data(Box::new(data))), &author), "{length} blocks");
         assert!(peer.feed.conflict().is_none());
     }
+}
+
+#[test]
+fn a_true_head_in_another_form_is_no_conflict() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 7, 8);
+    // The first of the roots 3, 9 and 12 stands in another part of the answer.
+    let whole = Request { upgrade: Some(UpgradeRequest { start: 0, length: 7 }), ..Request::default() };
+    let mut data = peer.feed.answer(&whole).expect("its head is here");
+    let upgrade = data.upgrade.as_mut().expect("it was asked for");
+    data.hash = Some(DataHash { index: 3, nodes: vec![upgrade.nodes.remove(0)] });
+    let in_parts = |id, fork| Message::Data(Box::new(Data { id, fork, ..data.clone() }));
+    peer.say(&in_parts(0, 0)).expect("it is ignored");
+    assert_eq!(peer.feed.conflict(), None);
+    // The same to a question for it.
+    peer.offer(0, 8).expect("that is no lie");
+    let request = *peer.requests().iter().find(|request| request.upgrade.is_some()).expect("a head is wanted");
+    peer.say(&lie(&author, &request)).expect("the author may have told it another history");
+    let request = peer.requests()[0];
+    assert!(is_dropped(peer.say(&in_parts(request.id, request.fork)), &author));
+    assert_eq!(peer.feed.conflict(), None);
+}
+
+#[test]
+fn what_proves_nothing_on_the_disk_stops_no_feed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_author, peer) = world(dir.path(), 7, 7);
+    let key = peer.feed.key();
+    let evidence = Evidence { nodes: vec![(3, 400, [1; 32])], signature: vec![2; 66] };
+    let conflict = Conflict { manifest: vec![], fork: 0, ours: evidence.clone(), theirs: evidence }.encode();
+    drop(peer);
+    let hash = blake2b_simd::Params::new().hash_length(32).hash(&conflict);
+    let path = dir.path().join(format!("reader/feeds/{}/conflict", key.discovery()));
+    std::fs::write(path, [&conflict, hash.as_bytes()].concat()).expect("there is room");
+    let store = Store::open(dir.path().join("reader")).expect("the folder is free");
+    assert_eq!(store.feed(&key).expect("it is there").conflict(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -188,7 +188,9 @@ impl Feed {
     /// Verifies the whole head in a peer's answer and compares it with ours.
     pub(crate) fn judge(&self, data: &Data) -> Result<Judged, Refused> {
         let upgrade = data.upgrade.as_ref().filter(|upgrade| upgrade.start == 0).ok_or(Refused::TooShort)?;
-        let roots = check(data, &Roots::new())?.roots.ok_or(Refused::TooShort)?;
+        // By itself: a node that another part of the answer shows would be missing where the heads are compared.
+        let whole = Data { upgrade: data.upgrade.clone(), ..Data::default() };
+        let roots = check(&whole, &Roots::new())?.roots.ok_or(Refused::TooShort)?;
         let authors = self.authors_by(data.manifest.as_ref())?;
         authors.verify(&self.0.key, data.fork, &roots, &upgrade.signature).map_err(Refused::from_head)?;
         let signed = Signed { fork: data.fork, signature: Bytes::copy_from_slice(&upgrade.signature) };
@@ -217,6 +219,10 @@ impl Feed {
             ours: Evidence::new(nodes.iter().chain(&rest), &head.signature),
             theirs: Evidence::new(upgrade.nodes.iter().chain(&upgrade.additional), &signed.signature),
         };
+        // It stops the feed for good: nothing less than what convinces everybody may.
+        if !conflict.is_proof(&self.0.key) {
+            return Ok(Judged::Same);
+        }
         self.0.disk.write_conflict(&conflict).map_err(|source| self.io(source))?;
         self.lock().conflict = Some(Arc::new(conflict));
         Ok(Judged::Conflict)
