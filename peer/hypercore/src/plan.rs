@@ -4,13 +4,16 @@
 //! first, and among equally rare ones chance decides, so that many who fetch from one source soon have something for each other.
 //! Where all peers have everything that makes no difference, and blocks are asked in order.
 //!
-//! A block that is refused, or whose peer goes away, is asked elsewhere. One that another peer could have brought twice in the
+//! A block that is refused, or whose peer goes away, is asked elsewhere; who failed to bring it gives way for a while. One that another peer could have brought twice in the
 //! meantime is late, and asked from that peer too: once it has nothing else to do, or, if a reader waits for the block, before all
 //! that no reader waits for. Who comes second is told that it is no longer needed.
 
+mod turns;
+
+use self::turns::{Failures, Turns};
 use crate::{blocks::Blocks, offers::Offers};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -19,8 +22,6 @@ use std::{
 const LATE: Duration = Duration::from_millis(300);
 /// Peers that may be asked for one block.
 const MAX_ASKED: usize = 3;
-/// After this long without an answer a head is asked from another peer.
-const LATE_HEAD: Duration = Duration::from_secs(10);
 /// Blocks looked at for one request, so that a peer that has few of them costs little.
 const MAX_LOOKS: usize = 4096;
 /// Blocks of which the rarest is asked, and peers that are counted for each.
@@ -71,13 +72,29 @@ pub struct Plan {
     wants: BTreeMap<(u8, u64), Open>,
     asked: BTreeMap<u64, Ask>,
     /// Who was asked for a newer head.
-    head: Option<(PeerId, Instant)>,
-    /// Blocks to ask again.
-    again: BTreeSet<u64>,
-    /// Bytes whose block is looked for, and who was asked.
-    seeks: BTreeMap<u64, Option<(PeerId, Instant)>>,
-    /// What the connected peers have.
-    sources: BTreeMap<PeerId, Offers>,
+    head: Turns,
+    /// Blocks to ask again, and who failed to bring them.
+    again: BTreeMap<u64, Failures>,
+    /// Bytes whose block is looked for.
+    seeks: BTreeMap<u64, Seek>,
+    /// The connected peers.
+    sources: BTreeMap<PeerId, Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    /// What the peer has.
+    offers: Offers,
+    /// Where the next look for a block to ask again begins.
+    look: u64,
+}
+
+#[derive(Debug, Default)]
+struct Seek {
+    /// Somebody waits for an answer.
+    open: bool,
+    /// Who was asked.
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -92,6 +109,7 @@ struct Ask {
     peers: Vec<PeerId>,
     /// When the last of them was asked.
     since: Instant,
+    failures: Failures,
 }
 
 impl Open {
@@ -177,7 +195,7 @@ impl Plan {
     pub fn unwant(&mut self, who: u64) {
         self.wants.retain(|(_, other), _| *other != who);
         let wanted = |block: &u64| self.wants.values().any(|open| open.want.blocks.contains(block));
-        self.again.retain(wanted);
+        self.again.retain(|block, _| wanted(block));
         self.asked.retain(|block, _| wanted(block));
     }
 
@@ -198,7 +216,7 @@ impl Plan {
 
     /// A peer came that has these blocks, and more as time goes by.
     pub fn joined(&mut self, peer: PeerId, offers: &Offers) {
-        self.sources.entry(peer).or_insert_with(|| offers.clone());
+        self.sources.entry(peer).or_insert_with(|| Source { offers: offers.clone(), look: 0 });
     }
 
     /// For each want the first block of a head of `length` blocks that is not here.
@@ -208,38 +226,44 @@ impl Plan {
 
     /// Whether to ask `peer` for a newer head now; if so, that is noted.
     pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64) -> bool {
-        let free = self.head.is_none_or(|(_, since)| now.duration_since(since) > LATE_HEAD);
-        let ask = free && (ours == 0 || self.wants.values().any(|open| open.want.follow));
-        if ask {
-            self.head = Some((peer, now));
-        }
-        ask
+        (ours == 0 || self.wants.values().any(|open| open.want.follow)) && self.head.take(now, peer)
     }
 
     /// The question for a head is settled, well or not.
-    pub fn head_settled(&mut self, peer: PeerId) {
-        self.head.take_if(|(asked, _)| *asked == peer);
+    pub fn head_settled(&mut self, peer: PeerId, well: bool) {
+        match well {
+            true => self.head.done(peer),
+            false => self.head.failed(peer),
+        }
     }
 
     /// Looks for the block of a byte; whether nobody did so yet.
     pub fn seek(&mut self, byte: u64) -> bool {
         let new = !self.seeks.contains_key(&byte);
-        self.seeks.entry(byte).or_default();
+        self.seeks.entry(byte).or_default().open = true;
         new
     }
 
     /// A byte to ask `peer` about, now noted as asked. `how` says what to ask the peer, if it can help.
     pub fn ask_seek<T>(&mut self, now: Instant, peer: PeerId, how: impl Fn(u64) -> Option<T>) -> Option<(u64, T)> {
-        let free = |asked: &Option<(PeerId, Instant)>| asked.is_none_or(|(_, at)| now.duration_since(at) > LATE_HEAD);
-        let mut open = self.seeks.iter_mut().filter(|(_, asked)| free(asked));
-        let (byte, asked, question) = open.find_map(|(byte, asked)| Some((*byte, asked, how(*byte)?)))?;
-        *asked = Some((peer, now));
-        Some((byte, question))
+        // What nobody waits for any more need not be remembered for long.
+        self.seeks.retain(|_, seek| seek.open || seek.turns.count(now));
+        let mut open = self.seeks.iter_mut().filter(|(_, seek)| seek.open);
+        open.find_map(|(byte, seek)| {
+            let question = how(*byte)?;
+            seek.turns.take(now, peer).then_some((*byte, question))
+        })
     }
 
-    /// The question for a byte is settled, well or not: who still wants to know asks again.
-    pub fn seek_settled(&mut self, byte: u64) {
-        self.seeks.remove(&byte);
+    /// The question for a byte is settled. Who still wants to know asks again; if it was not settled well, that is no other
+    /// question, and another peer's turn.
+    pub fn seek_settled(&mut self, peer: PeerId, byte: u64, well: bool) {
+        if well {
+            self.seeks.remove(&byte);
+        } else if let Some(seek) = self.seeks.get_mut(&byte) {
+            seek.open = false;
+            seek.turns.failed(peer);
+        }
     }
 
     /// The next block to ask from a peer, now noted as asked. `offer` says which block of a range the peer has first.
@@ -251,18 +275,12 @@ impl Plan {
         offer: impl Fn(Range<u64>) -> Option<u64>,
     ) -> Option<u64> {
         let offered = |block: u64| offer(block..block + 1).is_some();
-        if !self.again.is_empty() {
-            // What came by another way in between needs no second question.
-            self.again.retain(|block| !have.contains(*block));
-        }
-        let again = |plan: &Plan, urgent: bool| {
-            let mut open = plan.again.iter().copied().take(MAX_LOOKS).filter(|block| !urgent || plan.is_urgent(*block));
-            open.find(|block| *block < length && offered(*block))
-        };
+        // What came by another way in between needs no second question.
+        let again = |block: u64| block < length && !have.contains(block) && offered(block);
         let mut found = None;
         // What a reader waits for comes before everything else, also if another peer owes it.
         if self.wants.keys().next().is_some_and(|(urgency, _)| *urgency == 0) {
-            found = again(self, true).or_else(|| self.in_order(0, length, have, &offer));
+            found = self.ask_again(asker, true, again).or_else(|| self.in_order(0, length, have, &offer));
             if found.is_none()
                 && let late @ Some(_) = self.late(asker, offered, true)
             {
@@ -270,15 +288,33 @@ impl Plan {
             }
         }
         let found = found
-            .or_else(|| again(self, false))
+            .or_else(|| self.ask_again(asker, false, again))
             .or_else(|| self.rare_block(asker, length, have, &offer))
             .or_else(|| self.in_order(1, length, have, &offer));
         if let Some(block) = found {
-            self.again.remove(&block);
-            self.asked.insert(block, Ask { peers: vec![asker.peer], since: asker.now });
+            let failures = self.again.remove(&block).unwrap_or_default();
+            self.asked.insert(block, Ask { peers: vec![asker.peer], since: asker.now, failures });
             return Some(block);
         }
         self.late(asker, offered, false)
+    }
+
+    /// A block to ask again that fits, and that the peer did not fail to bring just now.
+    fn ask_again(&mut self, asker: &Asker, urgent: bool, fits: impl Fn(u64) -> bool) -> Option<u64> {
+        let mut source = self.sources.get_mut(&asker.peer);
+        let from = source.as_ref().map_or(0, |source| source.look);
+        let wants = &self.wants;
+        let mut blocks = self.again.range(from..).chain(self.again.range(..from));
+        let found = blocks.by_ref().take(MAX_LOOKS).find(|(block, failures)| {
+            (!urgent || is_urgent(wants, **block)) && !failures.has(asker.now, asker.peer) && fits(**block)
+        });
+        if found.is_none()
+            && let Some(source) = &mut source
+        {
+            // The others have their turn.
+            source.look = blocks.next().map_or(0, |(block, _)| *block);
+        }
+        found.map(|(block, _)| *block)
     }
 
     /// A block that others owe us for too long, now noted as asked of this one too.
@@ -289,6 +325,7 @@ impl Plan {
             let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
             asker.now.duration_since(ask.since) > patience
                 && !ask.peers.contains(&asker.peer)
+                && !ask.failures.has(asker.now, asker.peer)
                 && (!urgent || is_urgent(wants, **block))
                 && offered(**block)
         })?;
@@ -309,7 +346,7 @@ impl Plan {
         offer: impl Fn(Range<u64>) -> Option<u64>,
     ) -> Option<u64> {
         let (asked, again) = (&self.asked, &self.again);
-        let is_asked = |block: u64| asked.contains_key(&block) || again.contains(&block);
+        let is_asked = |block: u64| asked.contains_key(&block) || again.contains_key(&block);
         let mut wants = self.wants.range_mut((urgency, 0)..=(urgency, u64::MAX));
         wants.find_map(|(_, open)| open.next_block(length, have, is_asked, &offer))
     }
@@ -322,12 +359,12 @@ impl Plan {
         have: &Blocks,
         offer: impl Fn(Range<u64>) -> Option<u64>,
     ) -> Option<u64> {
-        let others = self.sources.iter().filter(|(peer, offers)| **peer != asker.peer && !offers.is_whole(length));
-        let others: Vec<_> = others.map(|(_, offers)| offers).take(MAX_COUNTED).collect();
+        let others = self.sources.iter().filter(|(peer, _)| **peer != asker.peer).map(|(_, source)| &source.offers);
+        let others: Vec<_> = others.filter(|offers| !offers.is_whole(length)).take(MAX_COUNTED).collect();
         if others.is_empty() {
             return None;
         }
-        let is_asked = |block: u64| self.asked.contains_key(&block) || self.again.contains(&block);
+        let is_asked = |block: u64| self.asked.contains_key(&block) || self.again.contains_key(&block);
         let (_, open) = self.wants.iter().next_back()?;
         let some = open.some_blocks(length, have, is_asked, offer, asker.dice);
         some.min_by_key(|block| others.iter().filter(|offers| offers.contains(*block)).count())
@@ -339,26 +376,34 @@ impl Plan {
         self.again.remove(&block);
     }
 
-    /// `peer` does not bring the block.
-    pub fn failed(&mut self, peer: PeerId, block: u64) {
+    /// `peer` does not bring the block: it is the turn of others.
+    pub fn failed(&mut self, now: Instant, peer: PeerId, block: u64) {
+        if let Some(ask) = self.asked.get_mut(&block).filter(|ask| ask.peers.contains(&peer)) {
+            ask.failures.note(now, peer);
+        }
+        self.released(peer, block);
+    }
+
+    /// The block is not waited for from `peer`, whose fault that is not.
+    pub fn released(&mut self, peer: PeerId, block: u64) {
         let Some(ask) = self.asked.get_mut(&block) else { return };
         ask.peers.retain(|asked| *asked != peer);
-        if ask.peers.is_empty() {
-            self.asked.remove(&block);
-            if self.wants.values().any(|open| open.want.blocks.contains(&block)) {
-                self.again.insert(block);
-            }
+        if ask.peers.is_empty()
+            && let Some(ask) = self.asked.remove(&block)
+            && self.wants.values().any(|open| open.want.blocks.contains(&block))
+        {
+            self.again.insert(block, ask.failures);
         }
     }
 
     /// The connection is gone: all it was asked for is open again.
     pub fn gone(&mut self, peer: PeerId) {
         self.sources.remove(&peer);
-        self.head_settled(peer);
-        self.seeks.values_mut().for_each(|asked| _ = asked.take_if(|(asked, _)| *asked == peer));
+        self.head.done(peer);
+        self.seeks.values_mut().for_each(|seek| seek.turns.done(peer));
         let open: Vec<u64> =
             self.asked.iter().filter(|(_, ask)| ask.peers.contains(&peer)).map(|(block, _)| *block).collect();
-        open.into_iter().for_each(|block| self.failed(peer, block));
+        open.into_iter().for_each(|block| self.released(peer, block));
     }
 }
 
@@ -405,7 +450,7 @@ mod tests {
         plan.gone(1);
         assert_eq!(plan.ask_seek(now, 2, Some), Some((77, 77)));
         assert!(!plan.seek(77));
-        plan.seek_settled(77);
+        plan.seek_settled(2, 77, true);
         assert!(plan.seek(77));
     }
 
@@ -424,7 +469,7 @@ mod tests {
         assert!(plan.expects(1, 0) && plan.expects(2, 0) && !plan.expects(3, 0));
         plan.arrived(0);
         assert!(!plan.expects(1, 0) && !plan.expects(2, 0), "who comes second need not send it");
-        plan.failed(2, 1);
+        plan.failed(later, 2, 1);
         assert!(plan.expects(3, 1));
     }
 
@@ -532,9 +577,60 @@ mod tests {
         let (mut plan, now) = (wanting(Want::blocks(0..5)), Instant::now());
         assert!(plan.ask_head(now, 1, 0));
         assert!(!plan.ask_head(now, 2, 0));
-        assert!(plan.ask_head(now + LATE_HEAD * 2, 2, 0));
-        plan.head_settled(2);
+        let later = now + Duration::from_secs(5);
+        assert!(plan.ask_head(later, 2, 0));
+        plan.head_settled(2, true);
         assert!(!plan.ask_head(now, 1, 7), "a fixed want follows no newer head");
+    }
+
+    #[test]
+    fn who_failed_to_bring_a_block_gives_way_to_others() {
+        let (mut plan, start) = (wanting(Want::blocks(0..1)), Instant::now());
+        let have = Blocks::default();
+        let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+        let ask = |plan: &mut Plan, at: u64, peer| {
+            let asker = asker(start + Duration::from_millis(at), peer);
+            plan.ask_block(&asker, 1, &have, everything)
+        };
+        for peer in 1..3 {
+            assert_eq!(ask(&mut plan, 0, peer), Some(0));
+            plan.failed(start, peer, 0);
+            assert_eq!(ask(&mut plan, 0, peer), None);
+        }
+        assert_eq!(ask(&mut plan, 0, 3), Some(0));
+        assert_eq!(ask(&mut plan, 1000, 1), None, "late or not");
+        assert_eq!(ask(&mut plan, 3000, 1), Some(0));
+        plan.released(1, 0);
+        plan.released(3, 0);
+        assert_eq!(ask(&mut plan, 3000, 1), Some(0), "that was not its fault");
+    }
+
+    #[test]
+    fn who_refuses_to_say_where_a_byte_is_gives_way_to_others() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        assert!(plan.seek(77));
+        let mut refused = 0;
+        while plan.ask_seek(now, 1, Some).is_some() {
+            plan.seek_settled(1, 77, false);
+            assert!(!plan.seek(77), "that is the same question");
+            refused += 1;
+        }
+        assert!(refused < 10);
+        assert_eq!(plan.ask_seek(now, 2, Some), Some((77, 77)));
+    }
+
+    #[test]
+    fn blocks_that_nobody_has_hide_no_others() {
+        let (mut plan, now, have) = (wanting(Want::all()), Instant::now(), Blocks::default());
+        let length = 3 * MAX_LOOKS as u64;
+        let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+        while plan.ask_block(&asker(now, 1), length, &have, everything).is_some() {}
+        plan.gone(1);
+        plan.want(7, Want::all(), true);
+        // Who is left has the last one.
+        plan.joined(2, &Offers::default());
+        let last = |range: Range<u64>| range.contains(&(length - 1)).then_some(length - 1);
+        assert!((0..10).any(|_| plan.ask_block(&asker(now, 2), length, &have, last) == Some(length - 1)));
     }
 
     proptest! {
@@ -544,11 +640,12 @@ mod tests {
             bad in proptest::collection::vec(any::<bool>(), 600),
         ) {
             // Block i is at the peers whose bit is set in owners[i]; some answers fail at first.
-            let (mut plan, now, mut have) = (wanting(Want::all()), Instant::now(), Blocks::default());
+            let (mut plan, mut now, mut have) = (wanting(Want::all()), Instant::now(), Blocks::default());
             let (length, mut bad) = (owners.len() as u64, bad.into_iter());
             for round in 0.. {
                 prop_assert!(round < 2000, "the download does not end");
                 let peer = round % 3;
+                now += Duration::from_millis(100);
                 let offer = |range: Range<u64>| range.into_iter().find(|b| *b < length && owners[*b as usize] >> peer & 1 != 0);
                 let Some(block) = plan.ask_block(&asker(now, peer), length, &have, offer) else {
                     if have.count() == length { break }
@@ -556,7 +653,7 @@ mod tests {
                 };
                 prop_assert!(!have.contains(block));
                 match bad.next() {
-                    Some(true) => plan.failed(peer, block),
+                    Some(true) => plan.failed(now, peer, block),
                     _ => {
                         have.insert(block);
                         plan.arrived(block);

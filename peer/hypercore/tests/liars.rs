@@ -7,12 +7,16 @@ use datdot_hypercore::{
     Conflict, Ended, Evidence, Fault, Feed, PeerEvent, Store, Want,
     messages::{Data, DataHash, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
 };
+use datdot_hypercore::{
+    peer::{Peer, Setup},
+    session::Misbehaviour,
+};
 use datdot_wire::{
     connection,
     mux::{Event, Mux},
     noise,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{played::Played, *};
 use tokio::net::TcpStream;
 
@@ -78,6 +82,8 @@ fn who_raises_its_fork_before_each_false_answer_is_dropped() {
         peer.feed.follow_forks(follow);
         let (mut fork, mut lies, mut asked) = (0, 0, 0);
         let dropped = loop {
+            // Who fails again and again is not asked at once.
+            peer.wait(Duration::from_secs(3)).expect("there is time");
             // Back to where it is asked, and away again.
             peer.offer(if follow || known == 0 { fork } else { 0 }, 20).expect("that is no lie");
             let requests = peer.requests();
@@ -269,6 +275,40 @@ fn sizes_that_are_shifted_between_siblings_are_no_evidence_against_the_author() 
         assert!(!forged.is_proof(&author.key()), "{length} blocks");
         assert!(is_dropped(peer.say(&Message::Data(Box::new(data))), &author), "{length} blocks");
         assert!(peer.feed.conflict().is_none());
+    }
+}
+
+#[test]
+fn who_fails_and_offers_again_at_once_holds_nobody_up() {
+    // It is asked for blocks, or for the first head; it refuses, or keeps silent.
+    for (known, silent) in [(20, false), (0, false), (0, true)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (author, mut liar) = world(dir.path(), known, 20);
+        let mut other = liar.beside(2);
+        liar.offer(0, 20).expect("that is no lie");
+        other.offer(0, 20).expect("that is no lie");
+        let mut length = 20;
+        for time in (0..4000).step_by(20) {
+            liar.wait(Duration::from_millis(20)).expect("it is no fault to be slow");
+            for _ in 0..5 {
+                for Request { id, .. } in liar.requests() {
+                    if !silent {
+                        length += u64::from(known == 0);
+                        liar.say(&Message::NoData { id, reason: None }).expect("anybody may refuse");
+                    }
+                }
+                liar.offer(0, length).expect("that is no lie");
+            }
+            if time % 500 == 0 {
+                other.wait(Duration::from_millis(500)).expect("it is honest");
+                while let requests @ [_, ..] = &other.requests()[..] {
+                    for request in requests {
+                        other.say(&honest(&author, request)).expect("it is true");
+                    }
+                }
+            }
+        }
+        assert_eq!(liar.feed.info().blocks_here, 20, "known {known}, silent {silent}");
     }
 }
 

@@ -73,7 +73,7 @@ impl Peer {
                 }
                 Err(error) => {
                     tracing::warn!(target: "hypercore", %error, "the tree can't be read");
-                    self.setup.plans.with(&feed.key(), |plan| plan.failed(peer, block));
+                    self.setup.plans.with(&feed.key(), |plan| plan.released(peer, block));
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Peer {
         let peer = self.setup.id;
         let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
         let asked: Vec<u64> = session.asked_blocks().collect();
-        self.setup.plans.with(&feed.key(), |plan| asked.iter().for_each(|block| plan.failed(peer, *block)));
+        self.setup.plans.with(&feed.key(), |plan| asked.iter().for_each(|block| plan.released(peer, *block)));
         self.cancel(id, asked);
     }
 
@@ -180,14 +180,14 @@ impl Peer {
     }
 
     fn settle(&self, feed: &Feed, asked: Asked, well: bool) {
-        let peer = self.setup.id;
+        let (peer, now) = (self.setup.id, self.now);
         self.setup.plans.with(&feed.key(), |plan| match (asked, well) {
             (Asked::Block(block), true) => plan.arrived(block),
-            (Asked::Block(block), false) => plan.failed(peer, block),
-            (Asked::Upgrade(_), _) => plan.head_settled(peer),
+            (Asked::Block(block), false) => plan.failed(now, peer, block),
+            (Asked::Upgrade(_), _) => plan.head_settled(peer, well),
             (Asked::Whole | Asked::Hash(_), _) => {}
             (Asked::Seek { byte, .. }, _) => {
-                plan.seek_settled(byte);
+                plan.seek_settled(peer, byte, well);
                 self.setup.plans.seeks.send_modify(|count| *count += 1);
             }
         });

@@ -20,6 +20,8 @@ const HANDSHAKE: [u8; 64] = [5; 64];
 /// A peer that wants all of a feed, connected to the one remote that has it.
 pub struct Played {
     pub feed: Feed,
+    store: Store,
+    plans: Arc<Plans>,
     peer: Peer,
     now: Instant,
     changes: broadcast::Receiver<Change>,
@@ -34,13 +36,23 @@ impl Played {
     pub fn new(dir: &Path, key: FeedKey, known: Option<&Feed>) -> Played {
         let store = Store::open(dir).expect("the folder is free");
         let feed = store.open_remote(key, known.and_then(Feed::signed_head)).expect("an honest head");
-        let (plans, now) = (Arc::<Plans>::default(), Instant::now());
+        let plans = Arc::<Plans>::default();
         plans.want(key, Want::all(), 1, false);
-        let changes = store.changes();
-        let setup = Setup { id: 1, initiator: true, handshake: HANDSHAKE, store, plans, window: 8 };
+        Played::connect(store, plans, feed, 1, Instant::now())
+    }
+
+    /// The same reader's connection to another remote.
+    pub fn beside(&self, id: u64) -> Played {
+        Played::connect(self.store.clone(), self.plans.clone(), self.feed.clone(), id, self.now)
+    }
+
+    fn connect(store: Store, plans: Arc<Plans>, feed: Feed, id: u64, now: Instant) -> Played {
+        let (changes, key) = (store.changes(), feed.key());
+        let (store_too, plans_too) = (store.clone(), plans.clone());
+        let setup = Setup { id, initiator: true, handshake: HANDSHAKE, store: store_too, plans: plans_too, window: 8 };
         let (peer, mut remote) = (Peer::new(now, setup), Mux::new());
         let channel = open(&mut remote, &key);
-        Played { feed, peer, now, changes, remote, channel, heard: Vec::new() }
+        Played { feed, store, plans, peer, now, changes, remote, channel, heard: Vec::new() }
     }
 
     /// The remote closes the feed's channel, and opens it again.
