@@ -97,6 +97,8 @@ pub struct Peer {
     opened: Option<u64>,
     /// Memory for what the remote says to have.
     room: Room,
+    /// Requests of the remote that wait, at most.
+    waiting: usize,
     /// Feeds that are wanted.
     busy: usize,
     /// Questions asked, to make the next random number from.
@@ -132,6 +134,7 @@ impl Peer {
             missed: BTreeSet::new(),
             opened: None,
             room: Room::default(),
+            waiting: 0,
             busy: 0,
             dice,
         }
@@ -140,6 +143,7 @@ impl Peer {
     /// Takes what came from the remote.
     pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<(), Fault> {
         self.now = now;
+        self.waiting = self.count_waiting();
         let mut touched = BTreeSet::new();
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
         while let Some(event) = self.mux.next()? {
@@ -165,9 +169,6 @@ impl Peer {
                 }
                 Event::Closed { channel } => self.closed(channel),
             }
-        }
-        if self.waiting() > MAX_WAITING {
-            return Err(Misbehaviour::Flood.into());
         }
         self.check_doubts()?;
         self.count_busy();
@@ -324,7 +325,7 @@ impl Peer {
         self.busy = self.channels.values().filter(|channel| channel.wanted.is_some()).count();
     }
 
-    fn waiting(&self) -> usize {
+    fn count_waiting(&self) -> usize {
         self.channels.values().filter_map(|channel| channel.session.as_ref()).map(Session::waiting).sum()
     }
 
@@ -414,7 +415,9 @@ impl Peer {
 
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { session: Some(session), moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        match session.receive(message)? {
+        let (before, action) = (session.waiting(), session.receive(message)?);
+        self.waiting += session.waiting().saturating_sub(before);
+        match action {
             None => {}
             Some(Action::Synced) => {
                 moves.told(session.remote().map_or(0, |sync| sync.fork), session.next_id());
@@ -424,6 +427,13 @@ impl Peer {
             Some(Action::Shown(data)) => self.shown(id, &data),
             Some(Action::Refused(question)) => self.refused(id, question.asked),
             Some(Action::Close) => self.close(id),
+        }
+        if self.waiting > MAX_WAITING {
+            // Some of them were taken back since.
+            self.waiting = self.count_waiting();
+            if self.waiting > MAX_WAITING {
+                return Err(Misbehaviour::Flood.into());
+            }
         }
         Ok(())
     }

@@ -313,6 +313,39 @@ fn who_fails_and_offers_again_at_once_holds_nobody_up() {
 }
 
 #[test]
+fn requests_of_all_feeds_are_counted_as_they_come() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("the folder is free");
+    let setup = Setup {
+        id: 1,
+        initiator: true,
+        handshake: [5; 64],
+        store: store.clone(),
+        plans: Default::default(),
+        window: 8,
+    };
+    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup), Mux::new());
+    let channels: Vec<_> = (1..20)
+        .map(|name| {
+            let key = store.create(&keypair(name)).expect("room").key();
+            let handshake = Handshake { seeks: true, capability: key.capability(false, &[5; 64]) };
+            remote.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
+        })
+        .collect();
+    for id in 1..=1000 {
+        for channel in &channels {
+            let (kind, body) = Message::Request(Request { id, ..Request::default() }).encode();
+            remote.send(*channel, kind, &body).expect("it is open");
+        }
+    }
+    // It is not read as far as this.
+    remote.send(channels[0], 1, &[]).expect("it is open");
+    let frames = std::iter::from_fn(|| remote.take_output()).map(Bytes::from).collect();
+    let told = peer.receive(Instant::now(), frames);
+    assert!(matches!(told, Err(Fault::Misbehaviour(Misbehaviour::Flood))), "{told:?}");
+}
+
+#[test]
 fn a_true_head_in_another_form_is_no_conflict() {
     let dir = tempfile::tempdir().expect("a folder");
     let (author, mut peer) = world(dir.path(), 7, 8);
