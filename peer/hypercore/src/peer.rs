@@ -479,9 +479,13 @@ impl Peer {
 
     fn say(&mut self, id: ChannelId, message: &Message) {
         let (kind, body, block) = message.encode_around();
-        // A channel that has gone meanwhile needs no answers; our messages are never too large.
+        // A channel that has gone meanwhile needs no answers.
         if let Err(error) = self.mux.send_parts(id, kind, &[&body[..block], message.block(), &body[block..]]) {
             tracing::debug!(target: "hypercore", %error, "message not sent");
+            // A block that was stored before there was a limit: the remote must not wait for it.
+            if let (ChannelError::TooLarge(_), Message::Data(data)) = (error, message) {
+                self.say(id, &Message::NoData { id: data.id, reason: None });
+            }
         }
     }
 }

@@ -4,18 +4,23 @@ mod support;
 use bytes::Bytes;
 use codec::Encode;
 use datdot_hypercore::{
-    Conflict, Ended, Evidence, Fault, Feed, PeerEvent, Store, Want,
-    messages::{Data, DataHash, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
+    Conflict, Ended, Evidence, Fault, Feed, FeedError, PeerEvent, Refused, Store, Want,
+    messages::{Data, DataBlock, DataHash, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
 };
 use datdot_hypercore::{
     peer::{Peer, Setup},
     session::Misbehaviour,
+};
+use datdot_proof::{
+    head::{Head, Root, SignedHead},
+    tree::{Node, Roots},
 };
 use datdot_wire::{
     connection,
     mux::{Event, Mux},
     noise,
 };
+use ed25519_dalek::{Signer, SigningKey};
 use std::time::{Duration, Instant};
 use support::{played::Played, *};
 use tokio::net::TcpStream;
@@ -379,6 +384,25 @@ fn what_proves_nothing_on_the_disk_stops_no_feed() {
     std::fs::write(path, [&conflict, hash.as_bytes()].concat()).expect("there is room");
     let store = Store::open(dir.path().join("reader")).expect("the folder is free");
     assert_eq!(store.feed(&key).expect("it is there").conflict(), None);
+}
+
+#[test]
+fn a_block_that_is_too_large_is_not_stored_though_its_author_signed_it() {
+    let (author, manifest) = (SigningKey::from_bytes(&[1; 32]), keypair(1).manifest());
+    let key = keypair(1).feed_key(&manifest);
+    // Encrypted blocks may have a little more than others.
+    let most = datdot_hypercore::feed::MAX_BLOCK + datdot_hypercore::encryption::PADDING;
+    let value = Bytes::from(vec![7; most + 1]);
+    let roots = Roots::from_nodes(&[Node::leaf(0, &value)]).expect("one block");
+    let signable = Head { fork: 0, length: 1, tree_hash: roots.tree_hash() }.signable(&key.0, &manifest);
+    let roots = roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
+    let signature = author.sign(&signable).to_bytes();
+    let head = SignedHead { fork: 0, length: 1, roots, manifest, signature };
+    let dir = tempfile::tempdir().expect("a folder");
+    let feed = Store::open(dir.path()).expect("the folder is free").open_remote(key, Some(head)).expect("it signed");
+    let data = Data { block: Some(DataBlock { index: 0, value, nodes: vec![] }), ..Data::default() };
+    let told = feed.accept(&data);
+    assert!(matches!(told, Err(Refused::Feed(FeedError::TooLarge { bytes })) if bytes == most + 1), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 //! What comes from elsewhere: heads, and the answers of peers. Nothing is stored before it is verified.
 
-use super::{Changed, Commit, Feed, FeedError, Signed};
+use super::{Changed, Commit, Feed, FeedError, MAX_BLOCK, Signed};
 use crate::{
     authors::{Authors, NotTheirs, is_manifest_of},
     blocks::PAGE,
+    encryption::PADDING,
     messages::{Data, DataBlock},
     prove::check,
 };
@@ -175,6 +176,12 @@ impl Feed {
                 }
                 Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
             }
+        }
+        // It is the author's, who must not ask that much of those who keep and read it. JavaScript counts without the padding.
+        if let Some(DataBlock { value, .. }) =
+            data.block.as_ref().filter(|block| block.value.len() > MAX_BLOCK + PADDING)
+        {
+            return Err(FeedError::TooLarge { bytes: value.len() }.into());
         }
         let mut nodes = checked.nodes;
         if data.hash.is_some() || data.seek.is_some() {
