@@ -130,6 +130,12 @@ impl Fork {
         self.same
     }
 
+    /// Nodes that are kept.
+    #[cfg(test)]
+    pub fn kept(&self) -> u32 {
+        self.known.len() as u32
+    }
+
     /// Takes the answer to a question of [`Feed::next_question`].
     pub fn learn(&mut self, data: &Data) -> Result<(), Refused> {
         let hash = Data { hash: data.hash.clone(), ..Data::default() };
@@ -250,6 +256,8 @@ impl Feed {
     ) -> Result<Option<(u64, u64)>, FeedError> {
         let ours = self.lock().roots.clone();
         while let Some(at) = fork.at {
+            // Of what the last answer showed, the part that leads elsewhere is of no use.
+            fork.known.retain(|index, _| flat::is_under(at, flat::parent(*index)) || flat::is_under(*index, at));
             let blocks = flat::first_block(at)..flat::end_block(at);
             let here = self.with_blocks(|have| have.first_present(blocks.clone()));
             let children = flat::children(at).filter(|_| here.is_some());

@@ -236,6 +236,7 @@ impl World {
             };
             while let Some((index, nodes)) = copy.next_question(&mut fork, |at| Some(at.start)).expect("readable") {
                 fork.learn(&ask(Request { hash: Some(NodeRequest { index, nodes }), ..plain })).expect("honest");
+                assert!(fork.kept() <= 2 * (u64::BITS - theirs.length.leading_zeros()) + 1, "one way down the tree");
             }
             let keep = fork.same();
             copy.follow_forks(true);
