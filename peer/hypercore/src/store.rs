@@ -164,9 +164,13 @@ impl Store {
     }
 
     /// The feed that `keypair` writes under a manifest of its own, for a namespace of an application for example; made if it
-    /// isn't there. It can be appended to if the manifest names the key pair.
+    /// isn't there. [`FeedError::NotWritable`] if the manifest does not name the key pair.
     pub fn create_with(&self, keypair: &Keypair, manifest: Manifest) -> Result<Feed, StoreError> {
-        let feed = self.add(keypair.feed_key(&manifest))?;
+        let key = keypair.feed_key(&manifest);
+        if !keypair.writes(&key, &manifest) {
+            return Err(FeedError::NotWritable.into());
+        }
+        let feed = self.add(key)?;
         feed.take_secret(keypair, manifest)?;
         Ok(feed)
     }

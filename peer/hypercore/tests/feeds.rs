@@ -83,6 +83,17 @@ fn only_the_author_appends_and_only_blocks_that_fit() {
 }
 
 #[test]
+fn a_key_pair_writes_no_feed_whose_manifest_names_another_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = opened(dir.path());
+    let refused = store.create_with(&keypair(1), keypair(2).manifest());
+    assert!(matches!(refused, Err(StoreError::Feed(FeedError::NotWritable))), "{:?}", refused.ok());
+    assert!(store.feeds().is_empty(), "nothing is left of it");
+    let feed = store.create_with(&keypair(2), keypair(2).manifest()).expect("it is its own");
+    feed.write(&[block(0, 9)]).expect("an author appends");
+}
+
+#[test]
 fn a_head_from_the_ledger_is_taken_only_if_it_is_the_authors() {
     let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let (author, hoster) = (opened(one.path()), opened(two.path()));
