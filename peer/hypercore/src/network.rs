@@ -47,9 +47,9 @@ pub struct Config {
     pub keypair: Keypair,
     /// Where to listen for connections; nowhere if not set.
     pub listen: Option<SocketAddr>,
-    /// Connections at a time, both ways together. Default: 512.
+    /// Connections at a time, both ways together; `usize::MAX` for any number. Default: 512.
     pub max_connections: usize,
-    /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known. Default: 128.
+    /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known; at least one. Default: 128.
     pub window: usize,
     /// Bytes per second; none by default.
     pub limits: Limits,
@@ -167,7 +167,7 @@ impl Network {
             plans: Arc::default(),
             next: AtomicU64::new(1),
             peers: Mutex::default(),
-            places: Arc::new(Semaphore::new(config.max_connections)),
+            places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             wake: broadcast::Sender::new(256),
             events: broadcast::Sender::new(256),
             listening: listener.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -392,7 +392,7 @@ impl Inner {
                 handshake: connection.handshake_hash,
                 store: self.store.clone(),
                 plans: self.plans.clone(),
-                window: self.config.window,
+                window: self.config.window.max(1),
             },
         );
         let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };

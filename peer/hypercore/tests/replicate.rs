@@ -1,7 +1,9 @@
 //! Our own peers among themselves: many sources, restarts, damage, lies and garbage.
 
 mod support;
-use datdot_hypercore::{Changed, Ended, FeedError, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START};
+use datdot_hypercore::{
+    Changed, Config, Ended, FeedError, Network, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START,
+};
 use datdot_wire::{connection, noise};
 use std::{
     fs,
@@ -33,6 +35,21 @@ async fn a_feed_goes_from_hoster_to_hoster() {
     let (range, bytes) = (copy.byte_range(7..9).expect("known"), [block(7, 3000), block(8, 3000)].concat());
     assert_eq!(range, 21_000..27_000);
     assert_eq!(copy.read_bytes(range).await.expect("it is here"), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_may_be_as_large_or_small_as_numbers_are() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, feed) = author(dir.path(), 30, 1000).await;
+    for (name, max_connections, window) in [(2, usize::MAX, 0), (3, 1, usize::MAX)] {
+        let config = Config { max_connections, window, ..Config::new(noise::Keypair::from_seed(&[name; 32])) };
+        let store = Store::open(dir.path().join(format!("store-{name}"))).expect("the folder is free");
+        let reader = Network::start(store, config).await.expect("it starts");
+        let copy = copy_in(&reader, &feed);
+        connect(&reader, &author).await;
+        let mut download = reader.download(&copy, Want::all());
+        tokio::time::timeout(Duration::from_secs(10), download.done()).await.expect("in time").expect("all comes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +119,7 @@ async fn what_is_here_is_not_fetched_again_after_a_restart() {
 }
 
 /// As after a kill: the tasks of the first network may hold the store for another moment.
-async fn reopened(dir: &std::path::Path, name: u8) -> datdot_hypercore::Network {
+async fn reopened(dir: &std::path::Path, name: u8) -> Network {
     for _ in 0..100 {
         match Store::open(dir.join(format!("store-{name}"))) {
             Ok(_) => break,
