@@ -3,6 +3,7 @@
 //! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
 //! step at a time, while the task goes on receiving and sending.
 
+mod download;
 mod drive;
 
 use crate::{
@@ -11,13 +12,14 @@ use crate::{
     limit::{Limits, Own, Valve},
     peer::{Fault, Peer, Setup},
     plan::{PeerId, Want},
-    plans::{Plans, Stopped},
+    plans::Plans,
     store::Store,
 };
 use datdot_wire::{
     connection::{self, Connection, ConnectionError, Options},
     noise::{Keypair, PublicKey, Role},
 };
+pub use download::Download;
 use drive::Drive;
 use std::{
     collections::BTreeMap,
@@ -32,8 +34,8 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, broadcast, watch},
-    task::{AbortHandle, JoinHandle},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError, broadcast, watch},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -81,13 +83,23 @@ struct Inner {
     config: Config,
     plans: Arc<Plans>,
     next: AtomicU64,
-    peers: Mutex<BTreeMap<PeerId, Open>>,
+    peers: Mutex<Peers>,
+    /// Closed with the network, while `peers` is locked.
     places: Arc<Semaphore>,
     /// Feeds of which something else is wanted.
     wake: broadcast::Sender<FeedKey>,
     events: broadcast::Sender<PeerEvent>,
     listening: Option<SocketAddr>,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The connections, and the tasks that run until the network is closed.
+#[derive(Default)]
+struct Peers {
+    open: BTreeMap<PeerId, Open>,
+    /// One for each connection.
+    tasks: JoinSet<()>,
+    /// Those that listen and shake hands.
+    calls: JoinSet<()>,
 }
 
 /// A connection.
@@ -104,7 +116,7 @@ pub struct PeerInfo {
 /// A connection that is open.
 struct Open {
     info: PeerInfo,
-    task: AbortHandle,
+    stop: Arc<Notify>,
     own: Own,
 }
 
@@ -154,6 +166,9 @@ pub enum ConnectError {
     /// [`Config::max_connections`] are open.
     #[error("too many connections")]
     Full,
+    /// [`Network::close`] was called.
+    #[error("the network was closed")]
+    Closed,
 }
 
 impl Network {
@@ -171,13 +186,11 @@ impl Network {
             wake: broadcast::Sender::new(256),
             events: broadcast::Sender::new(256),
             listening: listener.as_ref().map(TcpListener::local_addr).transpose()?,
-            acceptor: Mutex::default(),
             store,
             config,
         });
         if let Some(listener) = listener {
-            let acceptor = tokio::spawn(accept(listener, Arc::downgrade(&inner)));
-            *lock(&inner.acceptor) = Some(acceptor);
+            lock(&inner.peers).calls.spawn(accept(listener, Arc::downgrade(&inner)));
         }
         Ok(Network(inner))
     }
@@ -204,7 +217,7 @@ impl Network {
 
     /// Calls a peer; `expected` refuses anybody else who answers there.
     pub async fn connect(&self, address: SocketAddr, expected: Option<PublicKey>) -> Result<PeerInfo, ConnectError> {
-        let place = self.0.places.clone().try_acquire_owned().map_err(|_| ConnectError::Full)?;
+        let place = self.0.place()?;
         let dial = |source| ConnectError::Dial { address, source };
         let stream = match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(stream) => stream.map_err(dial)?,
@@ -214,7 +227,7 @@ impl Network {
         stream.set_nodelay(true).map_err(dial)?;
         let config = &self.0.config;
         let connection = connection::connect(stream, &config.keypair, expected, &config.connection).await?;
-        Ok(self.0.attach(connection, Some(address), place))
+        self.0.attach(connection, Some(address), place)
     }
 
     /// Takes a connection that was made otherwise.
@@ -223,8 +236,8 @@ impl Network {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let place = self.0.places.clone().try_acquire_owned().map_err(|_| ConnectError::Full)?;
-        Ok(self.0.attach(connection, None, place))
+        let place = self.0.place()?;
+        self.0.attach(connection, None, place)
     }
 
     /// Fetches blocks of a feed of the store from all connections that have them, for as long as the returned handle
@@ -249,7 +262,7 @@ impl Network {
 
     /// All connections.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        lock(&self.0.peers).values().map(|open| open.info).collect()
+        lock(&self.0.peers).open.values().map(|open| open.info).collect()
     }
 
     /// Connections that come and go from now on.
@@ -259,83 +272,30 @@ impl Network {
 
     /// Drops a connection.
     pub fn disconnect(&self, peer: PeerId) {
-        if let Some(open) = lock(&self.0.peers).get(&peer) {
-            open.task.abort();
+        if let Some(open) = lock(&self.0.peers).open.get(&peer) {
+            open.stop.notify_one();
         }
     }
 
-    /// Ends all connections and listens no more.
+    /// Ends all connections and listens no more. There will be no others, and what is still waited for ends with
+    /// [`Stopped::Closed`](crate::Stopped::Closed). When it returns nothing runs any more: the store's folder is free as soon as the
+    /// handles to the network, the store and its feeds are dropped.
     pub async fn close(&self) {
-        let acceptor = lock(&self.0.acceptor).take();
-        if let Some(acceptor) = acceptor {
-            acceptor.abort();
-            // Only when it has ended the port is free again.
-            _ = acceptor.await;
-        }
-        lock(&self.0.peers).values().for_each(|open| open.task.abort());
+        let (mut calls, mut tasks) = {
+            let mut peers = lock(&self.0.peers);
+            self.0.places.close();
+            peers.open.values().for_each(|open| open.stop.notify_one());
+            (std::mem::take(&mut peers.calls), std::mem::take(&mut peers.tasks))
+        };
+        self.0.plans.close();
+        calls.shutdown().await;
+        while tasks.join_next().await.is_some() {}
         // Feeds outlive the network: what came has to be on the disk.
         for feed in self.0.store.feeds() {
             if let Err(error) = feed.flush().await {
                 tracing::error!(target: "hypercore", %error, "blocks can't be brought to the disk");
             }
         }
-    }
-}
-
-/// Blocks that are being fetched. Dropping it ends the fetching, not the feed.
-pub struct Download {
-    feed: Feed,
-    want: Want,
-    stopped: watch::Receiver<Option<Stopped>>,
-    serial: u64,
-    network: Arc<Inner>,
-}
-
-impl Download {
-    /// The feed; [`Feed::watch`] tells how far it is.
-    pub fn feed(&self) -> &Feed {
-        &self.feed
-    }
-
-    /// Whether all wanted blocks of the head that is known now are here.
-    pub fn is_done(&self) -> bool {
-        let length = self.feed.info().length;
-        let end = self.want.blocks.end.min(length);
-        length > 0 && self.feed.missing_in(self.want.blocks.start.min(end)..end) == 0
-    }
-
-    /// Why nothing more is fetched, if so; changes when it is.
-    pub(crate) fn stopped(&mut self) -> &mut watch::Receiver<Option<Stopped>> {
-        &mut self.stopped
-    }
-
-    /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if
-    /// no peer has them: [`Feed::watch`] shows whether anything comes.
-    pub async fn done(&mut self) -> Result<(), Stopped> {
-        let mut progress = self.feed.watch();
-        loop {
-            progress.borrow_and_update();
-            if self.feed.is_removed() {
-                return Err(Stopped::Replaced);
-            }
-            if self.is_done() {
-                return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
-            }
-            if let Some(why) = self.stopped.borrow_and_update().clone() {
-                return Err(why);
-            }
-            tokio::select! {
-                _ = self.stopped.changed() => {}
-                _ = progress.changed() => {}
-            }
-        }
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.network.plans.unwant(&self.feed.key(), self.serial);
-        self.network.wake(&self.feed);
     }
 }
 
@@ -351,18 +311,30 @@ async fn accept(listener: TcpListener, network: std::sync::Weak<Inner>) {
             }
         };
         let Some(network) = network.upgrade() else { return };
-        let Ok(place) = network.places.clone().try_acquire_owned() else {
-            tracing::debug!(target: "hypercore", %address, "refused: too many connections");
-            continue;
-        };
-        tokio::spawn(async move {
-            let config = &network.config;
-            _ = stream.set_nodelay(true);
-            match connection::accept(stream, &config.keypair, &config.connection).await {
-                Ok(connection) => _ = network.attach(connection, Some(address), place),
-                Err(error) => tracing::debug!(target: "hypercore", %address, %error, "no handshake"),
+        let place = match network.place() {
+            Ok(place) => place,
+            Err(error) => {
+                tracing::debug!(target: "hypercore", %address, %error, "refused");
+                continue;
             }
-        });
+        };
+        let inner = network.clone();
+        let call = async move {
+            let config = &inner.config;
+            _ = stream.set_nodelay(true);
+            let attached = match connection::accept(stream, &config.keypair, &config.connection).await {
+                Ok(connection) => inner.attach(connection, Some(address), place),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = attached {
+                tracing::debug!(target: "hypercore", %address, %error, "no connection");
+            }
+        };
+        let mut peers = lock(&network.peers);
+        while peers.calls.try_join_next().is_some() {}
+        if !network.places.is_closed() {
+            peers.calls.spawn(call);
+        }
     }
 }
 
@@ -372,12 +344,19 @@ impl Inner {
         _ = self.wake.send(feed.key());
     }
 
+    fn place(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
+        self.places.clone().try_acquire_owned().map_err(|why| match why {
+            TryAcquireError::Closed => ConnectError::Closed,
+            TryAcquireError::NoPermits => ConnectError::Full,
+        })
+    }
+
     fn attach<R, W>(
         self: &Arc<Self>,
         connection: Connection<R, W>,
         address: Option<SocketAddr>,
-        place: tokio::sync::OwnedSemaphorePermit,
-    ) -> PeerInfo
+        place: OwnedSemaphorePermit,
+    ) -> Result<PeerInfo, ConnectError>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -395,12 +374,16 @@ impl Inner {
                 window: self.config.window.max(1),
             },
         );
-        let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
         // The list is locked until the task is in it: the guard of a task that ends at once waits for that.
         let mut peers = lock(&self.peers);
+        if self.places.is_closed() {
+            return Err(ConnectError::Closed);
+        }
+        while peers.tasks.try_join_next().is_some() {}
+        let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
         let limits = &self.config.limits;
         // With a second connection a peer gets no more.
-        let same = peers.values().find(|open| open.info.remote == info.remote);
+        let same = peers.open.values().find(|open| open.info.remote == info.remote);
         let own = same.map_or_else(|| limits.own(), |open| open.own.clone());
         let drive = Drive {
             upload: Valve::new(clock(), &limits.upload, &own.upload),
@@ -410,16 +393,17 @@ impl Inner {
             changes: self.store.changes(),
             wake: self.wake.subscribe(),
         };
-        let task = tokio::spawn(async move {
+        let stop = Arc::new(Notify::new());
+        peers.open.insert(id, Open { info, stop: stop.clone(), own });
+        peers.tasks.spawn(async move {
             let mut guard = guard;
-            guard.ended = drive.run(peer).await;
+            guard.ended = drive.run(peer, &stop).await;
             drop(place);
         });
-        peers.insert(id, Open { info, task: task.abort_handle(), own });
         drop(peers);
         tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
         _ = self.events.send(PeerEvent::Connected(info));
-        info
+        Ok(info)
     }
 }
 
@@ -432,7 +416,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        lock(&self.network.peers).remove(&self.info.id);
+        lock(&self.network.peers).open.remove(&self.info.id);
         let ended = std::mem::replace(&mut self.ended, Ended::ByUs);
         match &ended {
             Ended::Fault(fault) => tracing::warn!(target: "hypercore", peer = self.info.id, %fault, "peer dropped"),

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::watch;
@@ -19,6 +19,8 @@ pub struct Plans {
     entries: Mutex<BTreeMap<FeedKey, Arc<Entry>>>,
     /// Counts up with each feed that is wanted anew.
     version: AtomicU64,
+    /// Nothing is fetched any more. Changes while `entries` is locked.
+    closed: AtomicBool,
     /// Counts up when the question for a byte is settled.
     pub seeks: watch::Sender<u64>,
 }
@@ -44,6 +46,9 @@ pub enum Stopped {
     /// The feed was removed; another one may have its key now.
     #[error("the feed was removed")]
     Replaced,
+    /// [`Network::close`](crate::Network::close) was called.
+    #[error("the network was closed")]
+    Closed,
 }
 
 impl Plans {
@@ -52,9 +57,9 @@ impl Plans {
         let mut entries = self.lock();
         // What stopped it may be over.
         if entries.get(&feed).is_none_or(|entry| entry.is_stopped()) {
-            let fresh =
-                Entry { discovery: feed.discovery(), plan: Mutex::default(), stopped: watch::Sender::default() };
-            entries.insert(feed, Arc::new(fresh));
+            let closed = self.closed.load(Ordering::Acquire).then_some(Stopped::Closed);
+            let stopped = watch::Sender::new(closed);
+            entries.insert(feed, Arc::new(Entry { discovery: feed.discovery(), plan: Mutex::default(), stopped }));
             self.version.fetch_add(1, Ordering::AcqRel);
         }
         let entry = entries[&feed].clone();
@@ -111,6 +116,13 @@ impl Plans {
         if let Some(entry) = self.lock().get(feed) {
             entry.stopped.send_replace(Some(why));
         }
+    }
+
+    /// Asks nothing more, for ever.
+    pub fn close(&self) {
+        let entries = self.lock();
+        self.closed.store(true, Ordering::Release);
+        entries.values().for_each(|entry| _ = entry.stopped.send_replace(Some(Stopped::Closed)));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FeedKey, Arc<Entry>>> {

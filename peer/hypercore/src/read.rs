@@ -112,7 +112,10 @@ impl Network {
         let (sender, blocks) = mpsc::channel(READY);
         let (network, view) = (self.clone(), feed.into());
         let task = tokio::spawn(async move {
-            if let Err(error) = network.pour(&view, bytes, &sender).await {
+            let poured = network.pour(&view, bytes, &sender).await;
+            // Who has read to the end may count on it that nobody holds the store any more.
+            drop((network, view));
+            if let Err(error) = poured {
                 // Nobody reads any more: fine.
                 _ = sender.send(Err(error)).await;
             }

@@ -2,7 +2,8 @@
 
 mod support;
 use datdot_hypercore::{
-    Changed, Config, Ended, FeedError, Network, PeerEvent, Stopped, Store, StoreError, Want, feed::DATA_START,
+    Changed, Config, ConnectError, Ended, FeedError, Network, PeerEvent, ReadError, Stopped, Store, StoreError, Want,
+    feed::DATA_START,
 };
 use datdot_wire::{connection, noise};
 use std::{
@@ -101,7 +102,7 @@ async fn what_is_here_is_not_fetched_again_after_a_restart() {
         hoster.close().await;
         assert!(matches!(Store::open(dir.path().join("store-2")), Err(StoreError::InUse { .. })));
     }
-    let hoster = reopened(dir.path(), 2).await;
+    let hoster = network(dir.path(), 2).await;
     let copy = hoster.store().feed(&feed.key()).expect("it was stored");
     let before = copy.info();
     assert!(before.blocks_here >= 50 && before.bytes_here == 1000 * before.blocks_here, "{before:?}");
@@ -118,15 +119,37 @@ async fn what_is_here_is_not_fetched_again_after_a_restart() {
     assert_eq!(gained, 300 - before.blocks_here);
 }
 
-/// As after a kill: the tasks of the first network may hold the store for another moment.
-async fn reopened(dir: &std::path::Path, name: u8) -> Network {
-    for _ in 0..100 {
-        match Store::open(dir.join(format!("store-{name}"))) {
-            Ok(_) => break,
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_was_closed_holds_nothing_and_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, feed) = author(dir.path(), 300, 10_000).await;
+    for round in 0..8 {
+        let hoster = network(dir.path(), 2).await;
+        let copy = copy_in(&hoster, &feed);
+        connect(&hoster, &author).await;
+        // Somebody is shaking hands, and blocks are coming.
+        let _caller = tokio::net::TcpStream::connect(hoster.local_addr().expect("it listens")).await.expect("it does");
+        let (mut download, mut tail) = (hoster.download(&copy, Want::all()), hoster.tail(&copy, 300));
+        let mut reader = hoster.reader(&copy, 0..4_000_000);
+        tokio::time::sleep(Duration::from_millis(3 * round)).await;
+        let (waiting, ()) = tokio::join!(
+            async { (soon(tail.next()).await, soon(hoster.get(&copy, 301, Duration::MAX)).await) },
+            hoster.close()
+        );
+        for end in [waiting.0.map(drop), waiting.1.map(drop)] {
+            assert!(matches!(end, Err(ReadError::Stopped(Stopped::Closed))), "{end:?}");
         }
+        soon(reader.read_to_end(&mut Vec::new())).await.expect_err("it is not all here");
+        assert!(matches!(soon(download.done()).await, Ok(()) | Err(Stopped::Closed)));
+        copy.clear(0..1).await.expect("writable");
+        let mut again = hoster.download(&copy, Want::blocks(0..1));
+        assert_eq!(soon(again.done()).await, Err(Stopped::Closed));
+        let address = author.local_addr().expect("it listens");
+        assert!(matches!(hoster.connect(address, None).await, Err(ConnectError::Closed)));
+        assert!(hoster.peers().is_empty());
+        drop((hoster, copy, download, again, tail, reader));
+        Store::open(dir.path().join("store-2")).map(drop).expect("nobody holds it");
     }
-    network(dir, name).await
 }
 
 fn damage(file: &std::path::Path, at: u64) {

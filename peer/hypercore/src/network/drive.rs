@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{
-        broadcast,
+        Notify, broadcast,
         broadcast::error::{RecvError, TryRecvError},
     },
     task::JoinHandle,
@@ -63,10 +63,23 @@ struct Step {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
-    /// Goes on until the connection ends; says why it did.
-    pub async fn run(mut self, peer: Peer) -> Ended {
+    /// Goes on until the connection ends, or is to be stopped; says why it did.
+    pub async fn run(mut self, peer: Peer, stop: &Notify) -> Ended {
+        let mut working = None;
+        let ended = tokio::select! {
+            ended = self.go_on(peer, &mut working) => ended,
+            () = stop.notified() => Ended::ByUs,
+        };
+        // A step under way can't be stopped, and holds the feeds.
+        if let Some(step) = working {
+            _ = step.await;
+        }
+        ended
+    }
+
+    async fn go_on(&mut self, peer: Peer, working: &mut Option<JoinHandle<Result<Step, Fault>>>) -> Ended {
         let mut tick = interval(TICK);
-        let (mut idle, mut working) = (Some(peer), None::<JoinHandle<Result<Step, Fault>>>);
+        let mut idle = Some(peer);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
         // Whether a frame came since the last tick, or could not.
@@ -93,7 +106,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = std::mem::take(&mut news);
                 stepped = now;
-                working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
+                *working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
             }
             let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             let send = async {
@@ -104,7 +117,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             };
             tokio::select! {
                 done = async { working.as_mut().expect("checked by the branch's condition").await }, if working.is_some() => {
-                    working = None;
+                    *working = None;
                     let step = match done {
                         Ok(Ok(step)) => step,
                         Ok(Err(fault)) => return fault.into(),

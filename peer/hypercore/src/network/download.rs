@@ -1,0 +1,63 @@
+//! What is fetched, as long as somebody wants it.
+
+use super::Inner;
+use crate::{feed::Feed, plan::Want, plans::Stopped};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Blocks that are being fetched. Dropping it ends the fetching, not the feed.
+pub struct Download {
+    pub(super) feed: Feed,
+    pub(super) want: Want,
+    pub(super) stopped: watch::Receiver<Option<Stopped>>,
+    pub(super) serial: u64,
+    pub(super) network: Arc<Inner>,
+}
+
+impl Download {
+    /// The feed; [`Feed::watch`] tells how far it is.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Whether all wanted blocks of the head that is known now are here.
+    pub fn is_done(&self) -> bool {
+        let length = self.feed.info().length;
+        let end = self.want.blocks.end.min(length);
+        length > 0 && self.feed.missing_in(self.want.blocks.start.min(end)..end) == 0
+    }
+
+    /// Why nothing more is fetched, if so; changes when it is.
+    pub(crate) fn stopped(&mut self) -> &mut watch::Receiver<Option<Stopped>> {
+        &mut self.stopped
+    }
+
+    /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if
+    /// no peer has them: [`Feed::watch`] shows whether anything comes.
+    pub async fn done(&mut self) -> Result<(), Stopped> {
+        let mut progress = self.feed.watch();
+        loop {
+            progress.borrow_and_update();
+            if self.feed.is_removed() {
+                return Err(Stopped::Replaced);
+            }
+            if self.is_done() {
+                return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
+            }
+            if let Some(why) = self.stopped.borrow_and_update().clone() {
+                return Err(why);
+            }
+            tokio::select! {
+                _ = self.stopped.changed() => {}
+                _ = progress.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.network.plans.unwant(&self.feed.key(), self.serial);
+        self.network.wake(&self.feed);
+    }
+}
