@@ -308,7 +308,12 @@ impl<'a> Goal<'a> {
         loop {
             watch.borrow_and_update();
             for download in &mut self.downloads {
-                download.done().await?;
+                let mut done = download.done().await;
+                // What was asked for is a part of history: should its author write another one, peers may have it still.
+                while !self.exact.is_empty() && matches!(done, Err(Stopped::Forked { .. } | Stopped::Conflict)) {
+                    done = download.done().await;
+                }
+                done?;
             }
             if self.is_reached() {
                 return Ok(());
@@ -408,7 +413,8 @@ fn trouble(stopped: Stopped) -> Trouble {
     match stopped {
         Stopped::Disk(why) => Trouble::NoRoom(why),
         Stopped::Unsupported(why) => Trouble::Unfit(why),
-        Stopped::Replaced => Trouble::Unreachable(stopped.to_string()),
+        Stopped::Forked { .. } | Stopped::Conflict => Trouble::Unfit(stopped.to_string()),
+        Stopped::Replaced | Stopped::Closed => Trouble::Unreachable(stopped.to_string()),
     }
 }
 

@@ -19,7 +19,7 @@ pub use accept::Refused;
 use commit::{Change as Commit, Pending};
 pub use error::FeedError;
 pub use fork::{Conflict, Evidence};
-pub(crate) use fork::{Fork, Judged};
+pub(crate) use fork::{Fork, Halt, Judged};
 pub use info::{Change, Changed, Info};
 pub(crate) use place::Located;
 
@@ -122,6 +122,8 @@ pub(crate) struct State {
     /// What waits for the next commit.
     pending: Pending,
     conflict: Option<Arc<Conflict>>,
+    /// The latest fork that was shown to us and is not followed.
+    later_fork: Option<u64>,
     removed: bool,
 }
 
@@ -142,6 +144,7 @@ impl Feed {
             dirty: changed.into_iter().flat_map(pages_of).collect(),
             pending: Pending::default(),
             conflict: disk.read_conflict()?.filter(|conflict| conflict.is_proof(&key)).map(Arc::new),
+            later_fork: None,
             removed: false,
         };
         let progress = watch::Sender::new(state.info(key, signer.is_some()));
@@ -369,10 +372,12 @@ impl fmt::Debug for Feed {
 
 impl State {
     fn info(&self, key: FeedKey, writable: bool) -> Info {
+        let fork = self.head.as_ref().map_or(0, |head| head.fork);
         Info {
             key,
             writable,
-            fork: self.head.as_ref().map_or(0, |head| head.fork),
+            fork,
+            later_fork: self.later_fork.filter(|later| *later > fork),
             length: self.roots.length(),
             bytes: self.roots.bytes(),
             blocks_here: self.have.count(),

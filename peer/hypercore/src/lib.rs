@@ -7,7 +7,7 @@
 //! [`network`] drives it with tokio, and [`read`] waits for what is read.
 //!
 //! History that its author rewrites is followed only where [`Feed::follow_forks`] says so, and authors who sign two
-//! histories at once leave evidence, [`Feed::conflict`].
+//! histories at once leave evidence, [`Feed::conflict`]: who waits for newer blocks is told of both.
 
 pub mod authors;
 pub mod blocks;

@@ -250,7 +250,7 @@ impl Network {
         let serial = self.0.next.fetch_add(1, Ordering::Relaxed);
         let stopped = self.0.plans.want(feed.key(), want.clone(), serial, urgent);
         self.0.wake(feed);
-        Download { feed: feed.clone(), want, stopped, serial, network: self.0.clone() }
+        Download { feed: feed.clone(), want, stopped, told: None, serial, network: self.0.clone() }
     }
 
     /// Looks for the block of a byte; the receiver changes when that may be known. Whether nobody was looking yet.

@@ -192,7 +192,7 @@ impl Peer {
             let message = match &change.what {
                 Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
                 Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
-                Changed::Grown | Changed::Removed | Changed::Hidden => None,
+                _ => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));
             if matches!(change.what, Changed::Gained(_)) {
@@ -264,7 +264,8 @@ impl Peer {
         for id in channels {
             let Some(Channel { feed, session: Some(session), wanted, .. }) = self.channels.get(&id) else { continue };
             // What is complete and idle costs nothing.
-            if wanted.is_some() && (session.in_flight() > 0 || session.is_longer() || !feed.info().is_complete())
+            let behind = session.is_longer() || session.is_later();
+            if wanted.is_some() && (session.in_flight() > 0 || behind || !feed.info().is_complete())
                 || wanted.is_some_and(|wanted| now.duration_since(wanted) > LINGER)
             {
                 self.tell(id);

@@ -46,6 +46,18 @@ pub enum Stopped {
     /// The feed was removed; another one may have its key now.
     #[error("the feed was removed")]
     Replaced,
+    /// The author has rewritten the feed, and that is not followed: [`Feed::follow_forks`](crate::Feed::follow_forks) does, and
+    /// loses what was cut off; a [`Want::blocks`] keeps to the old history. Told once to each who waits for newer blocks: who
+    /// waits again waits for peers that have the old history still.
+    #[error("the author has rewritten the feed (fork {fork}), which is not followed")]
+    Forked {
+        /// The number of the rewrite.
+        fork: u64,
+    },
+    /// The authors signed two histories, and nothing newer is followed: see [`Feed::conflict`](crate::Feed::conflict). Told once,
+    /// as above.
+    #[error("the authors of the feed signed two histories that contradict each other")]
+    Conflict,
     /// [`Network::close`](crate::Network::close) was called.
     #[error("the network was closed")]
     Closed,

@@ -1,7 +1,7 @@
 //! Reading what may not be here yet: blocks, bytes and what is still to be written come from peers as they are asked for.
 
 use crate::{
-    feed::{FeedError, Located},
+    feed::{FeedError, Info, Located},
     network::{Download, Network},
     plan::Want,
     plans::Stopped,
@@ -152,7 +152,8 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The next block with its number. May be cancelled without loss.
+    /// The next block with its number. May be cancelled without loss. After [`Stopped::Forked`] and [`Stopped::Conflict`] it can be
+    /// called again.
     pub async fn next(&mut self) -> Result<(u64, Bytes), ReadError> {
         let block = self.next;
         let bytes = wait_for(&self.view, block, &mut self.download).await?;
@@ -212,11 +213,16 @@ async fn wait_for(view: &View, block: u64, download: &mut Download) -> Result<By
     let mut progress = feed.watch();
     loop {
         progress.borrow_and_update();
+        let halt = feed.halt();
         if let Some(bytes) = here(view, block).await? {
             return Ok(bytes);
         }
+        if let Some(why) = download.halted() {
+            return Err(why.into());
+        }
+        let news = |_: &Info| feed.is_removed() || feed.has(block) || feed.halt() != halt;
         tokio::select! {
-            _ = async { _ = progress.wait_for(|_| feed.is_removed() || feed.has(block)).await } => {}
+            _ = async { _ = progress.wait_for(news).await } => {}
             why = stopped(download) => return Err(why.into()),
         }
     }

@@ -451,6 +451,11 @@ impl Session {
         self.remote.is_some_and(|sync| sync.length > self.local.length)
     }
 
+    /// Whether the remote is at a later fork than we are.
+    pub fn is_later(&self) -> bool {
+        self.remote.is_some_and(|sync| sync.fork > self.local.fork)
+    }
+
     /// Whether the remote is likely to prove its longer head.
     pub fn can_upgrade(&self) -> bool {
         // What it says of itself is about the length that it knows of us. To who has nothing everybody can prove his head.

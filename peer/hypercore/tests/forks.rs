@@ -2,10 +2,13 @@
 
 mod support;
 use bytes::Bytes;
-use datdot_hypercore::{Changed, Feed, FeedError, Network, Store, Want};
+use datdot_hypercore::{
+    Changed, Feed, FeedError, Network, ReadError, Stopped, Store, Want,
+    messages::{Message, Request},
+};
 use proptest::prelude::*;
 use std::time::Duration;
-use support::*;
+use support::{played::Played, *};
 
 const SIZE: usize = 500;
 
@@ -82,6 +85,59 @@ async fn who_promised_to_keep_data_follows_no_fork() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_more_hears_of_a_fork_and_may_follow_it_then() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, hoster) = (network(dir.path(), 1).await, network(dir.path(), 2).await);
+    let (feed, copy) = copied(&author, &hoster, 40).await;
+    copy.clear(5..6).await.expect("writable");
+    hoster.peers().iter().for_each(|peer| hoster.disconnect(peer.id));
+    feed.truncate(10).await.expect("an author cuts");
+    append_forked(&feed, 5).await;
+    let mut changes = hoster.store().changes();
+    let (mut tail, mut all) = (hoster.tail(&copy, 40), hoster.download(&copy, Want::all()));
+    connect(&hoster, &author).await;
+    let next = soon(tail.next()).await;
+    assert!(matches!(next, Err(ReadError::Stopped(Stopped::Forked { fork: 1 }))), "{next:?}");
+    assert!(matches!(soon(all.done()).await, Err(Stopped::Forked { fork: 1 })));
+    let got = soon(hoster.get(&copy, 50, Duration::MAX)).await;
+    assert!(matches!(got, Err(ReadError::Stopped(Stopped::Forked { fork: 1 }))), "{got:?}");
+    assert_eq!((copy.info().fork, copy.info().later_fork, copy.info().length), (0, Some(1), 40));
+    assert_eq!(soon(changes.recv()).await.map(|change| change.what), Ok(Changed::Forked { fork: 1 }));
+    // What is a part of the old history is still waited for, and comes from who has that.
+    let other = network(dir.path(), 3).await;
+    let old = other.store().create(&keypair(1)).expect("room");
+    append(&old, 40, SIZE).await;
+    let mut rest = hoster.download(&copy, Want::blocks(0..40));
+    connect(&hoster, &other).await;
+    soon(rest.done()).await.expect("it comes");
+    assert_blocks(&copy, 40, SIZE).await;
+    // Now the new one.
+    copy.follow_forks(true);
+    append_forked(&feed, 30).await;
+    assert_eq!(soon(tail.next()).await.expect("it comes"), (40, forked(40)));
+    soon(all.done()).await.expect("it comes");
+    assert_fork(&copy, 10, 45).await;
+    assert_eq!((copy.info().fork, copy.info().later_fork), (1, None));
+    assert_eq!(hoster.peers().len(), 2, "nobody lied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_nobody_can_show_stops_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path().join("author")).expect("the folder is free");
+    let feed = store.create(&keypair(1)).expect("room");
+    append(&feed, 8, SIZE).await;
+    let mut played = Played::new(&dir.path().join("reader"), feed.key(), Some(&feed));
+    played.offer(7, 20).expect("it may be true");
+    let asked = played.requests();
+    assert!(matches!(asked[..], [Request { fork: 7, upgrade: Some(_), block: None, .. }]), "{asked:?}");
+    played.say(&Message::NoData { id: asked[0].id, reason: None }).expect("it may be true");
+    played.offer(0, 8).expect("it may be true");
+    assert_eq!(played.requests().len(), 8);
+    assert_eq!(played.feed.info().later_fork, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_histories_of_one_fork_are_kept_as_evidence_and_not_followed() {
     let dir = tempfile::tempdir().expect("a folder");
     let (author, two_faced, hoster) =
@@ -90,14 +146,12 @@ async fn two_histories_of_one_fork_are_kept_as_evidence_and_not_followed() {
     let other = two_faced.store().create(&keypair(1)).expect("room");
     append(&other, 30, SIZE).await;
     append_forked(&other, 30).await;
-    let _download = hoster.download(&copy, Want::all());
+    let (_download, mut tail) = (hoster.download(&copy, Want::all()), hoster.tail(&copy, 40));
+    let mut changes = hoster.store().changes();
     connect(&hoster, &two_faced).await;
-    let found = async {
-        while copy.conflict().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    soon(found).await;
+    let next = soon(tail.next()).await;
+    assert!(matches!(next, Err(ReadError::Stopped(Stopped::Conflict))), "{next:?}");
+    assert_eq!(soon(changes.recv()).await.map(|change| change.what), Ok(Changed::Conflict));
     let conflict = copy.conflict().expect("it was found");
     assert!(conflict.is_proof(&feed.key()) && !conflict.is_proof(&other_key()));
     let mut forged = (*conflict).clone();
@@ -109,7 +163,7 @@ async fn two_histories_of_one_fork_are_kept_as_evidence_and_not_followed() {
     assert_eq!(hoster.peers().len(), 2, "the peers are not to blame");
     assert_blocks(&copy, 40, SIZE).await;
     hoster.close().await;
-    drop((copy, _download, hoster));
+    drop((copy, _download, tail, hoster));
     let store = loop {
         match Store::open(dir.path().join("store-3")) {
             Ok(store) => break store,

@@ -16,6 +16,7 @@ use crate::{
     authors::Authors,
     key::FeedKey,
     messages::{Data, Request, UpgradeRequest},
+    plans::Stopped,
     prove::{check, prove},
 };
 use bytes::Bytes;
@@ -91,6 +92,22 @@ impl Evidence {
     }
 }
 
+/// Why no newer head is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    Forked(u64),
+    Conflict,
+}
+
+impl From<Halt> for Stopped {
+    fn from(halt: Halt) -> Stopped {
+        match halt {
+            Halt::Forked(fork) => Stopped::Forked { fork },
+            Halt::Conflict => Stopped::Conflict,
+        }
+    }
+}
+
 /// A whole head of a peer, verified, beside ours.
 pub(crate) enum Judged {
     /// Both are of one history.
@@ -150,14 +167,36 @@ impl Fork {
 }
 
 impl Feed {
-    /// Whether forks are followed: what the author cuts off is dropped then. They are not unless this was called since the
-    /// store was opened: whoever promised to keep data keeps it.
+    /// Whether forks are followed: what the author cuts off is dropped then, and what it wrote instead is fetched. They are not unless
+    /// this was called since the store was opened: whoever promised to keep data keeps it. Who waits for newer blocks meanwhile is told by
+    /// [`Stopped::Forked`].
     pub fn follow_forks(&self, follow: bool) {
         self.0.forks.store(follow, Ordering::Release);
     }
 
     pub(crate) fn follows_forks(&self) -> bool {
         self.0.forks.load(Ordering::Acquire)
+    }
+
+    /// Notes that a peer has shown a later fork, which is not followed.
+    pub(crate) fn note_fork(&self, fork: u64) {
+        let news = {
+            let mut state = self.lock();
+            let before = state.later_fork.unwrap_or(0);
+            state.later_fork = Some(fork.max(before));
+            fork > before
+        };
+        if news {
+            self.tell(Changed::Forked { fork });
+        }
+    }
+
+    /// Why no newer head is followed, if so.
+    pub(crate) fn halt(&self) -> Option<Halt> {
+        if self.conflict().is_some() {
+            return Some(Halt::Conflict);
+        }
+        self.info().later_fork.filter(|_| !self.follows_forks()).map(Halt::Forked)
     }
 
     /// The evidence that the authors signed two histories, if that was found. No newer head is followed from then on.
@@ -231,6 +270,7 @@ impl Feed {
         }
         self.0.disk.write_conflict(&conflict).map_err(|source| self.io(source))?;
         self.lock().conflict = Some(Arc::new(conflict));
+        self.tell(Changed::Conflict);
         Ok(Judged::Conflict)
     }
 

@@ -12,6 +12,8 @@ pub struct Info {
     pub writable: bool,
     /// Rewrites by its author.
     pub fork: u64,
+    /// A later rewrite that its author signed, and that is not followed: see [`Feed::follow_forks`](crate::Feed::follow_forks).
+    pub later_fork: Option<u64>,
     /// Blocks of the newest head that we know.
     pub length: u64,
     /// Bytes of those blocks.
@@ -59,6 +61,13 @@ pub enum Changed {
     Gained(Range<u64>),
     /// Blocks turned out to be damaged.
     Lost(Range<u64>),
+    /// Its author has rewritten it, which is not followed: see [`Feed::follow_forks`](crate::Feed::follow_forks).
+    Forked {
+        /// The number of the rewrite.
+        fork: u64,
+    },
+    /// Its authors signed two histories: see [`Feed::conflict`](crate::Feed::conflict).
+    Conflict,
     /// The feed was removed from the store.
     Removed,
     /// The feed is shown to nobody any longer.

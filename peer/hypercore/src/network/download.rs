@@ -1,7 +1,11 @@
 //! What is fetched, as long as somebody wants it.
 
 use super::Inner;
-use crate::{feed::Feed, plan::Want, plans::Stopped};
+use crate::{
+    feed::{Feed, Halt},
+    plan::Want,
+    plans::Stopped,
+};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -10,6 +14,8 @@ pub struct Download {
     pub(super) feed: Feed,
     pub(super) want: Want,
     pub(super) stopped: watch::Receiver<Option<Stopped>>,
+    /// The reason that was told last.
+    pub(super) told: Option<Halt>,
     pub(super) serial: u64,
     pub(super) network: Arc<Inner>,
 }
@@ -32,6 +38,14 @@ impl Download {
         &mut self.stopped
     }
 
+    /// Why no newer head comes, if this waits for one. Each reason is told once.
+    pub(crate) fn halted(&mut self) -> Option<Stopped> {
+        let waits = self.want.follow && self.want.blocks.end > self.feed.info().length;
+        let halt = self.feed.halt().filter(|halt| waits && self.told != Some(*halt))?;
+        self.told = Some(halt);
+        Some(halt.into())
+    }
+
     /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if
     /// no peer has them: [`Feed::watch`] shows whether anything comes.
     pub async fn done(&mut self) -> Result<(), Stopped> {
@@ -43,6 +57,9 @@ impl Download {
             }
             if self.is_done() {
                 return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
+            }
+            if let Some(why) = self.halted() {
+                return Err(why);
             }
             if let Some(why) = self.stopped.borrow_and_update().clone() {
                 return Err(why);

@@ -49,7 +49,7 @@ impl History {
         }
     }
 
-    /// Asks for the remote's head if it is of a later fork, and that is to be followed.
+    /// Asks for the remote's head if it is of a later fork, to follow that or to know that there is one.
     pub(super) fn ask(&mut self, feed: &Feed, session: &mut Session) -> Option<Message> {
         let info = feed.info();
         let remote = session.remote().copied().filter(|sync| sync.uploading && sync.fork > info.fork)?;
@@ -58,7 +58,8 @@ impl History {
             History::GivenUp(head) => *head != (remote.fork, remote.length),
             History::Asked(..) | History::Fork(_) => false,
         };
-        let question = Some(()).filter(|()| ask && info.length > 0 && feed.follows_forks());
+        let is_news = feed.follows_forks() || info.later_fork.is_none_or(|later| later < remote.fork);
+        let question = Some(()).filter(|()| ask && info.length > 0 && is_news);
         let question = question.and_then(|()| session.ask_whole())?;
         *self = History::Asked((remote.fork, remote.length), None);
         Some(question)
@@ -134,7 +135,13 @@ impl Peer {
         }
         let fork = match result {
             Ok(Some(fork)) if feed.follows_forks() => fork,
-            Ok(_) => return Ok(()),
+            Ok(Some(fork)) => {
+                // It is asked for again should it be followed.
+                *history = History::Ours;
+                feed.note_fork(fork.number());
+                return Ok(());
+            }
+            Ok(None) => return Ok(()),
             Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
                 return Err(Fault::False { feed: key, refused });
             }
