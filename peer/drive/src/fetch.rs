@@ -29,8 +29,8 @@ pub enum FetchError {
     },
 }
 
-/// A peer tells of its newest head as soon as it is asked: after so long none will come.
-const SETTLED: Duration = Duration::from_secs(1);
+/// Peers tell of their newest head as soon as they are asked. Who does not so long has none.
+const SETTLED: Duration = Duration::from_secs(5);
 /// The contents follow the metadata that names them. A place beyond the newest head after so long is nobody's.
 const LATE: Duration = Duration::from_secs(10);
 /// Runs of blocks that are fetched at a time.
@@ -55,11 +55,8 @@ pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), Fetc
     let mut download = network.download(feed, Want::all());
     download.done().await.map_err(failed)?;
     if !fresh {
-        let length = feed.info().length;
-        let mut watch = feed.watch();
-        if timeout(SETTLED, watch.wait_for(|info| info.length > length)).await.is_ok() {
-            download.done().await.map_err(failed)?;
-        }
+        network.update(feed, SETTLED).await.map_err(failed)?;
+        download.done().await.map_err(failed)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{
     key::FeedKey,
     limit::{Limits, Own, Valve},
     peer::{Fault, Peer, Setup},
-    plan::{PeerId, Want},
+    plan::{PeerId, Plan, Want},
     plans::Plans,
     store::Store,
 };
@@ -260,6 +260,18 @@ impl Network {
         look
     }
 
+    /// Changes when [`Network::has_heard`] may have changed.
+    pub(crate) fn heads(&self) -> watch::Receiver<u64> {
+        self.0.plans.heads.subscribe()
+    }
+
+    /// Whether all connected peers have told of their newest head of a feed that is wanted.
+    pub(crate) fn has_heard(&self, feed: &Feed) -> bool {
+        let peers: Vec<_> = lock(&self.0.peers).open.keys().copied().collect();
+        let all = |plan: &mut Plan| peers.iter().all(|peer| plan.has_heard(*peer));
+        self.0.plans.with(&feed.key(), all).unwrap_or(false)
+    }
+
     /// All connections.
     pub fn peers(&self) -> Vec<PeerInfo> {
         lock(&self.0.peers).open.values().map(|open| open.info).collect()
@@ -417,6 +429,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         lock(&self.network.peers).open.remove(&self.info.id);
+        self.network.plans.heads.send_modify(|count| *count += 1);
         let ended = std::mem::replace(&mut self.ended, Ended::ByUs);
         match &ended {
             Ended::Fault(fault) => tracing::warn!(target: "hypercore", peer = self.info.id, %fault, "peer dropped"),

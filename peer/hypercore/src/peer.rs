@@ -163,7 +163,7 @@ impl Peer {
                 }
                 Event::Rejected { channel } => {
                     if let Some(channel) = self.forget(channel) {
-                        self.closed.insert(channel.feed.discovery(), now);
+                        self.shut(&channel.feed);
                         self.missed.remove(&channel.feed.discovery());
                     }
                 }
@@ -340,6 +340,9 @@ impl Peer {
     }
 
     fn open_wanted(&mut self, key: &FeedKey, discovery: DiscoveryKey) {
+        if self.closed.contains_key(&discovery) {
+            self.setup.plans.hear(key, self.setup.id, true);
+        }
         if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
             return;
         }
@@ -398,10 +401,16 @@ impl Peer {
     fn closed(&mut self, id: ChannelId) {
         let Some(Channel { feed, since, .. }) = self.forget(id) else { return };
         if self.now.duration_since(since) < REOPEN {
-            self.closed.insert(feed.discovery(), self.now);
+            self.shut(&feed);
         } else if self.setup.plans.is_wanted(&feed.key()) {
             _ = self.open(feed);
         }
+    }
+
+    /// The remote does not want to have the feed open: there is nothing to hear of it for a while.
+    fn shut(&mut self, feed: &Feed) {
+        self.closed.insert(feed.discovery(), self.now);
+        self.setup.plans.hear(&feed.key(), self.setup.id, true);
     }
 
     fn forget(&mut self, id: ChannelId) -> Option<Channel> {

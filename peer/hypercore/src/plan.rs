@@ -79,6 +79,8 @@ pub struct Plan {
     seeks: BTreeMap<u64, Seek>,
     /// The connected peers.
     sources: BTreeMap<PeerId, Source>,
+    /// Peers whose newest head is known.
+    heard: BTreeSet<PeerId>,
 }
 
 #[derive(Debug)]
@@ -235,6 +237,16 @@ impl Plan {
             true => self.head.done(peer),
             false => self.head.failed(peer),
         }
+    }
+
+    /// Notes whether a peer has told of its newest head, and nothing of that is left to ask. Whether that is news.
+    pub fn hear(&mut self, peer: PeerId, all: bool) -> bool {
+        if all { self.heard.insert(peer) } else { self.heard.remove(&peer) }
+    }
+
+    /// Whether the newest head of a peer is known.
+    pub fn has_heard(&self, peer: PeerId) -> bool {
+        self.heard.contains(&peer)
     }
 
     /// Looks for the block of a byte; whether nobody did so yet.
@@ -399,6 +411,7 @@ impl Plan {
     /// The connection is gone: all it was asked for is open again.
     pub fn gone(&mut self, peer: PeerId) {
         self.sources.remove(&peer);
+        self.heard.remove(&peer);
         self.head.done(peer);
         self.seeks.values_mut().for_each(|seek| seek.turns.done(peer));
         let open: Vec<u64> =

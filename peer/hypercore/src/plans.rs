@@ -2,7 +2,7 @@
 
 use crate::{
     key::{DiscoveryKey, FeedKey},
-    plan::{Plan, Want},
+    plan::{PeerId, Plan, Want},
 };
 use std::{
     collections::BTreeMap,
@@ -23,6 +23,8 @@ pub struct Plans {
     closed: AtomicBool,
     /// Counts up when the question for a byte is settled.
     pub seeks: watch::Sender<u64>,
+    /// Counts up when the newest head of a peer is known, or a peer goes away.
+    pub heads: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,13 @@ impl Plans {
         let settled = self.seeks.subscribe();
         let new = self.with(feed, |plan| plan.seek(byte));
         (settled, new.unwrap_or(false))
+    }
+
+    /// Notes whether a peer has told of its newest head, and nothing of that is left to ask.
+    pub fn hear(&self, feed: &FeedKey, peer: PeerId, all: bool) {
+        if self.with(feed, |plan| plan.hear(peer, all)) == Some(true) {
+            self.heads.send_modify(|count| *count += 1);
+        }
     }
 
     /// Feeds of which something is wanted.

@@ -1,7 +1,7 @@
 //! Reading what may not be here yet: blocks, bytes and what is still to be written come from peers as they are asked for.
 
 use crate::{
-    feed::{FeedError, Info, Located},
+    feed::{Feed, FeedError, Info, Located},
     network::{Download, Network},
     plan::Want,
     plans::Stopped,
@@ -60,6 +60,33 @@ impl Network {
         let want = Want { blocks: block..block.saturating_add(1), follow: block >= view.feed().info().length };
         let mut download = self.begin(view.feed(), want, true);
         timeout(wait, wait_for(&view, block, &mut download)).await.map_err(|_| ReadError::TimedOut)?
+    }
+
+    /// Asks all connected peers for the newest head, and waits until each has said which it has and proven it, if that is newer than
+    /// what is known here: at most so long, and not at all if nobody is connected. No block is fetched. What an author appends
+    /// meanwhile is told a moment later, as always: see [`Feed::watch`]. Fails with [`Stopped::Forked`] or [`Stopped::Conflict`] if there is
+    /// something newer that is not followed.
+    pub async fn update(&self, feed: &Feed, wait: Duration) -> Result<Info, Stopped> {
+        let mut heads = self.heads();
+        let mut download = self.begin(feed, Want { blocks: 0..0, follow: true }, true);
+        let heard = async {
+            loop {
+                heads.borrow_and_update();
+                if self.has_heard(feed) {
+                    return Ok(());
+                }
+                tokio::select! {
+                    _ = heads.changed() => {}
+                    why = stopped(&mut download) => return Err(why),
+                }
+            }
+        };
+        // Who is silent for so long has nothing to say.
+        timeout(wait, heard).await.unwrap_or(Ok(()))?;
+        match feed.halt() {
+            Some(halt) => Err(halt.into()),
+            None => Ok(feed.info()),
+        }
     }
 
     /// The block that has a byte of the feed, and how many of its bytes come before. Peers are asked for what is not known of

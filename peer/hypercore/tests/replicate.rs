@@ -152,6 +152,54 @@ async fn a_network_that_was_closed_holds_nothing_and_leaves_nobody_waiting() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_update_the_newest_head_of_all_peers_is_known() {
+    const LONG: Duration = Duration::from_secs(100);
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, feed) = author(dir.path(), 0, 0).await;
+    let (hoster, reader, stranger) =
+        (network(dir.path(), 2).await, network(dir.path(), 3).await, network(dir.path(), 4).await);
+    let (theirs, copy) = (copy_in(&hoster, &feed), copy_in(&reader, &feed));
+    // Nobody is connected; then one who does not have the feed, and its author, who has not written anything.
+    assert_eq!(reader.update(&copy, LONG).await.expect("nobody").length, 0);
+    connect(&reader, &stranger).await;
+    connect(&reader, &author).await;
+    assert_eq!(soon(reader.update(&copy, LONG)).await.expect("all have spoken").length, 0);
+    for round in 1..6 {
+        // What a hoster has that lags behind is not the newest; what is complete here neither.
+        append(&feed, 10, 100).await;
+        again(&reader, &[&stranger, &author]).await;
+        let info = soon(reader.update(&copy, LONG)).await.expect("all have spoken");
+        assert_eq!((info.length, info.blocks_here), (10 * round, 10 * (round - 1)));
+        soon(reader.download(&copy, Want::all()).done()).await.expect("it comes");
+        again(&hoster, &[&author]).await;
+        soon(hoster.update(&theirs, LONG)).await.expect("all have spoken");
+        soon(hoster.download(&theirs, Want::all()).done()).await.expect("it comes");
+    }
+    append(&feed, 10, 100).await;
+    again(&hoster, &[]).await;
+    again(&reader, &[&hoster, &author]).await;
+    assert_eq!(soon(reader.update(&copy, LONG)).await.expect("all have spoken").length, 60);
+    feed.truncate(30).await.expect("an author cuts");
+    append(&feed, 1, 100).await;
+    again(&reader, &[&hoster, &author]).await;
+    let updated = soon(reader.update(&copy, LONG)).await;
+    assert!(matches!(updated, Err(Stopped::Forked { fork: 1 })), "{updated:?}");
+    copy.follow_forks(true);
+    let info = soon(reader.update(&copy, LONG)).await.expect("all have spoken");
+    assert_eq!((info.fork, info.length), (1, 31));
+    reader.close().await;
+    assert!(matches!(reader.update(&copy, LONG).await, Err(Stopped::Closed)));
+}
+
+/// Ends all connections and makes others. On one that is open for long news may be under way just now.
+async fn again(from: &Network, to: &[&Network]) {
+    from.peers().iter().for_each(|peer| from.disconnect(peer.id));
+    for to in to {
+        connect(from, to).await;
+    }
+}
+
 fn damage(file: &std::path::Path, at: u64) {
     let mut file = fs::File::options().read(true).write(true).open(file).expect("the file is there");
     let mut byte = [0];

@@ -46,8 +46,8 @@ impl Download {
         Some(halt.into())
     }
 
-    /// Waits until all wanted blocks of the head that is known then are here and on the disk. It may wait for ever if
-    /// no peer has them: [`Feed::watch`] shows whether anything comes.
+    /// Waits until all wanted blocks of the head that is known then are here and on the disk: [`Network::update`](crate::Network::update)
+    /// first asks peers for a newer one. It may wait for ever if no peer has them: [`Feed::watch`] shows whether anything comes.
     pub async fn done(&mut self) -> Result<(), Stopped> {
         let mut progress = self.feed.watch();
         loop {

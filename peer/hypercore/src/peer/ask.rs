@@ -25,6 +25,8 @@ impl Peer {
         let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window).min(share);
         let mut messages = Vec::new();
         messages.extend(history.ask(feed, session));
+        let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
+        self.setup.plans.hear(&feed.key(), peer, session.remote().is_some() && !history.is_open() && !newer);
         let mut blocks = Vec::new();
         self.setup.plans.with(&feed.key(), |plan| {
             if !session.serves() || history.is_doubted(feed) {

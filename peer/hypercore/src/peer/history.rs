@@ -40,6 +40,11 @@ impl History {
         std::mem::replace(self, History::GivenUp(head))
     }
 
+    /// Whether an answer about it is still to come.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, History::Asked(..) | History::Fork(_))
+    }
+
     /// Whether the remote is asked for nothing but its history: what it said contradicts ours.
     pub(super) fn is_doubted(&self, feed: &Feed) -> bool {
         match self {
