@@ -94,6 +94,26 @@ fn a_key_pair_writes_no_feed_whose_manifest_names_another_one() {
 }
 
 #[test]
+fn of_two_who_append_behind_the_same_block_one_is_told_of_the_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let feed = opened(dir.path()).create(&keypair(1)).expect("room");
+    let appended = thread::scope(|scope| {
+        let one = |_| {
+            let count = || (0..20).filter(|_| feed.write_at(feed.info().length, &[block(0, 9)]).is_ok()).count();
+            scope.spawn(count)
+        };
+        let threads: Vec<_> = (0..4).map(one).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum::<usize>()
+    });
+    assert_eq!(feed.info().length, appended as u64);
+    for length in [appended as u64 - 1, appended as u64 + 1] {
+        let refused = feed.write_at(length, &[block(0, 9)]);
+        assert!(matches!(refused, Err(FeedError::Moved { length }) if length == appended as u64), "{refused:?}");
+    }
+    assert_eq!(feed.write_at(appended as u64, &[block(0, 9)]).expect("nobody else appends"), appended as u64 + 1);
+}
+
+#[test]
 fn a_head_from_the_ledger_is_taken_only_if_it_is_the_authors() {
     let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let (author, hoster) = (opened(one.path()), opened(two.path()));

@@ -11,23 +11,42 @@ use datdot_proof::{
     head::{Head, HeadError},
     tree::Node,
 };
-use std::sync::PoisonError;
+use std::{borrow::Cow, sync::PoisonError};
 
 /// Data of an append is gathered into writes of about this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
 impl Feed {
     /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
+    ///
+    /// [`FeedError::NotWritable`] without the feed's secret key, [`FeedError::TooLarge`] if a block has more than
+    /// [`MAX_BLOCK`](super::MAX_BLOCK) bytes, [`FeedError::Io`] if the disk takes it not; then nothing was appended.
     pub async fn append(&self, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
         self.blocking(move |feed| feed.write(&blocks)).await
     }
 
-    /// [`Feed::append`] on the caller's thread.
+    /// [`Feed::append`], if the feed has so many blocks; else [`FeedError::Moved`]. For blocks that make sense only behind
+    /// those that their writer has seen, as others may append meanwhile.
+    pub async fn append_at(&self, length: u64, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
+        self.blocking(move |feed| feed.write_at(length, &blocks)).await
+    }
+
+    /// [`Feed::append`] on the caller's thread, which it blocks.
     pub fn write(&self, blocks: &[Bytes]) -> Result<u64, FeedError> {
+        self.write_made(|_, _| Ok(blocks.into()))
+    }
+
+    /// [`Feed::append_at`] on the caller's thread, which it blocks.
+    pub fn write_at(&self, length: u64, blocks: &[Bytes]) -> Result<u64, FeedError> {
+        self.write_made(|now, _| if now == length { Ok(blocks.into()) } else { Err(FeedError::Moved { length: now }) })
+    }
+
+    /// Appends the blocks that `make` makes of the feed's length and fork, while these don't change.
+    pub(crate) fn write_made<'a>(
+        &self,
+        make: impl FnOnce(u64, u64) -> Result<Cow<'a, [Bytes]>, FeedError>,
+    ) -> Result<u64, FeedError> {
         let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
-        if let Some(large) = blocks.iter().find(|block| block.len() > MAX_BLOCK) {
-            return Err(FeedError::TooLarge { bytes: large.len() });
-        }
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (manifest, authors) = self.manifest().zip(self.authors()).ok_or(FeedError::NotWritable)?;
         let (mut roots, fork) = {
@@ -35,6 +54,10 @@ impl Feed {
             (state.roots.clone(), state.head.as_ref().map_or(0, |head| head.fork))
         };
         let (start, offset) = (roots.length(), roots.bytes());
+        let blocks = &*make(start, fork)?;
+        if let Some(large) = blocks.iter().find(|block| block.len() > MAX_BLOCK) {
+            return Err(FeedError::TooLarge { bytes: large.len() });
+        }
         if blocks.is_empty() {
             return Ok(start);
         }

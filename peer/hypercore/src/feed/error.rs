@@ -42,6 +42,12 @@ pub enum FeedError {
     /// The store does not hold the secret key.
     #[error("this store can't append to the feed: it has no secret key for it")]
     NotWritable,
+    /// Somebody else has appended, or cut: see [`Feed::append_at`](crate::Feed::append_at).
+    #[error("the feed has moved on: it has {length} blocks now")]
+    Moved {
+        /// Blocks of the newest head.
+        length: u64,
+    },
     /// The feed has fewer bytes.
     #[error("byte {byte} is outside the feed, which has {bytes} bytes")]
     NoSuchByte {
