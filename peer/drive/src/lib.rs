@@ -28,6 +28,8 @@ pub mod progress;
 pub mod write;
 
 pub use bee::{Bee, BeeError};
+/// The feeds that a drive is made of, as this crate takes and gives them.
+pub use datdot_hypercore as hypercore;
 pub use drive::{Drive, DriveError, Kind, Part, Version};
 pub use entry::{Blob, Content, Entry};
 pub use path::DrivePath;

@@ -35,6 +35,11 @@ pub mod store;
 pub mod view;
 
 pub use authors::Authors;
+/// Heads and trees, as authors sign them and ledgers know them.
+pub use datdot_proof::{
+    head::{HeadError, Manifest, Root, SignedHead},
+    tree::{Node, Roots},
+};
 /// Noise keys and connections, which [`Config`] and [`Network::attach`] take.
 pub use datdot_wire as wire;
 pub use encryption::Encryption;
