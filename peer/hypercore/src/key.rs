@@ -9,7 +9,8 @@ use std::{fmt, str::FromStr};
 
 /// What names a feed: for a compat feed its author's Ed25519 key, else the hash of its manifest.
 ///
-/// Whoever knows it may read the feed. Shown and parsed as 64 hex digits.
+/// Whoever knows it may read the feed. Shown as 64 hex digits; parsed from those or from what JavaScript shows: 52 characters of
+/// z-base-32 (`core.id`), with `hyper://` or `pear://` in front or without.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedKey(pub [u8; 32]);
 
@@ -48,27 +49,58 @@ impl FromStr for FeedKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let mut key = [0; 32];
-        if text.len() != 64 {
-            return Err(KeyError::Length { got: text.len() });
-        }
-        hex::decode_to_slice(text, &mut key).map_err(|_| KeyError::NotHex)?;
-        Ok(FeedKey(key))
+        let key = ["hyper://", "pear://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+        parse(key).map(FeedKey)
     }
 }
 
-/// Why a text is no feed key.
+/// Why a text is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not 64 characters.
-    #[error("a feed key has 64 hex digits, this has {got} characters")]
+    /// Neither 64 nor 52 characters.
+    #[error("a key has 64 hex digits, or 52 characters of z-base-32; this has {got} characters")]
     Length {
-        /// Bytes of the text.
+        /// Characters of the text.
         got: usize,
     },
-    /// Something else than 0-9, a-f.
-    #[error("a feed key has only the hex digits 0-9 and a-f")]
-    NotHex,
+    /// A character that is no digit.
+    #[error("`{0}` can't be in a key")]
+    Digit(char),
+    /// The characters say more than 32 bytes.
+    #[error("the key has bits left over at its end")]
+    LeftOver,
+}
+
+const Z_BASE_32: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
+
+/// 32 bytes in hex or in z-base-32.
+fn parse(text: &str) -> Result<[u8; 32], KeyError> {
+    match text.chars().count() {
+        64 => decode(text, 4, |digit| digit.to_digit(16)),
+        52 => decode(text, 5, |digit| {
+            let at = Z_BASE_32.iter().position(|known| char::from(*known) == digit.to_ascii_lowercase())?;
+            u32::try_from(at).ok()
+        }),
+        got => Err(KeyError::Length { got }),
+    }
+}
+
+/// Packs digits of `bits` bits each into 32 bytes.
+fn decode(text: &str, bits: u32, digit: impl Fn(char) -> Option<u32>) -> Result<[u8; 32], KeyError> {
+    let (mut key, mut at) = ([0; 32], 0);
+    let (mut buffer, mut filled) = (0u32, 0);
+    for char in text.chars() {
+        buffer = buffer << bits | digit(char).ok_or(KeyError::Digit(char))?;
+        filled += bits;
+        if filled >= 8 {
+            filled -= 8;
+            // 64 times 4 and 52 times 5 bits are 32 whole bytes and less than one more.
+            key[at] = (buffer >> filled) as u8;
+            at += 1;
+            buffer &= (1 << filled) - 1;
+        }
+    }
+    if buffer == 0 { Ok(key) } else { Err(KeyError::LeftOver) }
 }
 
 /// The name of a feed in public: it finds peers, but gives nobody the right to read.
@@ -84,6 +116,14 @@ impl fmt::Display for DiscoveryKey {
 impl fmt::Debug for DiscoveryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DiscoveryKey({self})")
+    }
+}
+
+impl FromStr for DiscoveryKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        parse(text).map(DiscoveryKey)
     }
 }
 
@@ -183,9 +223,24 @@ mod tests {
         let key = FeedKey([0xa7; 32]);
         assert_eq!(key.to_string().parse(), Ok(key));
         assert_eq!("abc".parse::<FeedKey>(), Err(KeyError::Length { got: 3 }));
-        assert_eq!("zz".repeat(32).parse::<FeedKey>(), Err(KeyError::NotHex));
-        // 64 bytes, but not 64 characters.
-        assert_eq!("é".repeat(32).parse::<FeedKey>(), Err(KeyError::NotHex));
+        assert_eq!("zz".repeat(32).parse::<FeedKey>(), Err(KeyError::Digit('z')));
+        assert_eq!("é".repeat(32).parse::<FeedKey>(), Err(KeyError::Length { got: 32 }));
+        assert_eq!("é".repeat(64).parse::<FeedKey>(), Err(KeyError::Digit('é')));
+        assert_eq!(key.discovery().to_string().parse(), Ok(key.discovery()));
+    }
+
+    #[test]
+    fn keys_are_read_as_javascript_shows_them() {
+        let hex = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let id = "47pjoycnsrfmxikm95jh13y88e8qnhzu5kungjpxyepgt7a8krpy";
+        let key: FeedKey = hex.parse().expect("a key");
+        assert_eq!(key.to_string(), hex);
+        for text in [hex.to_uppercase(), id.into(), format!("hyper://{id}"), format!("pear://{hex}")] {
+            assert_eq!(text.parse(), Ok(key), "{text}");
+        }
+        assert_eq!(id.replace("krpy", "krp9").parse::<FeedKey>(), Err(KeyError::LeftOver));
+        assert_eq!(id.replace('y', "l").parse::<FeedKey>(), Err(KeyError::Digit('l')));
+        assert_eq!(DiscoveryKey(key.0), id.parse().expect("a key"));
     }
 
     #[test]
