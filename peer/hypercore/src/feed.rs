@@ -240,7 +240,7 @@ impl Feed {
         self.blocking(move |feed| feed.read_raw(bytes)).await
     }
 
-    /// [`Feed::read_bytes`] on the caller's thread.
+    /// [`Feed::read_bytes`] on the caller's thread, which it blocks.
     pub fn read_raw(&self, bytes: Range<u64>) -> Result<Vec<u8>, FeedError> {
         let len = bytes.end.saturating_sub(bytes.start) as usize;
         self.0.disk.read(bytes.start, len).map_err(|source| self.io(source))
@@ -262,7 +262,7 @@ impl Feed {
         self.blocking(move |feed| feed.scrub_now(blocks)).await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(Feed) -> Result<T, FeedError> + Send + 'static,
     ) -> Result<T, FeedError> {
@@ -275,7 +275,7 @@ impl Feed {
         }
     }
 
-    /// [`Feed::get`] on the caller's thread.
+    /// [`Feed::get`] on the caller's thread, which it blocks.
     pub fn read(&self, block: u64) -> Result<Vec<u8>, FeedError> {
         // While history is rewritten nodes are gone before the head is.
         let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);

@@ -102,7 +102,7 @@ impl Network {
         let mut download = self.begin(feed, Want::blocks(0..0), true);
         let mut questions = 0;
         while questions <= MAX_QUESTIONS {
-            match view.locate(byte) {
+            match locate(view, byte).await {
                 Err(FeedError::NoSuchByte { .. }) if feed.info().length == 0 => tokio::select! {
                     _ = progress.changed() => {}
                     why = stopped(&mut download) => return Err(why.into()),
@@ -111,7 +111,7 @@ impl Network {
                     let (mut settled, new) = self.look(feed, near);
                     questions += usize::from(new);
                     // Another question may have brought it just now: then nobody is asked, and nothing is settled.
-                    if view.locate(byte)? != place {
+                    if locate(view, byte).await? != place {
                         continue;
                     }
                     tokio::select! {
@@ -224,6 +224,12 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The place of a byte, as far as it is known. Reads the tree.
+async fn locate(view: &View, byte: u64) -> Result<Located, FeedError> {
+    let view = view.clone();
+    view.feed().clone().blocking(move |_| view.locate(byte)).await
 }
 
 /// The block if it is here and whole.

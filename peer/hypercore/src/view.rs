@@ -49,7 +49,7 @@ impl View {
         self.open(block, self.feed.get(block).await?)
     }
 
-    /// [`View::get`] on the caller's thread.
+    /// [`View::get`] on the caller's thread, which it blocks.
     pub fn read(&self, block: u64) -> Result<Bytes, FeedError> {
         self.open(block, self.feed.read(block)?.into())
     }
@@ -60,7 +60,8 @@ impl View {
         info.bytes.saturating_sub(info.length.saturating_mul(self.padding()))
     }
 
-    /// The block that has a byte, and how many bytes in the block come before it.
+    /// The block that has a byte, and how many bytes in the block come before it. Reads the tree on the caller's thread, which it
+    /// blocks.
     pub fn seek(&self, byte: u64) -> Result<(u64, u64), FeedError> {
         self.locate(byte)?.block().ok_or(FeedError::UnknownPlace { byte })
     }

@@ -69,7 +69,7 @@ impl Refused {
 }
 
 impl Feed {
-    /// [`Feed::adopt`] on the caller's thread.
+    /// [`Feed::adopt`] on the caller's thread, which it blocks.
     pub fn adopt_now(&self, head: SignedHead) -> Result<(), FeedError> {
         head.verify::<Software>(&self.0.key.0)?;
         let nodes: Vec<Node> = head.nodes().collect();

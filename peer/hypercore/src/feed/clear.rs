@@ -4,13 +4,13 @@ use super::{Changed, Commit, Feed, FeedError};
 use std::{ops::Range, sync::PoisonError};
 
 impl Feed {
-    /// Drops the bytes of blocks that are here and returns how many they were; peers are told first. The feed stays as long
+    /// Drops the bytes of blocks that are here and returns how many bytes those were; peers are told first. The feed stays as long
     /// as it is, and the blocks can be fetched again, if there is somebody to fetch them from.
     pub async fn clear(&self, blocks: Range<u64>) -> Result<u64, FeedError> {
         self.blocking(move |feed| feed.clear_now(blocks)).await
     }
 
-    /// [`Feed::clear`] on the caller's thread.
+    /// [`Feed::clear`] on the caller's thread, which it blocks.
     pub fn clear_now(&self, blocks: Range<u64>) -> Result<u64, FeedError> {
         // A block that came in between would lose its bytes.
         let clearing = self.0.clearing.write().unwrap_or_else(PoisonError::into_inner);

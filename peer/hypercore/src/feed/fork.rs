@@ -209,7 +209,7 @@ impl Feed {
         self.blocking(move |feed| feed.truncate_now(length)).await
     }
 
-    /// [`Feed::truncate`] on the caller's thread.
+    /// [`Feed::truncate`] on the caller's thread, which it blocks.
     pub fn truncate_now(&self, length: u64) -> Result<(), FeedError> {
         let signer = self.0.signer.get().ok_or(FeedError::NotWritable)?;
         let manifest = self.manifest().ok_or(FeedError::NotWritable)?;
