@@ -410,11 +410,11 @@ fn feed_trouble(error: FeedError) -> Trouble {
 }
 
 fn trouble(stopped: Stopped) -> Trouble {
+    let why = stopped.to_string();
     match stopped {
-        Stopped::Disk(why) => Trouble::NoRoom(why),
-        Stopped::Unsupported(why) => Trouble::Unfit(why),
-        Stopped::Forked { .. } | Stopped::Conflict => Trouble::Unfit(stopped.to_string()),
-        Stopped::Replaced | Stopped::Closed => Trouble::Unreachable(stopped.to_string()),
+        Stopped::Feed(error) if matches!(*error, FeedError::Io { .. }) => Trouble::NoRoom(error.to_string()),
+        Stopped::Feed(_) | Stopped::Unsupported(_) | Stopped::Forked { .. } | Stopped::Conflict => Trouble::Unfit(why),
+        _ => Trouble::Unreachable(why),
     }
 }
 

@@ -247,6 +247,9 @@ impl Feed {
     }
 
     /// A block, checked against the author's tree.
+    ///
+    /// [`FeedError::NotHere`] if it has to be fetched, as [`Network::get`](crate::Network::get) does, [`FeedError::OutOfRange`] if it is
+    /// not written yet as far as is known here, [`FeedError::Damaged`] if the disk lost it: then it is not here any more.
     pub async fn get(&self, block: u64) -> Result<Bytes, FeedError> {
         self.blocking(move |feed| feed.read(block).map(Bytes::from)).await
     }

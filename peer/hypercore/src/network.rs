@@ -23,7 +23,7 @@ pub use download::Download;
 use drive::Drive;
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -131,6 +131,7 @@ pub enum PeerEvent {
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Ended {
     /// The remote closed it.
     #[error("closed by the remote")]
@@ -151,6 +152,7 @@ pub enum Ended {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// Nobody answers at the address.
     #[error("{address}: {source}")]
@@ -416,6 +418,13 @@ impl Inner {
         tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
         _ = self.events.send(PeerEvent::Connected(info));
         Ok(info)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (listening, peers) = (&self.0.listening, self.peers().len());
+        f.debug_struct("Network").field("listening", listening).field("peers", &peers).finish_non_exhaustive()
     }
 }
 

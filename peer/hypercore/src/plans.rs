@@ -1,6 +1,8 @@
 //! What is wanted of all feeds, shared by all connections.
 
 use crate::{
+    authors::NotTheirs,
+    feed::FeedError,
     key::{DiscoveryKey, FeedKey},
     plan::{PeerId, Plan, Want},
 };
@@ -37,14 +39,15 @@ struct Entry {
 }
 
 /// Why a download can't go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Stopped {
-    /// The disk is full, for example.
+    /// What comes can't be stored: the disk is full, for example, which is a [`FeedError::Io`].
     #[error("blocks can't be stored: {0}")]
-    Disk(String),
+    Feed(Arc<FeedError>),
     /// The feed is of a kind that is not understood.
     #[error("{0}")]
-    Unsupported(String),
+    Unsupported(NotTheirs),
     /// The feed was removed; another one may have its key now.
     #[error("the feed was removed")]
     Replaced,

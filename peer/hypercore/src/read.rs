@@ -10,7 +10,7 @@ use crate::{
 use bytes::{Buf, Bytes};
 use futures::stream::{Stream, try_unfold};
 use std::{
-    io,
+    fmt, io,
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -30,6 +30,7 @@ const MAX_QUESTIONS: usize = 64;
 
 /// Why something can't be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// What is here says no.
     #[error(transparent)]
@@ -172,6 +173,7 @@ impl Network {
 }
 
 /// A feed as it grows: see [`Network::tail`].
+#[derive(Debug)]
 pub struct Tail {
     view: View,
     next: u64,
@@ -217,6 +219,12 @@ impl AsyncRead for Reader {
         let len = self.current.len().min(buffer.remaining());
         buffer.put_slice(&self.current.split_to(len));
         Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 use datdot_proof::head::{Manifest, SignedHead};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -59,6 +59,7 @@ struct Rooms {
 
 /// Why a store can't be opened, or a feed not be added to it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// Another process has it open.
     #[error("{} is in use by another process: stop that one first, or choose another folder", dir.display())]
@@ -274,6 +275,12 @@ impl Store {
         files.rename(&new, path)?;
         files.sync_dir(dir)?;
         Feed::open(disk(path), shared.clone())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.0.dir.display())
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 use bytes::Bytes;
-use datdot_hypercore::{FeedError, Keypair, Store, StoreError, feed::DATA_START};
+use datdot_hypercore::{Download, FeedError, Keypair, Network, Reader, Store, StoreError, Tail, feed::DATA_START};
 use datdot_proof::head::Software;
 use proptest::prelude::*;
 use std::{
@@ -111,6 +111,26 @@ fn of_two_who_append_behind_the_same_block_one_is_told_of_the_other() {
         assert!(matches!(refused, Err(FeedError::Moved { length }) if length == appended as u64), "{refused:?}");
     }
     assert_eq!(feed.write_at(appended as u64, &[block(0, 9)]).expect("nobody else appends"), appended as u64 + 1);
+}
+
+#[test]
+fn a_feed_is_cut_to_what_it_has_but_not_to_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let feed = opened(dir.path()).create(&keypair(1)).expect("room");
+    feed.write(&[block(0, 9), block(1, 9)]).expect("an author appends");
+    assert!(matches!(feed.truncate_now(0), Err(FeedError::CutToNothing)));
+    assert!(matches!(feed.truncate_now(3), Err(FeedError::OutOfRange { block: 3, length: 2 })));
+    feed.truncate_now(1).expect("it has that many");
+    assert_eq!((feed.info().fork, feed.info().length), (1, 1));
+}
+
+#[test]
+fn what_is_public_can_be_shown() {
+    fn shown<T: std::fmt::Debug>() {}
+    shown::<(Network, Store, Download, Reader, Tail)>();
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().display().to_string();
+    assert!(format!("{:?}", opened(dir.path())).contains(&folder));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io;
 
 /// Why a feed does not do what was asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FeedError {
     /// Disk full, no permission and the like. What was there before is still readable.
     #[error("feed {key}: {source}")]
@@ -48,6 +49,9 @@ pub enum FeedError {
         /// Blocks of the newest head.
         length: u64,
     },
+    /// At least one block has to stay: without one there is nothing that an author can sign.
+    #[error("a feed can't be cut to nothing")]
+    CutToNothing,
     /// The feed has fewer bytes.
     #[error("byte {byte} is outside the feed, which has {bytes} bytes")]
     NoSuchByte {

@@ -205,6 +205,9 @@ impl Feed {
     }
 
     /// Cuts one's own feed to so many blocks, at least one, and begins a fork with them.
+    ///
+    /// [`FeedError::NotWritable`] without the feed's secret key, [`FeedError::CutToNothing`] for a length of 0,
+    /// [`FeedError::OutOfRange`] for more than the feed has, [`FeedError::Damaged`] if the tree on the disk does not reach so far.
     pub async fn truncate(&self, length: u64) -> Result<(), FeedError> {
         self.blocking(move |feed| feed.truncate_now(length)).await
     }
@@ -216,7 +219,10 @@ impl Feed {
         let authors = self.authors().ok_or(FeedError::NotWritable)?;
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let roots = self.lock().roots.clone();
-        if length == 0 || length > roots.length() {
+        if length == 0 {
+            return Err(FeedError::CutToNothing);
+        }
+        if length > roots.length() {
             return Err(FeedError::OutOfRange { block: length, length: roots.length() });
         }
         let node =

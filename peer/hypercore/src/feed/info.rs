@@ -5,6 +5,7 @@ use std::ops::Range;
 
 /// A feed in figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Info {
     /// Its name.
     pub key: FeedKey,
@@ -54,6 +55,7 @@ pub struct Change {
 
 /// See [`Change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Changed {
     /// There is a newer head.
     Grown,

@@ -6,7 +6,7 @@ use crate::{
     plan::Want,
     plans::Stopped,
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::sync::watch;
 
 /// Blocks that are being fetched. Dropping it ends the fetching, not the feed.
@@ -56,7 +56,7 @@ impl Download {
                 return Err(Stopped::Replaced);
             }
             if self.is_done() {
-                return self.feed.flush().await.map_err(|error| Stopped::Disk(error.to_string()));
+                return self.feed.flush().await.map_err(|error| Stopped::Feed(Arc::new(error)));
             }
             if let Some(why) = self.halted() {
                 return Err(why);
@@ -69,6 +69,12 @@ impl Download {
                 _ = progress.changed() => {}
             }
         }
+    }
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("feed", &self.feed).field("want", &self.want).finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
 };
 use datdot_proof::{flat, tree::Roots};
 use datdot_wire::mux::ChannelId;
+use std::sync::Arc;
 
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
@@ -167,10 +168,10 @@ impl Peer {
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
                 self.settle(&feed, asked, false);
-                match &refused {
+                match refused {
                     Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
-                    Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Disk(error.to_string())),
-                    Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error.to_string())),
+                    Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error))),
+                    Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error)),
                     _ => {}
                 }
             }

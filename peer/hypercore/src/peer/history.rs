@@ -8,7 +8,10 @@ use crate::{
     session::{Asked, Question, Session},
 };
 use datdot_wire::mux::ChannelId;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A remote that is in doubt for so long is dropped.
 const MAX_DOUBT: Duration = Duration::from_secs(30);
@@ -157,7 +160,7 @@ impl Peer {
         };
         if let Err(error) = self.follow(id, feed, fork) {
             tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
-            self.setup.plans.stop(&key, Stopped::Disk(error.to_string()));
+            self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error)));
         }
         Ok(())
     }
