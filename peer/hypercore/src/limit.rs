@@ -67,7 +67,7 @@ struct Rate {
 }
 
 impl Limit {
-    /// Sets the limit in bytes per second, or takes it away.
+    /// Sets the limit in bytes per second, at least one, or takes it away.
     pub fn set(&self, rate: Option<u64>) {
         self.rate.bytes.store(rate.map_or(0, |rate| rate.max(1)), Ordering::Release);
         self.rate.version.fetch_add(1, Ordering::AcqRel);
