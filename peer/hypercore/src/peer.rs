@@ -192,6 +192,7 @@ impl Peer {
             let message = match &change.what {
                 Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
                 Changed::Lost(blocks) => Some(session.tell_lost(blocks.clone())),
+                Changed::Cut { lost, .. } => (!lost.is_empty()).then(|| session.tell_lost(lost.clone())),
                 _ => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));

@@ -57,13 +57,19 @@ async fn a_fork_keeps_what_is_still_true_and_fetches_the_rest() {
         assert_fork(&copy, cut, cut + more).await;
         assert!(copy.scrub(0..cut + more).await.expect("readable").is_empty());
         assert_eq!(copy.signed_head(), feed.signed_head());
-        let mut gained = 0;
+        let (mut gained, mut cuts) = (0, Vec::new());
         while let Ok(change) = changes.try_recv() {
             gained += match change.what {
+                Changed::Cut { lost, fork } => {
+                    cuts.push((lost, fork));
+                    0
+                }
+                Changed::Lost(_) => panic!("nothing was damaged"),
                 Changed::Gained(blocks) if change.key == copy.key() => blocks.end - blocks.start,
                 _ => 0,
             };
         }
+        assert_eq!(cuts, [(cut..length, 1)]);
         assert_eq!(gained, more, "only what is new is fetched: {length} cut to {cut}");
         author.close().await;
         hoster.close().await;

@@ -357,10 +357,8 @@ impl Feed {
         let bytes = kept.iter().map(bytes).sum::<Result<u64, _>>()?;
         self.commit(Some(Commit { keep: Some((keep, bytes)), ..change }))?;
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
-        let lost = keep..roots.length();
-        if !lost.is_empty() {
-            self.tell(Changed::Lost(lost));
-        }
+        let lost = keep..roots.length().max(keep);
+        self.tell(Changed::Cut { lost, fork: self.info().fork });
         self.tell(Changed::Grown);
         Ok(())
     }

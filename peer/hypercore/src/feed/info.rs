@@ -61,8 +61,15 @@ pub enum Changed {
     Grown,
     /// Blocks came.
     Gained(Range<u64>),
-    /// Blocks turned out to be damaged.
+    /// Blocks are not here any more: they turned out to be damaged, or were cleared.
     Lost(Range<u64>),
+    /// There is another history, cut from the one before: these blocks are gone, and others may come in their place.
+    Cut {
+        /// Blocks of the old history that are not a part of the new one. What comes before them stays.
+        lost: Range<u64>,
+        /// The number of the new one.
+        fork: u64,
+    },
     /// Its author has rewritten it, which is not followed: see [`Feed::follow_forks`](crate::Feed::follow_forks).
     Forked {
         /// The number of the rewrite.
