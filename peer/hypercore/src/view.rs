@@ -25,7 +25,7 @@ struct Secret {
 }
 
 impl Feed {
-    /// The feed as it is read with the key that its author encrypted it with, in the default scheme of Hypercore 11. Nothing
+    /// The feed as it is read and written with the key that its author encrypted it with, in the default scheme of Hypercore 11. Nothing
     /// tells whether a key is the right one: with another one noise is read.
     pub fn decrypted(&self, key: [u8; 32]) -> View {
         let secret = Secret { key, encryption: OnceLock::new() };
@@ -54,6 +54,22 @@ impl View {
         self.open(block, self.feed.read(block)?.into())
     }
 
+    /// Appends blocks with these contents, encrypted if the feed is read so; returns the new length. Fails as [`Feed::append`] does.
+    pub async fn append(&self, contents: Vec<Bytes>) -> Result<u64, FeedError> {
+        let view = self.clone();
+        self.feed.blocking(move |_| view.write(&contents)).await
+    }
+
+    /// [`View::append`] on the caller's thread, which it blocks.
+    pub fn write(&self, contents: &[Bytes]) -> Result<u64, FeedError> {
+        let Some(encryption) = self.encryption()? else { return self.feed.write(contents) };
+        // Where a block comes to stand is a part of its key: others may append until it does.
+        self.feed.write_made(|length, fork| {
+            let blocks = (length..).zip(contents);
+            Ok(blocks.map(|(index, contents)| encryption.encrypt(index, fork, contents)).collect())
+        })
+    }
+
     /// Bytes in all blocks of the newest head that we know.
     pub fn bytes(&self) -> u64 {
         let info = self.feed.info();
@@ -75,19 +91,23 @@ impl View {
     }
 
     fn open(&self, block: u64, stored: Bytes) -> Result<Bytes, FeedError> {
-        let Some(secret) = &self.secret else { return Ok(stored) };
-        let encryption = match secret.encryption.get() {
-            Some(encryption) => encryption,
-            None => {
-                let authors = self.feed.authors().ok_or(FeedError::NoHead)?;
-                let (feed, key) = (self.feed.key(), &secret.key);
-                secret.encryption.get_or_init(|| match authors.is_compat() {
-                    true => Encryption::compat(&feed, key),
-                    false => Encryption::new(&feed, key),
-                })
-            }
-        };
-        encryption.decrypt(block, &stored).ok_or(FeedError::NotEncrypted)
+        match self.encryption()? {
+            Some(encryption) => encryption.decrypt(block, &stored).ok_or(FeedError::NotEncrypted),
+            None => Ok(stored),
+        }
+    }
+
+    fn encryption(&self) -> Result<Option<&Encryption>, FeedError> {
+        let Some(secret) = &self.secret else { return Ok(None) };
+        if let Some(encryption) = secret.encryption.get() {
+            return Ok(Some(encryption));
+        }
+        let authors = self.feed.authors().ok_or(FeedError::NoHead)?;
+        let (feed, key) = (self.feed.key(), &secret.key);
+        Ok(Some(secret.encryption.get_or_init(|| match authors.is_compat() {
+            true => Encryption::compat(&feed, key),
+            false => Encryption::new(&feed, key),
+        })))
     }
 }
 

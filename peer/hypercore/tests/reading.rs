@@ -114,8 +114,17 @@ async fn with_the_key_an_encrypted_feed_is_read_as_if_it_were_not() {
         let key = feed.key();
         let encryption = if compat { Encryption::compat(&key, &SECRET) } else { Encryption::new(&key, &SECRET) };
         let contents: Vec<_> = (0..600).map(|i| block(i, size(i))).collect();
-        let blocks = (0..).zip(&contents).map(|(i, contents)| encryption.encrypt(i, 0, contents)).collect();
-        feed.append(blocks).await.expect("an author appends");
+        let written = feed.decrypted(SECRET);
+        // What is written is what JavaScript writes, where it comes to stand and in which fork.
+        written.append(contents[..70].to_vec()).await.expect("an author appends");
+        feed.truncate(50).await.expect("an author cuts");
+        for blocks in [&contents[50..60], &[], &contents[60..]] {
+            written.append(blocks.to_vec()).await.expect("an author appends");
+        }
+        for (i, fork) in [(49, 0), (50, 1), (599, 1)] {
+            let stored = feed.get(i).await.expect("it is here");
+            assert_eq!(stored, encryption.encrypt(i, fork, &contents[i as usize]), "{i}");
+        }
         let bytes = contents.concat().len() as u64;
 
         let copy = copy_in(&reader, &feed);
