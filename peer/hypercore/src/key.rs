@@ -169,7 +169,23 @@ impl Keypair {
 
 /// What all key pairs of a corestore are derived from. As secret as all of them.
 ///
-/// The same primary key, namespace and name give the same feed in Corestore 7, so that its feeds move over.
+/// The same primary key, namespace and name give the same feed in Corestore 7, so that its feeds move over. So feeds are
+/// opened by name:
+///
+/// ```
+/// use datdot_hypercore::{Namespace, PrimaryKey, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let secret = [7; 32];
+/// let store = Store::open(dir.path())?;
+/// let keys = PrimaryKey::new(secret);
+/// let notes = store.create(&keys.keypair(&Namespace::ROOT, "notes"))?;
+/// notes.write(&["buy milk".into()])?;
+/// // The same name is the same feed; in another namespace it is another one.
+/// assert_eq!(store.create(&keys.keypair(&Namespace::ROOT, "notes"))?.info().length, 1);
+/// let work = Namespace::ROOT.within("work");
+/// assert_eq!(store.create(&keys.keypair(&work, "notes"))?.info().length, 0);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct PrimaryKey([u8; 32]);
 
