@@ -235,13 +235,19 @@ impl Feed {
         self.0.disk.data_path()
     }
 
-    /// Bytes of the feed as they are on disk, without a check: where a block is missing they are zeros or an error.
+    /// Bytes of the feed as they are on disk, without a check: where a block is missing they are zeros or an error. Beyond the head
+    /// there are none: [`FeedError::NoSuchByte`].
     pub async fn read_bytes(&self, bytes: Range<u64>) -> Result<Vec<u8>, FeedError> {
         self.blocking(move |feed| feed.read_raw(bytes)).await
     }
 
     /// [`Feed::read_bytes`] on the caller's thread, which it blocks.
+    #[doc(hidden)]
     pub fn read_raw(&self, bytes: Range<u64>) -> Result<Vec<u8>, FeedError> {
+        let known = self.info().bytes;
+        if bytes.end > known {
+            return Err(FeedError::NoSuchByte { byte: bytes.end - 1, bytes: known });
+        }
         let len = bytes.end.saturating_sub(bytes.start) as usize;
         self.0.disk.read(bytes.start, len).map_err(|source| self.io(source))
     }

@@ -2,14 +2,16 @@
 //!
 //! # Modules
 //!
-//! From the inside out: [`messages`] and [`prove`] say what travels between peers, [`session`] what one channel
-//! does with it and [`plan`] what is asked of whom, all without I/O; `peer` joins them to feeds on disk,
-//! [`network`] drives it with tokio, and [`read`] waits for what is read.
+//! From the inside out: [`messages`] and `prove` say what travels between peers, `session` what one channel
+//! does with it and `plan` what is asked of whom, all without I/O; `peer` joins them to feeds on disk,
+//! [`network`] drives it with tokio, and [`read`] waits for what is read. Those in plain letters are public for tests with hostile
+//! input, and may change at any time.
 //!
 //! History that its author rewrites is followed only where [`Feed::follow_forks`] says so, and authors who sign two
 //! histories at once leave evidence, [`Feed::conflict`]: who waits for newer blocks is told of both.
 
 pub mod authors;
+#[doc(hidden)]
 pub mod blocks;
 mod disk;
 pub mod encryption;
@@ -20,16 +22,20 @@ pub mod key;
 mod limit;
 pub mod messages;
 pub mod network;
+#[doc(hidden)]
 pub mod offers;
+#[doc(hidden)]
 pub mod pace;
-// Without sockets, as `network` drives it: public for those who test it with hostile input.
 #[doc(hidden)]
 pub mod peer;
+#[doc(hidden)]
 pub mod plan;
 #[doc(hidden)]
 pub mod plans;
+#[doc(hidden)]
 pub mod prove;
 pub mod read;
+#[doc(hidden)]
 pub mod session;
 pub mod store;
 pub mod view;

@@ -125,6 +125,17 @@ fn a_feed_is_cut_to_what_it_has_but_not_to_nothing() {
 }
 
 #[test]
+fn bytes_beyond_the_head_are_refused_before_there_is_memory_for_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let feed = opened(dir.path()).create(&keypair(1)).expect("room");
+    feed.write(&["hello".into()]).expect("an author appends");
+    assert_eq!(feed.read_raw(1..5).expect("they are here"), b"ello");
+    for bytes in [0..u64::MAX, 0..6, u64::MAX - 1..u64::MAX] {
+        assert!(matches!(feed.read_raw(bytes), Err(FeedError::NoSuchByte { bytes: 5, .. })));
+    }
+}
+
+#[test]
 fn what_is_public_can_be_shown() {
     fn shown<T: std::fmt::Debug>() {}
     shown::<(Network, Store, Download, Reader, Tail)>();

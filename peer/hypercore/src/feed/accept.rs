@@ -132,6 +132,7 @@ impl Feed {
     }
 
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
+    #[doc(hidden)]
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
         let (roots, fork) = {
             let state = self.lock();

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 
 impl Feed {
     /// The answer to a peer's request, with all its parts: what an honest peer of our head says.
+    #[doc(hidden)]
     pub fn answer(&self, request: &Request) -> Result<Data, ProveError<FeedError>> {
         // While history is rewritten nodes are gone before the head is: this waits for the new one.
         let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);

@@ -79,6 +79,7 @@ impl Feed {
 
     /// How many steps above a block the first node is from which all that leads to the root is here: what a request for the block
     /// has to say.
+    #[doc(hidden)]
     pub fn steps_to_known(&self, block: u64) -> Result<u64, FeedError> {
         let roots = self.lock().roots.clone();
         let (mut index, mut steps) = (flat::leaf(block), 0);
@@ -99,6 +100,7 @@ impl Feed {
     }
 
     /// Whether our head can be proven to somebody who has a head of `length` blocks: all its roots are here.
+    #[doc(hidden)]
     pub fn can_upgrade(&self, length: u64) -> bool {
         let roots = self.lock().roots.clone();
         let known = |index| self.node_under(&roots, index).is_ok_and(|node| node.is_some());
@@ -106,6 +108,7 @@ impl Feed {
     }
 
     /// A node of the tree, if it is here: what proofs are made of.
+    #[doc(hidden)]
     pub fn node(&self, index: u64) -> Result<Option<Node>, FeedError> {
         let roots = self.lock().roots.clone();
         self.node_under(&roots, index)
