@@ -1,6 +1,6 @@
 //! Which blocks a remote has, as far as it told: kept by its session, looked at by all who plan downloads.
 //!
-//! Most remotes have everything from the start, which is one number. For the others a bitfield is kept, in pages that are
+//! Most remotes have everything from the start, which is one number. For the others a bitfield is kept, in memory that is
 //! granted out of one [`Room`] for the whole connection: a remote can't make us remember more than that.
 
 use crate::blocks::{Blocks, PAGE};
@@ -15,28 +15,30 @@ use std::{
 
 /// Pages of a bitfield that are kept for one feed: 2^23 blocks, 1 MiB.
 pub const MAX_PAGES: usize = 256;
-/// Pages for all feeds of one connection: 16 MiB.
-pub const ROOM_PAGES: usize = 4096;
+/// Bytes for all feeds of one connection.
+pub const ROOM: usize = 16 << 20;
 /// Single blocks that were refused or dropped; after so many the remote is not asked any more.
 pub const MAX_REFUSED: usize = 1024;
+/// Bytes that one of them takes, about.
+const REFUSED: usize = 32;
 
-/// What a connection has left for bitfields, in pages. Clones share it.
+/// Bytes that a connection has left for what its remote says to have. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<AtomicUsize>);
 
 impl Default for Room {
     fn default() -> Room {
-        Room(Arc::new(AtomicUsize::new(ROOM_PAGES)))
+        Room(Arc::new(AtomicUsize::new(ROOM)))
     }
 }
 
 impl Room {
-    fn take(&self) -> bool {
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |pages| pages.checked_sub(1)).is_ok()
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
     }
 
-    fn give_back(&self, pages: usize) {
-        self.0.fetch_add(pages, Ordering::AcqRel);
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::AcqRel);
     }
 }
 
@@ -51,13 +53,16 @@ struct Has {
     more: Blocks,
     /// But not these.
     refused: BTreeSet<u64>,
+    /// There was no room for one more of them.
+    exhausted: bool,
     room: Room,
 }
 
 impl Offers {
     /// Nothing yet; what comes takes its memory from `room`.
     pub fn new(room: Room) -> Offers {
-        Offers(Arc::new(Mutex::new(Has { upto: 0, more: Blocks::default(), refused: BTreeSet::new(), room })))
+        let (more, refused) = (Blocks::default(), BTreeSet::new());
+        Offers(Arc::new(Mutex::new(Has { upto: 0, more, refused, exhausted: false, room })))
     }
 
     /// Whether the remote has a block.
@@ -68,7 +73,7 @@ impl Offers {
     /// Whether the remote has the first `length` blocks without exception.
     pub fn is_whole(&self, length: u64) -> bool {
         let has = self.lock();
-        has.upto >= length && has.refused.is_empty()
+        has.upto >= length && has.refused.is_empty() && !has.exhausted
     }
 
     /// The first block of a range that the remote has.
@@ -78,20 +83,17 @@ impl Offers {
 
     /// Whether the remote refused so much that it is of no use.
     pub fn is_exhausted(&self) -> bool {
-        self.lock().refused.len() >= MAX_REFUSED
+        self.lock().exhausted
     }
 
     /// The remote does not give a block that it should have.
     pub fn refuse(&self, block: u64) {
-        let mut has = self.lock();
-        if has.refused.len() < MAX_REFUSED {
-            has.refused.insert(block);
-        }
+        self.lock().refuse(block);
     }
 
     /// What was refused may be offered again.
     pub fn forgive(&self) {
-        self.lock().refused.clear();
+        self.lock().forgive(0..u64::MAX);
     }
 
     /// The remote has a range of blocks.
@@ -131,16 +133,42 @@ impl Has {
         None
     }
 
-    /// Whether there is memory for a page.
-    fn grant(&self, page: u64) -> bool {
-        self.more.has_page(page) || self.more.pages() < MAX_PAGES && self.room.take()
+    /// Changes a page, if there is memory for what may become of it; says whether there was.
+    fn change(&mut self, page: u64, change: impl FnOnce(&mut Blocks)) -> bool {
+        let (before, most) = (self.more.bytes(), self.more.growth(page));
+        let new = self.more.first_present(page * PAGE..(page + 1).saturating_mul(PAGE)).is_none();
+        if new && self.more.pages() >= MAX_PAGES || !self.room.take(most) {
+            return false;
+        }
+        change(&mut self.more);
+        self.room.give_back(before + most - self.more.bytes());
+        true
     }
 
-    fn forgive(&mut self, start: u64, end: u64) {
-        let back: Vec<u64> = self.refused.range(start..end).copied().collect();
-        for block in back {
-            self.refused.remove(&block);
+    /// Takes blocks of one page out; all of them, if there is no memory to tell them apart.
+    fn take_out(&mut self, blocks: Range<u64>) {
+        let page = blocks.start / PAGE;
+        if !self.change(page, |more| more.remove_range(blocks)) {
+            let before = self.more.bytes();
+            self.more.remove_range(page * PAGE..(page + 1).saturating_mul(PAGE));
+            self.room.give_back(before - self.more.bytes());
         }
+    }
+
+    fn refuse(&mut self, block: u64) {
+        if self.refused.contains(&block) {
+            return;
+        }
+        match self.refused.len() < MAX_REFUSED && self.room.take(REFUSED) {
+            true => _ = self.refused.insert(block),
+            false => self.exhausted = true,
+        }
+    }
+
+    fn forgive(&mut self, blocks: Range<u64>) {
+        let back = self.refused.extract_if(blocks, |_| true).count();
+        self.room.give_back(REFUSED * back);
+        self.exhausted &= back == 0;
     }
 
     fn gain(&mut self, start: u64, length: u64) {
@@ -148,24 +176,26 @@ impl Has {
         if end <= start {
             return;
         }
-        self.forgive(start, end);
+        self.forgive(start..end);
         if start <= self.upto {
             self.upto = self.upto.max(end);
             return;
         }
         // Only as far as memory is granted; the rest can be asked for later.
-        let mut block = start;
-        while block < end && self.grant(block / PAGE) {
-            let stop = end.min((block / PAGE + 1) * PAGE);
-            self.more.insert_range(block..stop);
-            block = stop;
+        let mut at = start;
+        while let Some(block) = self.more.first_missing(at..end) {
+            let stop = end.min((block / PAGE + 1).saturating_mul(PAGE));
+            if !self.change(block / PAGE, |more| more.insert_range(block..stop)) {
+                return;
+            }
+            at = stop;
         }
     }
 
     fn learn(&mut self, start: u64, words: &[u32]) {
         // A bitfield is the whole truth about its range.
         let end = start.saturating_add(32 * words.len() as u64);
-        self.forgive(start, end);
+        self.forgive(start..end);
         if start < self.upto {
             self.upto = start;
         }
@@ -174,33 +204,41 @@ impl Has {
         while !words.is_empty() {
             let within = ((PAGE - at % PAGE) / 32) as usize;
             let (page, rest) = words.split_at(within.min(words.len()));
-            if self.grant(at / PAGE) {
-                self.more.set_words(at, page);
+            let end = at + 32 * page.len() as u64;
+            if !self.change(at / PAGE, |more| more.set_words(at, page)) {
+                self.take_out(at..end);
             }
-            (words, at) = (rest, at + 32 * page.len() as u64);
+            (words, at) = (rest, end);
         }
     }
 
     fn lose(&mut self, start: u64, length: u64) {
         let end = start.saturating_add(length);
-        if length == 1 && self.refused.len() < MAX_REFUSED {
-            self.refused.insert(start);
+        if length == 1 && !self.exhausted {
+            self.refuse(start);
             return;
         }
-        self.more.remove_range(start..end);
+        let mut at = start;
+        // Only pages of which there is something.
+        while let Some(block) = self.more.first_present(at..end) {
+            let stop = end.min((block / PAGE + 1).saturating_mul(PAGE));
+            self.take_out(block..stop);
+            at = stop;
+        }
         self.upto = self.upto.min(start);
     }
 }
 
 impl Drop for Has {
     fn drop(&mut self) {
-        self.room.give_back(self.more.pages());
+        self.room.give_back(self.more.bytes() + REFUSED * self.refused.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::PAGE_BYTES;
     use proptest::prelude::*;
 
     #[test]
@@ -224,11 +262,42 @@ mod tests {
         for offers in &many {
             (0..300).for_each(|page| offers.gain(PAGE * page + 5, 1));
         }
-        let pages = |offers: &Offers| offers.lock().more.pages();
-        assert_eq!(many.iter().map(pages).sum::<usize>(), ROOM_PAGES);
+        let bytes = |offers: &Offers| offers.lock().more.bytes();
+        let taken = many.iter().map(bytes).sum::<usize>();
+        assert!(taken <= ROOM && taken > ROOM - 2 * PAGE_BYTES, "{taken}");
         assert!(many[0].contains(5 + PAGE) && !many[19].contains(5));
+        // What it has no longer leaves room for something else.
+        many[0].lose(0, 1 << 40);
+        many[19].gain(5, 1);
+        assert!(many[19].contains(5) && !many[0].contains(5 + PAGE));
         drop(many);
-        assert_eq!(room.0.load(Ordering::Acquire), ROOM_PAGES);
+        assert_eq!(room.0.load(Ordering::Acquire), ROOM);
+    }
+
+    #[test]
+    fn whole_pages_take_next_to_nothing() {
+        let room = Room::default();
+        let many: Vec<Offers> = (0..200).map(|_| Offers::new(room.clone())).collect();
+        many.iter().for_each(|offers| offers.gain(PAGE, PAGE * MAX_PAGES as u64));
+        assert!(many.iter().all(|offers| offers.contains(PAGE * MAX_PAGES as u64)));
+        assert!(room.0.load(Ordering::Acquire) > ROOM / 2);
+    }
+
+    #[test]
+    fn without_room_it_counts_for_less_than_it_has() {
+        let room = Room::default();
+        let offers = Offers::new(room.clone());
+        offers.gain(PAGE, 2 * PAGE);
+        room.take(room.0.load(Ordering::Acquire));
+        offers.lose(PAGE + 7, 2);
+        assert_eq!(offers.next(0..4 * PAGE), Some(2 * PAGE), "its bits would need room");
+        offers.refuse(2 * PAGE);
+        assert!(!offers.is_exhausted(), "the page left some");
+        room.take(room.0.load(Ordering::Acquire));
+        offers.refuse(2 * PAGE + 1);
+        assert!(offers.is_exhausted(), "it would be asked again and again");
+        offers.gain(2 * PAGE, 1);
+        assert!(!offers.is_exhausted());
     }
 
     proptest! {
@@ -248,6 +317,8 @@ mod tests {
             }
             let has = offers.lock();
             prop_assert!(has.more.pages() <= MAX_PAGES && has.refused.len() <= MAX_REFUSED);
+            let taken = has.more.bytes() + REFUSED * has.refused.len();
+            prop_assert_eq!(has.room.0.load(Ordering::Acquire), ROOM - taken);
         }
     }
 }
