@@ -4,6 +4,9 @@
 //! writes the feed. What a seeder must do so that JavaScript reads from it at full speed is all here: a
 //! sync for each sync that brings news, ranges and bitfields for what is wanted, drops before refusals.
 
+mod waiting;
+
+use self::waiting::Waiting;
 use crate::{
     blocks::{Blocks, PAGE},
     messages::{Data, Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
@@ -125,7 +128,7 @@ pub struct Session {
     /// Wants that were not answered yet, or have to be answered anew.
     looks: VecDeque<Wanted>,
     our_wants: BTreeSet<u64>,
-    waiting: VecDeque<Request>,
+    waiting: Waiting,
     invalid: u32,
     asked: BTreeMap<u64, Question>,
     /// The questions for blocks among them.
@@ -151,7 +154,7 @@ impl Session {
             wants_all: false,
             looks: VecDeque::new(),
             our_wants: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             invalid: 0,
             asked: BTreeMap::new(),
             blocks: BTreeMap::new(),
@@ -199,18 +202,15 @@ impl Session {
             }
             Message::Request(request) => {
                 // A request that reuses an id replaces the older one.
-                self.waiting.retain(|waiting| waiting.id != request.id);
+                self.waiting.cancel(request.id);
                 if self.waiting.len() >= MAX_WAITING {
                     return Err(Misbehaviour::Flood);
                 }
-                match request.priority {
-                    0 => self.waiting.push_back(request),
-                    _ => self.waiting.push_front(request),
-                }
+                self.waiting.add(request);
                 None
             }
             Message::Cancel { id } => {
-                self.waiting.retain(|waiting| waiting.id != id);
+                self.waiting.cancel(id);
                 None
             }
             // What we did not ask for, or no longer want, is dropped unread.
@@ -371,7 +371,7 @@ impl Session {
 
     /// The remote's next request; the answer is due at once.
     pub fn next_request(&mut self) -> Option<Request> {
-        self.waiting.pop_front()
+        self.waiting.next()
     }
 
     /// Whether a whole head is asked for that was asked for just now. JavaScript asks some 48 times at once for that of a new fork,
@@ -400,7 +400,7 @@ impl Session {
 
     /// Whether the remote waits for answers.
     pub fn has_requests(&self) -> bool {
-        !self.waiting.is_empty() || !self.looks.is_empty()
+        self.waiting.len() > 0 || !self.looks.is_empty()
     }
 
     /// Counts a request that nobody could answer.
