@@ -3,6 +3,7 @@
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
 mod ask;
+mod cost;
 mod history;
 mod moves;
 
@@ -99,6 +100,8 @@ pub struct Peer {
     room: Room,
     /// Requests of the remote that wait, at most.
     waiting: usize,
+    /// Channels whose remote has another length now, which is not answered yet.
+    synced: BTreeSet<ChannelId>,
     /// Feeds that are wanted.
     busy: usize,
     /// Questions asked, to make the next random number from.
@@ -135,20 +138,27 @@ impl Peer {
             opened: None,
             room: Room::default(),
             waiting: 0,
+            synced: BTreeSet::new(),
             busy: 0,
             dice,
         }
     }
 
-    /// Takes what came from the remote.
-    pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<(), Fault> {
+    /// Takes what came from the remote, as much of it as is done in one step. Whether some may be left: then there are to be no
+    /// other frames until it was called again without any.
+    pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<bool, Fault> {
         self.now = now;
         self.waiting = self.count_waiting();
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut cost) = (BTreeSet::new(), 0);
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
-        while let Some(event) = self.mux.next()? {
+        while cost < cost::STEP
+            && let Some(event) = self.mux.next()?
+        {
+            cost += 1;
+            let synced = self.synced.len();
             match event {
                 Event::OpenRequested { request, protocol, id, handshake } => {
+                    cost += cost::OPEN;
                     self.requested(request, &protocol, &id, &handshake);
                 }
                 Event::Opened { channel, handshake } => {
@@ -157,6 +167,7 @@ impl Peer {
                 }
                 Event::Message { channel, kind, body } => {
                     if let Some(message) = Message::decode(kind, &body)? {
+                        cost += cost::of(&message);
                         self.message(channel, message)?;
                         touched.insert(channel);
                     }
@@ -169,11 +180,14 @@ impl Peer {
                 }
                 Event::Closed { channel } => self.closed(channel),
             }
+            cost += cost::SYNC * (self.synced.len() - synced) as u64;
         }
+        // However often it says something else: the last word counts.
+        std::mem::take(&mut self.synced).into_iter().for_each(|channel| self.tell(channel));
         self.check_doubts()?;
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
-        Ok(())
+        Ok(cost >= cost::STEP)
     }
 
     /// Takes what happened to the feeds of the store. `all` if some of it was missed.
@@ -275,20 +289,23 @@ impl Peer {
         }
     }
 
-    /// Answers requests until so many bytes are queued. Says whether requests are left.
+    /// Answers requests until so many bytes are queued, or the step is done. Says whether requests are left.
     pub fn serve(&mut self, now: Instant, limit: usize) -> Result<bool, Fault> {
         self.now = now;
+        let mut cost = 0;
         loop {
             let mut left = false;
             let channels: Vec<_> = self.channels.keys().copied().collect();
+            cost += channels.len() as u64 / 16;
             // One request of each feed in turn.
             for id in channels {
                 let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
-                if self.mux.output_len() >= limit {
+                if self.mux.output_len() >= limit || cost >= cost::STEP {
                     return Ok(left || session.has_requests() || self.has_requests());
                 }
                 if let Some(wanted) = session.next_look() {
                     left = true;
+                    cost += cost::of_look(&wanted);
                     if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
                         self.say(id, &message);
                     }
@@ -296,6 +313,7 @@ impl Peer {
                 }
                 let Some(request) = session.next_request() else { continue };
                 left = true;
+                cost += cost::REQUEST;
                 if session.is_repeated(now, &request) {
                     self.say(id, &Message::NoData { id: request.id, reason: None });
                     continue;
@@ -432,7 +450,7 @@ impl Peer {
             None => {}
             Some(Action::Synced) => {
                 moves.told(session.remote().map_or(0, |sync| sync.fork), session.next_id());
-                self.tell(id);
+                self.synced.insert(id);
             }
             Some(Action::Check(data, question)) => self.check(id, &data, question)?,
             Some(Action::Shown(data)) => self.shown(id, &data),

@@ -13,7 +13,7 @@ mod turns;
 use self::turns::{Failures, Turns};
 use crate::{blocks::Blocks, offers::Offers};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     time::{Duration, Instant},
 };

@@ -111,6 +111,11 @@ impl World {
         }
     }
 
+    fn receive(&mut self, mut frames: Vec<Bytes>) -> Option<()> {
+        while self.peer.receive(self.now, std::mem::take(&mut frames)).ok()? {}
+        Some(())
+    }
+
     /// `None` once the peer has dropped the remote.
     fn step(&mut self, input: &mut Input<'_>) -> Option<()> {
         match input.u8() % 16 {
@@ -120,7 +125,7 @@ impl World {
             10 => {
                 let frame = Bytes::copy_from_slice(input.part());
                 self.is_lost = true;
-                self.peer.receive(self.now, vec![frame]).ok()?;
+                self.receive(vec![frame])?;
             }
             11 => {
                 if let Some(channel) = self.any_channel(input) {
@@ -200,7 +205,7 @@ impl World {
     /// Brings what each has said to the other.
     fn exchange(&mut self) -> Option<()> {
         let frames: Vec<Bytes> = std::iter::from_fn(|| self.remote.take_output()).map(Bytes::from).collect();
-        self.peer.receive(self.now, frames).ok()?;
+        self.receive(frames)?;
         let changes: Vec<_> = std::iter::from_fn(|| self.changes.try_recv().ok()).collect();
         self.peer.changed(self.now, &changes, changes.len() > 100);
         for frame in self.peer.take_output() {

@@ -60,6 +60,8 @@ struct Step {
     peer: Peer,
     output: Vec<Vec<u8>>,
     requests_left: bool,
+    /// Of what came, some was too much for one step.
+    frames_left: bool,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
@@ -84,7 +86,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
-        let (mut stepped, mut untold) = (clock(), false);
+        let (mut stepped, mut untold, mut frames_left) = (clock(), false, false);
         loop {
             let queued = self.writer.queued();
             news.missed |= queued < ROUND && std::mem::take(&mut untold);
@@ -97,14 +99,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
             let open = !limited || requests_left && serve_at <= now;
             let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
-            let due = news.is_urgent() || gathered || requests_left && room > 0;
+            let due = frames_left || news.is_urgent() || gathered || requests_left && room > 0;
             // Otherwise each block of anybody would wake every connection.
             let listening = news.changes.is_empty() && now >= stepped + GATHER;
             if due && idle.is_some() {
                 self.gather(&mut news, &mut untold);
             }
             if let Some(peer) = idle.take_if(|_| due) {
-                let news = std::mem::take(&mut news);
+                let news = news.take(frames_left);
                 stepped = now;
                 *working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
             }
@@ -136,7 +138,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     if self.writer.queued() > MAX_UNSENT {
                         return Ended::Stalled;
                     }
-                    requests_left = step.requests_left;
+                    (requests_left, frames_left) = (step.requests_left, step.frames_left);
                     if !requests_left {
                         self.upload.done(clock());
                     }
@@ -199,6 +201,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
 }
 
 impl News {
+    /// All of it for the next step; but the frames stay while there are earlier ones.
+    fn take(&mut self, frames_left: bool) -> News {
+        let mut taken = std::mem::take(self);
+        if frames_left {
+            std::mem::swap(&mut self.frames, &mut taken.frames);
+            std::mem::swap(&mut self.bytes, &mut taken.bytes);
+        }
+        taken
+    }
+
     /// Notes a change. What is gained is told all at once when there is room for it.
     fn change(&mut self, change: Change, queued: usize, untold: &mut bool) {
         match change.what {
@@ -224,7 +236,7 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize) -> Result<Step, F
     if news.missed || !news.changes.is_empty() {
         peer.changed(now, &news.changes, news.missed);
     }
-    peer.receive(now, news.frames)?;
+    let frames_left = peer.receive(now, news.frames)?;
     let requests_left = if room > 0 { peer.serve(now, room)? } else { peer.has_requests() };
-    Ok(Step { output: peer.take_output(), peer, requests_left })
+    Ok(Step { output: peer.take_output(), peer, requests_left, frames_left })
 }

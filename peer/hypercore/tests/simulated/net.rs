@@ -291,7 +291,11 @@ impl Net {
         let truth = &self.nodes[self.ends[id].node].feed;
         match &mut self.ends[id].party {
             Party::Gone => {}
-            Party::Peer(_) => self.step(id, |peer, now| peer.receive(now, frames)),
+            Party::Peer(_) => self.step(id, |peer, now| {
+                let mut frames = frames;
+                while peer.receive(now, std::mem::take(&mut frames))? {}
+                Ok(())
+            }),
             Party::Liar(mux, channel) => {
                 frames.into_iter().for_each(|frame| mux.receive(frame));
                 while let Some(heard) = mux.next().expect("an honest end is readable") {

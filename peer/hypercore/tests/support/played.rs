@@ -29,6 +29,8 @@ pub struct Played {
     channel: ChannelId,
     /// What the peer has said since it was looked at.
     heard: Vec<Message>,
+    /// Steps that the peer needed for what it was told last.
+    pub steps: usize,
 }
 
 impl Played {
@@ -52,7 +54,7 @@ impl Played {
         let setup = Setup { id, initiator: true, handshake: HANDSHAKE, store: store_too, plans: plans_too, window: 8 };
         let (peer, mut remote) = (Peer::new(now, setup), Mux::new());
         let channel = open(&mut remote, &key);
-        Played { feed, store, plans, peer, now, changes, remote, channel, heard: Vec::new() }
+        Played { feed, store, plans, peer, now, changes, remote, channel, heard: Vec::new(), steps: 0 }
     }
 
     /// The remote closes the feed's channel, and opens it again.
@@ -64,8 +66,15 @@ impl Played {
 
     /// The remote says something, and hears all that follows.
     pub fn say(&mut self, message: &Message) -> Result<(), Fault> {
-        let (kind, body) = message.encode();
-        self.remote.send(self.channel, kind, &body).expect("the channel is open");
+        self.say_all(std::slice::from_ref(message))
+    }
+
+    /// It says several things at once.
+    pub fn say_all(&mut self, messages: &[Message]) -> Result<(), Fault> {
+        for message in messages {
+            let (kind, body) = message.encode();
+            self.remote.send(self.channel, kind, &body).expect("the channel is open");
+        }
         self.exchange()
     }
 
@@ -82,10 +91,15 @@ impl Played {
         self.exchange()
     }
 
+    /// What the peer has said since it was looked at.
+    pub fn heard(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.heard)
+    }
+
     /// What the peer asked for since it was looked at, but what it took back.
     pub fn requests(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
-        for message in std::mem::take(&mut self.heard) {
+        for message in self.heard() {
             match message {
                 Message::Request(request) => requests.push(request),
                 Message::Cancel { id } => requests.retain(|request: &Request| request.id != id),
@@ -97,8 +111,11 @@ impl Played {
 
     fn exchange(&mut self) -> Result<(), Fault> {
         self.peer.tick(self.now);
-        let frames = std::iter::from_fn(|| self.remote.take_output()).map(Bytes::from).collect();
-        self.peer.receive(self.now, frames)?;
+        let mut frames = std::iter::from_fn(|| self.remote.take_output()).map(Bytes::from).collect();
+        self.steps = 1;
+        while self.peer.receive(self.now, std::mem::take(&mut frames))? {
+            self.steps += 1;
+        }
         let changes: Vec<_> = std::iter::from_fn(|| self.changes.try_recv().ok()).collect();
         self.peer.changed(self.now, &changes, false);
         self.peer.serve(self.now, 1 << 20)?;
