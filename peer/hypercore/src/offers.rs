@@ -166,7 +166,9 @@ impl Has {
     }
 
     fn forgive(&mut self, blocks: Range<u64>) {
-        let back = self.refused.extract_if(blocks, |_| true).count();
+        let before = self.refused.len();
+        self.refused.retain(|block| !blocks.contains(block));
+        let back = before - self.refused.len();
         self.room.give_back(REFUSED * back);
         self.exhausted &= back == 0;
     }

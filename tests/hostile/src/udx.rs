@@ -112,7 +112,7 @@ impl Link {
                 let packet = packet(input, at);
                 self.handle(at, &packet);
             }
-            11 if hostile && input.u8() == 7 => stream.stop_reading(),
+            11 if hostile && input.u8() == 7 => stream.stop_reading(self.now),
             _ => {
                 while !self.ends[at].sent.is_empty() {
                     self.deliver(at, 0, true);
