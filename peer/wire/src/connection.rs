@@ -9,10 +9,12 @@
 //! - [`FrameWriter::keep_alive`] sends an empty text whenever nothing was written for a while. JavaScript does so every
 //!   5 s, and both sides drop empty texts.
 //!
-//! Memory: a frame may have 16 MiB, so 500 hostile connections could make a process hold 8 GB. A frame above
-//! [`SMALL_FRAME`] therefore waits for its share of a [`Budget`] that all connections have in common, then its buffer
-//! grows with what arrives, and it has to arrive in time.
+//! Memory: a frame may have 16 MiB, so 500 hostile connections could make a process hold 8 GB. Once [`SMALL_FRAME`] bytes
+//! of a larger frame are here, it therefore waits for its share of a [`Budget`] that all connections have in common. Then its
+//! buffer grows with what arrives, which must not be slower than so that all of it is here in time; and the share goes
+//! with the text until the last slice of it is dropped.
 
+use crate::mux::MAX_BATCH;
 use crate::noise::{Handshake, HandshakeError, Keypair, PublicKey, Role, Session};
 use crate::secret_stream::{HEADER, MAX_FRAME, NONCE, Pull, Push, StreamError, get_length, put_length};
 use bytes::{Buf, Bytes, BytesMut};
@@ -27,8 +29,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// Frames up to this many bytes need no share of the [`Budget`].
-pub const SMALL_FRAME: usize = 256 << 10;
+/// Frames up to this many bytes need no share of the [`Budget`]: all batches but those of one large message.
+pub const SMALL_FRAME: usize = MAX_BATCH + (1 << 10);
+
+/// A large frame arrives in so many parts, each in its part of [`Options::frame`]: for each that is here, the next has time.
+const PARTS: u32 = 12;
 
 /// [`FrameWriter::send`] writes as soon as this many bytes are queued.
 const WRITE_AT: usize = 256 << 10;
@@ -51,7 +56,7 @@ pub struct Options {
     pub silence: Option<Duration>,
     /// Longest duration of the handshake. Default: 10 s.
     pub handshake: Duration,
-    /// Longest time from the first byte of a frame to its last. Default: 60 s.
+    /// Longest time from the first byte of a frame to its last, without what it waits for memory. Default: 60 s.
     pub frame: Duration,
     /// What large frames may take together (twice as much at worst, while their buffers grow). Default: 64 MiB.
     pub budget: Budget,
@@ -234,16 +239,36 @@ pub struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The next text that is not empty; `None` when the remote ended the connection between two frames.
     ///
-    /// The text shares memory with others that arrived with it: copy what you keep. Its share of the budget is given
-    /// back by the next call. May be cancelled without loss. After an error drop the connection.
+    /// The text shares memory with others that arrived with it, and has its share of the budget until all slices of it are
+    /// dropped: copy what you keep. May be cancelled without loss. After an error drop the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ConnectionError> {
-        while let Some(frame) = self.frames.next(MAX_FRAME).await? {
+        while let Some((frame, share)) = self.frames.next(MAX_FRAME).await? {
             let text = self.pull.pull(frame)?;
             if !text.is_empty() {
-                return Ok(Some(text));
+                return Ok(Some(match share {
+                    None => text,
+                    Some(share) => Bytes::from_owner(Large { text, _share: share }),
+                }));
             }
         }
         Ok(None)
+    }
+
+    /// Leaves the queue for a share of the budget, where others wait behind: for who does not call [`Self::next`] for a while.
+    pub fn leave_queue(&mut self) {
+        self.frames.waiting = None;
+    }
+}
+
+/// A text with its share of the budget.
+struct Large {
+    text: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
     }
 }
 
@@ -331,7 +356,7 @@ struct Frames<R> {
     read: usize,
     /// When the frame began of which a part is here.
     begun: Option<Instant>,
-    /// The share of the frame that is here in part, or was returned last.
+    /// The share of the frame that is here in part.
     share: Option<OwnedSemaphorePermit>,
     /// Waits for that share; kept, so that a cancelled call does not lose its place.
     waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
@@ -340,6 +365,8 @@ struct Frames<R> {
     /// Since when nothing came, and when we listened last: a read is often cancelled and begun anew.
     quiet: Option<(Instant, Instant)>,
     frame: Duration,
+    /// When we listened last while a frame was here in part.
+    listened: Option<Instant>,
 }
 
 impl<R> std::fmt::Debug for Frames<R> {
@@ -361,16 +388,17 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             silence: options.silence,
             quiet: None,
             frame: options.frame,
+            listened: None,
         }
     }
 
     async fn handshake_frame(&mut self) -> Result<BytesMut, ConnectionError> {
         let frame = self.next(MAX_HANDSHAKE_FRAME).await?;
-        Ok(frame.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?)
+        Ok(frame.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?.0)
     }
 
-    /// The next frame without its length, or `None` at the end of the stream.
-    async fn next(&mut self, max: usize) -> Result<Option<BytesMut>, ConnectionError> {
+    /// The next frame without its length, and its share of the budget if it is large; or `None` at the end of the stream.
+    async fn next(&mut self, max: usize) -> Result<Option<(BytesMut, Option<OwnedSemaphorePermit>)>, ConnectionError> {
         loop {
             let (mut missing, mut len) = (3, 0);
             if let Some(length) = self.buffer.first_chunk::<3>() {
@@ -378,27 +406,23 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 if len > max {
                     return Err(ConnectionError::LongHandshake(len));
                 }
+                // So far it is no larger than a small one; and who only says that it will be large takes no place.
+                if len > SMALL_FRAME && self.buffer.len() >= SMALL_FRAME && self.share.is_none() {
+                    let budget = self.budget.clone();
+                    let waiting = self.waiting.get_or_insert_with(|| Box::pin(budget.take(len)));
+                    self.share = Some(waiting.await);
+                    self.waiting = None;
+                    self.begun = None;
+                }
                 if self.buffer.len() - 3 >= len {
                     self.buffer.advance(3);
                     self.begun = None;
-                    return Ok(Some(self.buffer.split_to(len)));
+                    return Ok(Some((self.buffer.split_to(len), self.share.take())));
                 }
                 missing = 3 + len - self.buffer.len();
             }
-            if self.begun.is_none() {
-                // The frame before this one has been dealt with.
-                self.share = None;
-            }
-            if len > SMALL_FRAME && self.share.is_none() {
-                let budget = self.budget.clone();
-                let waiting = self.waiting.get_or_insert_with(|| Box::pin(budget.take(len)));
-                self.share = Some(waiting.await);
-                self.waiting = None;
-            }
-            if !self.buffer.is_empty() && self.begun.is_none() {
-                self.begun = Some(Instant::now());
-            }
-            if self.read_some(missing).await? == 0 {
+            let slow = self.slow(len);
+            if self.read_some(missing, slow).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -407,8 +431,28 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
     }
 
+    /// Until when more has to come of the frame that is here in part.
+    fn slow(&mut self, len: usize) -> Option<Instant> {
+        let now = Instant::now();
+        let deaf = self.listened.replace(now).map_or(Duration::ZERO, |listened| now.duration_since(listened));
+        if self.buffer.is_empty() {
+            return None;
+        }
+        let mut begun = *self.begun.get_or_insert(now);
+        if deaf > LISTENS {
+            // What came meanwhile was only not heard.
+            begun = now.min(begun + deaf);
+            self.begun = Some(begun);
+        }
+        let parts = match self.share {
+            None => PARTS,
+            Some(_) => (self.buffer.len() as u64 * u64::from(PARTS) / len.max(1) as u64) as u32 + 1,
+        };
+        Some(begun + self.frame * parts.min(PARTS) / PARTS)
+    }
+
     /// Reads once, with room for what the frame still needs but never for much more than has come already.
-    async fn read_some(&mut self, missing: usize) -> Result<usize, ConnectionError> {
+    async fn read_some(&mut self, missing: usize, slow: Option<Instant>) -> Result<usize, ConnectionError> {
         let arrived = self.buffer.len();
         if arrived == 0 && self.read == SMALLEST_READ {
             // Let go of what a busier time has left.
@@ -425,7 +469,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         };
         self.quiet = Some((since, now));
         let silent = self.silence.map(|silence| since + silence);
-        let slow = self.begun.map(|begun| begun + self.frame);
         let read = self.io.read_buf(&mut self.buffer);
         let count = match (silent, slow) {
             (None, None) => read.await?,
@@ -435,7 +478,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             (None, Some(slow)) => timeout_at(slow, read).await.map_err(|_| ConnectionError::SlowFrame)??,
             (Some(silent), _) => timeout_at(silent, read).await.map_err(|_| ConnectionError::Silent)??,
         };
-        self.quiet = None;
+        (self.quiet, self.listened) = (None, Some(Instant::now()));
         if count >= self.read {
             self.read = (2 * self.read).min(LARGEST_READ);
         } else if count < self.read / 4 {

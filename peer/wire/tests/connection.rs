@@ -3,7 +3,10 @@
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use datdot_wire::connection::{Budget, Connection, ConnectionError, Options, TcpConnection, accept, connect};
+use datdot_wire::connection::{
+    Budget, Connection, ConnectionError, Options, SMALL_FRAME, TcpConnection, accept, connect,
+};
+use datdot_wire::mux::MAX_BATCH;
 use datdot_wire::noise::{HandshakeError, Keypair, Role};
 use datdot_wire::secret_stream::{MAX_FRAME, MAX_TEXT, StreamError};
 use std::time::Duration;
@@ -151,43 +154,118 @@ async fn forged_frames_end_the_connection() {
     assert!(matches!(connection.reader.next().await, Err(ConnectionError::Io(_))), "the end inside a frame");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_large_frame_takes_its_share_and_must_arrive_in_time() {
-    let options = Options { silence: None, budget: Budget::new(0), ..Options::default() };
-    let all = options.budget.available();
-    let (mut slow, mut first) = turned_bad(&options).await;
+/// Both sides of a pipe that holds everything.
+async fn piped(options: &Options) -> (PipeConnection, PipeConnection) {
+    let (theirs, ours) = duplex(64 << 20);
+    let ((ra, wa), (rb, wb)) = (split(theirs), split(ours));
+    let (keys_a, keys_b) = (keys(1), keys(2));
+    let (a, b) = tokio::join!(
+        Connection::handshake(ra, wa, Role::Initiator, &keys_a, None, options),
+        Connection::handshake(rb, wb, Role::Responder, &keys_b, None, options)
+    );
+    (a.unwrap(), b.unwrap())
+}
+
+/// Options without keep-alives, and a budget of one largest frame.
+fn scarce() -> Options {
+    Options { silence: None, keep_alive: None, budget: Budget::new(0), ..Options::default() }
+}
+
+/// Begins a largest frame that takes the whole budget, and goes on as slowly as that.
+async fn hog(
+    options: &Options,
+) -> (DuplexStream, tokio::task::JoinHandle<Result<Option<bytes::Bytes>, ConnectionError>>) {
+    let (mut slow, mut first) = turned_bad(options).await;
     slow.write_all(&(MAX_FRAME as u32).to_le_bytes()[..3]).await.unwrap();
+    slow.write_all(&vec![0; SMALL_FRAME]).await.unwrap();
     let first = tokio::spawn(async move { first.reader.next().await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(options.budget.available() < 1024);
+    (slow, first)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_frame_takes_its_share_and_must_arrive_in_time() {
+    let options = scarce();
+    let all = options.budget.available();
+    let (_slow, first) = hog(&options).await;
 
     // A second large frame waits for the first, small ones don't.
-    let (mut theirs, ours) = duplex(1 << 20);
-    let (keys_a, keys_b) = (keys(1), keys(2));
-    let (r, w) = split(&mut theirs);
-    let (reader, writer) = split(ours);
-    let (a, b) = tokio::join!(
-        Connection::handshake(r, w, Role::Initiator, &keys_a, None, &options),
-        Connection::handshake(reader, writer, Role::Responder, &keys_b, None, &options)
-    );
-    let (mut a, mut b) = (a.unwrap(), b.unwrap());
+    let (mut a, mut b) = piped(&options).await;
     let started = tokio::time::Instant::now();
-    a.writer.send(b"small").await.unwrap();
-    a.writer.flush().await.unwrap();
-    assert_eq!(b.reader.next().await.unwrap().unwrap(), "small");
+    for small in [5, MAX_BATCH + 500] {
+        a.writer.queue(&vec![2; small]).unwrap();
+        a.writer.flush().await.unwrap();
+        assert_eq!(b.reader.next().await.unwrap().unwrap().len(), small);
+    }
     assert!(started.elapsed() < Duration::from_secs(1));
-    let (_, large) = tokio::join!(
-        async {
-            a.writer.queue(&vec![1; 1 << 20]).unwrap();
-            a.writer.flush().await.unwrap();
-        },
-        b.reader.next()
-    );
-    assert_eq!(large.unwrap().unwrap().len(), 1 << 20);
-    assert!(started.elapsed() > Duration::from_secs(50));
+    a.writer.queue(&vec![1; 1 << 20]).unwrap();
+    a.writer.flush().await.unwrap();
+    assert_eq!(b.reader.next().await.unwrap().unwrap().len(), 1 << 20);
+    assert!((3..6).contains(&started.elapsed().as_secs()), "no longer than a twelfth of its time");
     assert!(matches!(first.await.unwrap(), Err(ConnectionError::SlowFrame)));
     drop(b);
     assert_eq!(options.budget.available(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_comes_as_fast_as_it_has_to_is_taken() {
+    let options = scarce();
+    let (mut slow, mut connection) = turned_bad(&options).await;
+    let reading = tokio::spawn(async move { connection.reader.next().await });
+    slow.write_all(&(MAX_FRAME as u32).to_le_bytes()[..3]).await.unwrap();
+    for _ in 0..12 {
+        slow.write_all(&vec![0; MAX_FRAME / 12 + 1]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(4900)).await;
+    }
+    // All of it came; it is only not what it should be.
+    assert!(matches!(reading.await.unwrap(), Err(ConnectionError::Stream(StreamError::InvalidMessage))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_announces_a_large_frame_takes_nothing_from_others() {
+    let options = scarce();
+    let all = options.budget.available();
+    let (mut slow, mut connection) = turned_bad(&options).await;
+    slow.write_all(&(MAX_FRAME as u32).to_le_bytes()[..3]).await.unwrap();
+    assert!(timeout(Duration::from_secs(30), connection.reader.next()).await.is_err());
+    assert_eq!(options.budget.available(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_keeps_its_share_as_long_as_a_slice_of_it_is_kept() {
+    let options = scarce();
+    let all = options.budget.available();
+    let (mut a, mut b) = piped(&options).await;
+    for size in [1 << 20, 5] {
+        a.writer.queue(&vec![1; size]).unwrap();
+        a.writer.flush().await.unwrap();
+    }
+    let large = b.reader.next().await.unwrap().unwrap();
+    let slice = large.slice(7..9);
+    drop(large);
+    assert_eq!(b.reader.next().await.unwrap().unwrap().len(), 5);
+    assert_eq!(options.budget.available(), all - (1 << 20) - 1024, "it is not done with yet");
+    drop(slice);
+    assert_eq!(options.budget.available(), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_listen_lets_others_go_first() {
+    let options = scarce();
+    let (_slow, first) = hog(&options).await;
+    // The second waits before the third, but is asked no more.
+    let (mut second, mut b) = turned_bad(&options).await;
+    second.write_all(&(MAX_FRAME as u32).to_le_bytes()[..3]).await.unwrap();
+    second.write_all(&vec![0; SMALL_FRAME]).await.unwrap();
+    assert!(timeout(Duration::from_millis(10), b.reader.next()).await.is_err());
+    b.reader.leave_queue();
+    let (mut c, mut d) = piped(&options).await;
+    c.writer.queue(&vec![1; 1 << 20]).unwrap();
+    c.writer.flush().await.unwrap();
+    let third = timeout(Duration::from_secs(60), d.reader.next()).await;
+    assert_eq!(third.unwrap().unwrap().unwrap().len(), 1 << 20);
+    assert!(matches!(first.await.unwrap(), Err(ConnectionError::SlowFrame)));
 }
 
 #[tokio::test(start_paused = true)]
