@@ -5,11 +5,13 @@
 
 mod download;
 mod drive;
+mod taking;
 
 use crate::{
     feed::Feed,
     key::FeedKey,
     limit::{Limits, Own, Valve},
+    offers::Memory,
     peer::{Fault, Peer, Setup},
     plan::{PeerId, Plan, Want},
     plans::Plans,
@@ -82,6 +84,7 @@ struct Inner {
     store: Store,
     config: Config,
     plans: Arc<Plans>,
+    memory: Memory,
     next: AtomicU64,
     peers: Mutex<Peers>,
     /// Closed with the network, while `peers` is locked.
@@ -182,6 +185,7 @@ impl Network {
         };
         let inner = Arc::new(Inner {
             plans: Arc::default(),
+            memory: Memory::default(),
             next: AtomicU64::new(1),
             peers: Mutex::default(),
             places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
@@ -386,6 +390,7 @@ impl Inner {
                 store: self.store.clone(),
                 plans: self.plans.clone(),
                 window: self.config.window.max(1),
+                memory: self.memory.clone(),
             },
         );
         // The list is locked until the task is in it: the guard of a task that ends at once waits for that.

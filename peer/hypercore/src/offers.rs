@@ -17,28 +17,73 @@ use std::{
 pub const MAX_PAGES: usize = 256;
 /// Bytes for all feeds of one connection.
 pub const ROOM: usize = 16 << 20;
+/// Bytes for all connections of a network.
+pub const MEMORY: usize = 256 << 20;
 /// Single blocks that were refused or dropped; after so many the remote is not asked any more.
 pub const MAX_REFUSED: usize = 1024;
 /// Bytes that one of them takes, about.
 const REFUSED: usize = 32;
 
-/// Bytes that a connection has left for what its remote says to have. Clones share it.
+/// Bytes that are left for what all remotes of a network say to have. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<AtomicUsize>);
+pub struct Memory(Arc<AtomicUsize>);
 
-impl Default for Room {
-    fn default() -> Room {
-        Room(Arc::new(AtomicUsize::new(ROOM)))
-    }
+/// Bytes that a connection may take of them. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Room {
+    own: Memory,
+    all: Memory,
 }
 
-impl Room {
+impl Memory {
+    fn new(bytes: usize) -> Memory {
+        Memory(Arc::new(AtomicUsize::new(bytes)))
+    }
+
     fn take(&self, bytes: usize) -> bool {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    #[cfg(test)]
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::new(MEMORY)
+    }
+}
+
+impl Room {
+    /// The room of one connection.
+    pub fn of(all: &Memory) -> Room {
+        Room { own: Memory::new(ROOM), all: all.clone() }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let granted = self.own.take(bytes);
+        let taken = granted && self.all.take(bytes);
+        if granted && !taken {
+            self.own.give_back(bytes);
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.own.give_back(bytes);
+        self.all.give_back(bytes);
+    }
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room::of(&Memory::default())
     }
 }
 
@@ -273,7 +318,22 @@ mod tests {
         many[19].gain(5, 1);
         assert!(many[19].contains(5) && !many[0].contains(5 + PAGE));
         drop(many);
-        assert_eq!(room.0.load(Ordering::Acquire), ROOM);
+        assert_eq!(room.own.left(), ROOM);
+    }
+
+    #[test]
+    fn all_connections_share_the_memory_of_the_network() {
+        let memory = Memory::new(20 << 20);
+        let rooms = [Room::of(&memory), Room::of(&memory)];
+        let many: Vec<Offers> = (0..40).map(|n| Offers::new(rooms[n % 2].clone())).collect();
+        for offers in &many {
+            (0..300).for_each(|page| offers.gain(PAGE * page + 5, 1));
+        }
+        let taken = many.iter().map(|offers| offers.lock().more.bytes()).sum::<usize>();
+        assert!(taken <= 20 << 20 && taken > (20 << 20) - 2 * PAGE_BYTES, "{taken}");
+        assert_eq!(rooms.iter().map(|room| ROOM - room.own.left()).sum::<usize>(), taken);
+        drop(many);
+        assert_eq!((memory.left(), rooms[0].own.left()), (20 << 20, ROOM));
     }
 
     #[test]
@@ -282,7 +342,7 @@ mod tests {
         let many: Vec<Offers> = (0..200).map(|_| Offers::new(room.clone())).collect();
         many.iter().for_each(|offers| offers.gain(PAGE, PAGE * MAX_PAGES as u64));
         assert!(many.iter().all(|offers| offers.contains(PAGE * MAX_PAGES as u64)));
-        assert!(room.0.load(Ordering::Acquire) > ROOM / 2);
+        assert!(room.own.left() > ROOM / 2);
     }
 
     #[test]
@@ -290,12 +350,12 @@ mod tests {
         let room = Room::default();
         let offers = Offers::new(room.clone());
         offers.gain(PAGE, 2 * PAGE);
-        room.take(room.0.load(Ordering::Acquire));
+        room.take(room.own.left());
         offers.lose(PAGE + 7, 2);
         assert_eq!(offers.next(0..4 * PAGE), Some(2 * PAGE), "its bits would need room");
         offers.refuse(2 * PAGE);
         assert!(!offers.is_exhausted(), "the page left some");
-        room.take(room.0.load(Ordering::Acquire));
+        room.take(room.own.left());
         offers.refuse(2 * PAGE + 1);
         assert!(offers.is_exhausted(), "it would be asked again and again");
         offers.gain(2 * PAGE, 1);
@@ -320,7 +380,7 @@ mod tests {
             let has = offers.lock();
             prop_assert!(has.more.pages() <= MAX_PAGES && has.refused.len() <= MAX_REFUSED);
             let taken = has.more.bytes() + REFUSED * has.refused.len();
-            prop_assert_eq!(has.room.0.load(Ordering::Acquire), ROOM - taken);
+            prop_assert_eq!(has.room.own.left(), ROOM - taken);
         }
     }
 }

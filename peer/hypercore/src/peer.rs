@@ -12,7 +12,7 @@ use crate::{
     feed::{Change, Changed, Feed, FeedError, Refused},
     key::{DiscoveryKey, FeedKey},
     messages::{Handshake, Message, Refusal, Request},
-    offers::{Offers, Room},
+    offers::{Memory, Offers, Room},
     pace::Pace,
     plan::PeerId,
     plans::{Plans, Stopped},
@@ -36,6 +36,8 @@ const PROTOCOL: &str = "hypercore/alpha";
 const MAX_FEEDS: usize = 4096;
 /// Requests of a remote that may wait, all feeds together.
 const MAX_WAITING: usize = 1 << 14;
+/// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
+const MAX_WANTS: usize = 1 << 13;
 /// Feeds that a remote asked for in vain, and is told of should they come.
 const MAX_MISSED: usize = 256;
 /// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open.
@@ -80,6 +82,8 @@ pub struct Setup {
     pub plans: Arc<Plans>,
     /// Blocks asked of the remote at a time and feed.
     pub window: usize,
+    /// For what the remotes of all connections say to have.
+    pub memory: Memory,
 }
 
 pub struct Peer {
@@ -127,6 +131,7 @@ impl Peer {
         // Secret and different for each connection: as good as thrown.
         let dice = setup.handshake.first_chunk().copied().map_or(0, u64::from_le_bytes);
         Peer {
+            room: Room::of(&setup.memory),
             setup,
             now,
             mux,
@@ -136,7 +141,6 @@ impl Peer {
             excused: BTreeMap::new(),
             missed: BTreeSet::new(),
             opened: None,
-            room: Room::default(),
             waiting: 0,
             synced: BTreeSet::new(),
             busy: 0,
@@ -148,7 +152,7 @@ impl Peer {
     /// other frames until it was called again without any.
     pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<bool, Fault> {
         self.now = now;
-        self.waiting = self.count_waiting();
+        self.waiting = self.sum(Session::waiting);
         let (mut touched, mut cost) = (BTreeSet::new(), 0);
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
         while cost < cost::STEP
@@ -184,6 +188,9 @@ impl Peer {
         }
         // However often it says something else: the last word counts.
         std::mem::take(&mut self.synced).into_iter().for_each(|channel| self.tell(channel));
+        if self.sum(Session::wants) > MAX_WANTS {
+            return Err(Misbehaviour::Flood.into());
+        }
         self.check_doubts()?;
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
@@ -345,8 +352,8 @@ impl Peer {
         self.busy = self.channels.values().filter(|channel| channel.wanted.is_some()).count();
     }
 
-    fn count_waiting(&self) -> usize {
-        self.channels.values().filter_map(|channel| channel.session.as_ref()).map(Session::waiting).sum()
+    fn sum(&self, count: impl Fn(&Session) -> usize) -> usize {
+        self.channels.values().filter_map(|channel| channel.session.as_ref()).map(count).sum()
     }
 
     /// What has to be sent now.
@@ -459,7 +466,7 @@ impl Peer {
         }
         if self.waiting > MAX_WAITING {
             // Some of them were taken back since.
-            self.waiting = self.count_waiting();
+            self.waiting = self.sum(Session::waiting);
             if self.waiting > MAX_WAITING {
                 return Err(Misbehaviour::Flood.into());
             }

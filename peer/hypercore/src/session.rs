@@ -393,6 +393,11 @@ impl Session {
         self.waiting.len()
     }
 
+    /// Wants of the remote that are kept.
+    pub fn wants(&self) -> usize {
+        self.wants.len().max(self.looks.len())
+    }
+
     /// What the remote has, kept up to date.
     pub fn offers_all(&self) -> &Offers {
         &self.offers

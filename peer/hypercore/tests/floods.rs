@@ -2,7 +2,7 @@
 
 mod support;
 use datdot_hypercore::{
-    Feed, Store,
+    Fault, Feed, Store,
     messages::{Message, Request, Sync, Wanted},
 };
 use support::{played::Played, *};
@@ -67,4 +67,19 @@ fn answers_take_their_turns_too() {
         assert!(more < 1024);
         answered += more;
     }
+}
+
+#[test]
+fn who_wants_to_hear_about_too_many_ranges_is_dropped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_author, mut peer) = world(dir.path());
+    peer.offer(0, LENGTH).expect("it is honest");
+    let want = |i: u64| Message::Want(Wanted { start: 32 * i, length: 32, any: false });
+    let wants: Vec<_> = (0..512).map(want).collect();
+    peer.say_all(&wants).expect("that much is allowed");
+    let told = (1..=16).try_for_each(|name| {
+        peer.open_another(name)?;
+        peer.say_all(&wants)
+    });
+    assert!(matches!(told, Err(Fault::Misbehaviour(_))), "{told:?}");
 }

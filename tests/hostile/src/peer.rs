@@ -13,6 +13,7 @@ use bytes::Bytes;
 use datdot_hypercore::{
     DiscoveryKey, Feed, FeedKey, Keypair, Store, Want,
     messages::{Data, Handshake, Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
+    offers::Memory,
     peer::{Peer, Setup},
     plans::Plans,
 };
@@ -94,6 +95,7 @@ impl World {
             store: store.clone(),
             plans: plans.clone(),
             window: 8,
+            memory: Memory::default(),
         };
         World {
             is_initiator: setup.initiator,

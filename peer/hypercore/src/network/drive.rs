@@ -1,6 +1,6 @@
 //! The task of one connection: it moves bytes, and lets the peer take steps on a blocking thread.
 
-use super::{Ended, TICK, clock};
+use super::{Ended, TICK, clock, taking::Taking};
 use crate::{
     feed::{Change, Changed},
     key::FeedKey,
@@ -28,8 +28,6 @@ use tokio::{
 const ROUND: usize = 1 << 20;
 /// A block and what else is said unasked never come to so much: who makes us say more without reading it is dropped.
 const MAX_UNSENT: usize = 32 << 20;
-/// A remote that takes nothing for so long is dropped.
-const MAX_STALL: Duration = Duration::from_secs(60);
 /// Messages taken into one round.
 const MAX_FRAMES: usize = 512;
 /// Changes of feeds are told to a remote together: of so much time, if nothing else is to be said.
@@ -83,7 +81,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let mut tick = interval(TICK);
         let mut idle = Some(peer);
         let mut news = News { tick: true, ..News::default() };
-        let (mut requests_left, mut taken, mut unsent) = (false, clock(), 0);
+        let (mut requests_left, mut said, mut taking) = (false, 0, Taking::new(clock()));
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
         let (mut stepped, mut untold, mut frames_left) = (clock(), false, false);
@@ -111,6 +109,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 *working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
             }
             let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
+            if !reading || read_at > now {
+                self.reader.leave_queue();
+            }
             let send = async {
                 match self.writer.queued() {
                     0 => self.writer.keep_alive().await,
@@ -130,11 +131,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         }
                     };
                     self.upload.passed(step.output.iter().map(Vec::len).sum());
+                    let before = self.writer.queued();
                     for text in &step.output {
                         if let Err(error) = self.writer.queue(text) {
                             return Ended::Connection(error.into());
                         }
                     }
+                    said += (self.writer.queued() - before) as u64;
                     if self.writer.queued() > MAX_UNSENT {
                         return Ended::Stalled;
                     }
@@ -177,9 +180,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         self.download.quiet(clock());
                     }
                     let queued = self.writer.queued();
-                    if queued == 0 || queued != unsent {
-                        (taken, unsent) = (clock(), queued);
-                    } else if clock() > taken + MAX_STALL {
+                    if taking.is_stalled(clock(), said.saturating_sub(queued as u64), queued) {
                         return Ended::Stalled;
                     }
                 }

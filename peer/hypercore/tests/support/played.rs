@@ -4,6 +4,7 @@ use bytes::Bytes;
 use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
     messages::{Handshake, Message, Request, Sync},
+    offers::Memory,
     peer::{Peer, Setup},
     plans::Plans,
 };
@@ -51,7 +52,15 @@ impl Played {
     fn connect(store: Store, plans: Arc<Plans>, feed: Feed, id: u64, now: Instant) -> Played {
         let (changes, key) = (store.changes(), feed.key());
         let (store_too, plans_too) = (store.clone(), plans.clone());
-        let setup = Setup { id, initiator: true, handshake: HANDSHAKE, store: store_too, plans: plans_too, window: 8 };
+        let setup = Setup {
+            id,
+            initiator: true,
+            handshake: HANDSHAKE,
+            store: store_too,
+            plans: plans_too,
+            window: 8,
+            memory: Memory::default(),
+        };
         let (peer, mut remote) = (Peer::new(now, setup), Mux::new());
         let channel = open(&mut remote, &key);
         Played { feed, store, plans, peer, now, changes, remote, channel, heard: Vec::new(), steps: 0 }
@@ -61,6 +70,14 @@ impl Played {
     pub fn reopen(&mut self) -> Result<(), Fault> {
         self.remote.close(self.channel);
         self.channel = open(&mut self.remote, &self.feed.key());
+        self.exchange()
+    }
+
+    /// The remote opens another feed, which is here too, and talks about that from now on.
+    pub fn open_another(&mut self, name: u8) -> Result<(), Fault> {
+        let feed = self.store.create(&super::keypair(100 + name)).expect("room");
+        feed.write(&[Bytes::from_static(b"something")]).expect("an author appends");
+        self.channel = open(&mut self.remote, &feed.key());
         self.exchange()
     }
 
