@@ -153,6 +153,16 @@ impl Blocks {
         })
     }
 
+    /// The blocks of the range that are not in the set, in runs, left to right.
+    pub fn gaps(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let start = self.first_missing(at..range.end)?;
+            at = self.first_present(start..range.end).unwrap_or(range.end);
+            Some(start..at)
+        })
+    }
+
     /// How many blocks of the range are in the set.
     pub fn count_in(&self, range: Range<u64>) -> u64 {
         self.runs(range).map(|run| run.end - run.start).sum()
@@ -358,6 +368,8 @@ mod tests {
             prop_assert_eq!(blocks.first_missing(range.clone()), range.clone().find(|b| !model.contains(b)));
             prop_assert_eq!(blocks.first_present(range.clone()), model.range(range.clone()).next().copied());
             prop_assert_eq!(blocks.count_in(range.clone()), model.range(range.clone()).count() as u64);
+            let missing = range.clone().filter(|block| !model.contains(block));
+            prop_assert!(blocks.gaps(range.clone()).flatten().eq(missing));
             prop_assert_eq!(blocks.runs(0..u64::MAX).flatten().collect::<BTreeSet<_>>(), model);
 
             let mut copy = Blocks::default();

@@ -38,6 +38,8 @@ use std::{
 const SLOT_BYTES: usize = 44;
 /// Largest block that is read: what fits into one frame of the secret stream.
 pub(crate) const MAX_STORED: u64 = 1 << 24;
+/// Bytes of `have` that are read at once.
+const READ_AT_ONCE: u64 = 64 << 10;
 /// More than two heads with their manifest take.
 const MAX_CONFLICT: u64 = 1 << 20;
 
@@ -79,6 +81,8 @@ pub(crate) struct Recovered {
     pub have: Blocks,
     /// Blocks that `have` on the disk may not show as they are.
     pub changed: Vec<Range<u64>>,
+    /// Blocks that were dropped: their bytes may still take room.
+    pub dropped: Vec<Range<u64>>,
 }
 
 impl Pool {
@@ -256,6 +260,8 @@ impl Disk {
             true => self.redo(last, u64::MAX, &mut have, &mut changed)?,
             false => found.drop_last(),
         }
+        let steps = found.entries.iter().flat_map(|entry| &entry.steps);
+        let dropped = steps.filter_map(Step::lost).collect();
         let record = found.entries.pop().expect("the first entry is there").record;
         let length = record.length();
         // What an append that was cut off left would be in the way of a later one.
@@ -265,7 +271,7 @@ impl Disk {
             // What is told from now on stays, also if it was read from the system's memory.
             data.sync()?;
         }
-        Ok(Some(Recovered { journal: found.journal, record, have, changed }))
+        Ok(Some(Recovered { journal: found.journal, record, have, changed, dropped }))
     }
 
     /// Does again what an entry says, as far as it is about the first `length` blocks.
@@ -333,16 +339,17 @@ impl Disk {
     fn read_have(&self) -> io::Result<Blocks> {
         let mut blocks = Blocks::default();
         let have = self.have()?;
-        let end = have.len()?;
-        let mut buffer = vec![0; end.min(1 << 20) as usize];
+        let mut buffer = vec![0; have.len()?.min(READ_AT_ONCE) as usize];
         let mut at = 0;
-        while at < end {
-            let len = have.read_at(&mut buffer, at)?;
+        // A tree of invented nodes has room for a block that is gigabytes behind all others in this file: what is between is not
+        // read.
+        while let Some(start) = have.next_data(at)?.map(|start| start / 8 * 8) {
+            let len = have.read_at(&mut buffer, start)?;
             if len == 0 {
                 break;
             }
-            blocks.add_bits(at * 8, &buffer[..len]);
-            at += len as u64;
+            blocks.add_bits(start * 8, &buffer[..len]);
+            at = start + len as u64;
         }
         Ok(blocks)
     }

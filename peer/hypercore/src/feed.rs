@@ -130,7 +130,7 @@ pub(crate) struct State {
 impl Feed {
     pub(crate) fn open(disk: Disk, shared: Shared) -> io::Result<Feed> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the journal is damaged");
-        let Recovered { journal, record, have, changed } = disk.recover()?.ok_or_else(damaged)?;
+        let Recovered { journal, record, have, changed, dropped } = disk.recover()?.ok_or_else(damaged)?;
         let key = record.key();
         let authors = record.authors()?;
         let manifest = authors.as_ref().and_then(Authors::to_single);
@@ -170,6 +170,7 @@ impl Feed {
         if used {
             feed.tell_used();
         }
+        feed.give_back_again(dropped);
         Ok(feed)
     }
 

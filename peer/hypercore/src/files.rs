@@ -4,7 +4,7 @@
 pub(crate) mod torn;
 
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
 };
 use std::{
@@ -182,6 +182,21 @@ impl Handle {
         }
     }
 
+    /// Where the next bytes are that are not in a hole; nothing if there are only holes. Where the file system can't tell, there
+    /// are none.
+    pub fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        match self {
+            // Nobody reads where the file stands.
+            Handle::Disk(file) => match seek(file, SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => Ok(None),
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Some(at)),
+                data => Ok(Some(data?)),
+            },
+            #[cfg(test)]
+            Handle::Torn(file) => file.next_data(at),
+        }
+    }
+
     /// Writes all of it.
     pub fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         match self {
@@ -249,5 +264,21 @@ fn supported(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_passed_over() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = Files::Disk.open(&dir.path().join("sparse"), true).expect("room");
+        assert_eq!(file.next_data(0).expect("it can be asked"), None);
+        file.write_at(b"far out", 1 << 40).expect("room");
+        assert_eq!(file.next_data(1).expect("it can be asked"), Some(1 << 40));
+        assert_eq!(file.next_data((1 << 40) + 3).expect("it can be asked"), Some((1 << 40) + 3));
+        assert_eq!(file.next_data(1 << 41).expect("it can be asked"), None);
     }
 }

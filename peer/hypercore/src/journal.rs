@@ -345,6 +345,14 @@ impl Step {
             Step::Lost { .. } => None,
         }
     }
+
+    /// Blocks that went.
+    pub fn lost(&self) -> Option<Range<u64>> {
+        match *self {
+            Step::Lost { first, end } => Some(first..end),
+            Step::Gained { .. } => None,
+        }
+    }
 }
 
 impl Record {

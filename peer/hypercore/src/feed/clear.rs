@@ -1,6 +1,7 @@
 //! Giving room back: blocks are dropped while the tree above them stays.
 
 use super::{Changed, Commit, Feed, FeedError};
+use datdot_proof::tree::Roots;
 use std::{ops::Range, sync::PoisonError};
 
 impl Feed {
@@ -31,5 +32,26 @@ impl Feed {
         }
         drop(clearing);
         Ok(bytes)
+    }
+
+    /// Gives the room of blocks back that were dropped before a crash: it may have come in between.
+    pub(super) fn give_back_again(&self, dropped: Vec<Range<u64>>) {
+        let give_back = |roots: &Roots, run: Range<u64>| {
+            let hole = self.offset(roots, run.start)?..self.offset(roots, run.end)?;
+            self.0.disk.give_back(hole).map_err(|source| self.io(source))
+        };
+        for blocks in dropped {
+            let (roots, runs) = {
+                let state = self.lock();
+                let end = blocks.end.min(state.roots.length());
+                // Some may have come again since.
+                (state.roots.clone(), state.have.gaps(blocks.start..end).collect::<Vec<_>>())
+            };
+            for run in runs {
+                if let Err(error) = give_back(&roots, run) {
+                    tracing::debug!(target: "hypercore", feed = %self.key(), %error, "room is not given back");
+                }
+            }
+        }
     }
 }

@@ -37,6 +37,8 @@ struct State {
     /// Bytes by which files may still grow.
     room: Option<u64>,
     syncs: u64,
+    /// Bytes that were read.
+    reads: u64,
 }
 
 type Names = BTreeMap<PathBuf, Option<usize>>;
@@ -102,6 +104,11 @@ impl Machine {
     /// Files synced so far, folders not counted.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// Bytes read so far.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
     }
 
     /// Changes the bytes of a file behind everybody's back.
@@ -277,11 +284,20 @@ fn put(bytes: &mut Vec<u8>, at: u64, new: &[u8]) {
 
 impl Handle {
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.machine.lock().reads += buffer.len() as u64;
         self.with(|inode| {
             let rest = inode.now.get(at as usize..).unwrap_or_default();
             let len = rest.len().min(buffer.len());
             buffer[..len].copy_from_slice(&rest[..len]);
             Ok(len)
+        })
+    }
+
+    /// The sector of the next byte that is not 0.
+    pub fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
+        self.with(|inode| {
+            let data = inode.now.iter().skip(at as usize).position(|byte| *byte != 0);
+            Ok(data.map(|skipped| at.max((at + skipped as u64) / SECTOR * SECTOR)))
         })
     }
 

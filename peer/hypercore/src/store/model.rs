@@ -515,3 +515,43 @@ fn the_files_of_a_few_feeds_are_open_at_a_time() {
     }
     feeds.iter().for_each(|feed| assert_eq!(feed.read(2).expect("it is here"), [2; 10]));
 }
+
+#[test]
+fn room_of_dropped_blocks_is_given_back_though_the_process_ends_in_between() {
+    for writes in 1.. {
+        let machine = Machine::default();
+        let store = open(&machine, DIR);
+        let feed = store.create(&keypair(0)).expect("room");
+        let (key, size) = (feed.key(), 5000);
+        feed.write(&vec![vec![7; size].into(); 4]).expect("room");
+        machine.fail_after(writes);
+        let cleared = feed.clear_now(1..3).is_ok();
+        drop((feed, store));
+        machine.restart();
+        let feed = open(&machine, DIR).feed(&key).expect("it was made");
+        let bytes = feed.read_raw(size as u64..3 * size as u64).expect("more follows");
+        for (block, bytes) in (1..3).zip(bytes.chunks(size)) {
+            assert_eq!(bytes.iter().any(|byte| *byte != 0), feed.has(block), "block {block} after {writes} writes");
+        }
+        assert!(feed.read(0).is_ok() && feed.read(3).is_ok());
+        if cleared {
+            break;
+        }
+    }
+}
+
+#[test]
+fn holes_in_what_is_here_are_not_read() {
+    let machine = Machine::default();
+    let store = open(&machine, DIR);
+    let feed = store.create(&keypair(0)).expect("room");
+    feed.write(&vec![vec![7; 10].into(); 4]).expect("room");
+    let (key, have) = (feed.key(), feed.data_path().with_file_name("have"));
+    drop((feed, store));
+    let have = machine.open(&have, false).expect("it was made");
+    have.write_at(&[1], 32 << 20).expect("room");
+    let before = machine.reads();
+    let feed = open(&machine, DIR).feed(&key).expect("it was made");
+    assert_eq!(feed.info().blocks_here, 4);
+    assert!(machine.reads() - before < 1 << 20, "{} bytes", machine.reads() - before);
+}
