@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
     messages::{DataBlock, Handshake, Message, Sync},
+    offers::Memory,
     peer::{Peer, Setup},
     plans::Plans,
 };
@@ -262,7 +263,8 @@ impl Net {
             return Party::Liar(mux, channel);
         }
         let (store, plans) = (store.clone(), plans.clone());
-        let setup = Setup { id: end as u64 + 1, initiator, handshake: session.hash, store, plans, window: 128 };
+        let memory = Memory::default();
+        let setup = Setup { id: end as u64 + 1, initiator, handshake: session.hash, store, plans, window: 128, memory };
         Party::Peer(Box::new(Peer::new(self.start + self.now, setup)))
     }
 
