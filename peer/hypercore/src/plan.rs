@@ -239,9 +239,13 @@ impl Plan {
         }
     }
 
-    /// Notes whether a peer has told of its newest head, and nothing of that is left to ask. Whether that is news.
+    /// Notes whether a peer has told of its newest head, and nothing of that is left to ask. Whether it has now.
     pub fn hear(&mut self, peer: PeerId, all: bool) -> bool {
-        if all { self.heard.insert(peer) } else { self.heard.remove(&peer) }
+        if all {
+            return self.heard.insert(peer);
+        }
+        self.heard.remove(&peer);
+        false
     }
 
     /// Whether the newest head of a peer is known.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
     pub(super) fn ask(&mut self, id: ChannelId) {
+        self.follow_known(id);
         // A remote of ours drops who asks for more than this at a time, all feeds together.
         let share = (super::MAX_WAITING / 2 / self.busy.max(1)).max(1);
         let Some(Channel { feed, session: Some(session), pace, history, .. }) = self.channels.get_mut(&id) else {
@@ -26,10 +27,12 @@ impl Peer {
         let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window).min(share);
         let mut messages = Vec::new();
         messages.extend(history.ask(feed, session));
-        let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
-        self.setup.plans.hear(&feed.key(), peer, session.remote().is_some() && !history.is_open() && !newer);
         let mut blocks = Vec::new();
+        let mut heard = false;
         self.setup.plans.with(&feed.key(), |plan| {
+            // With the plan, so that what holds when somebody begins to wait for it counts.
+            let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
+            heard = plan.hear(peer, session.remote().is_some() && !history.is_open(feed, session) && !newer);
             if !session.serves() || history.is_doubted(feed) {
                 return;
             }
@@ -63,6 +66,9 @@ impl Peer {
                 }
             });
         });
+        if heard {
+            self.setup.plans.heads.send_modify(|count| *count += 1);
+        }
         let mut top = None;
         for (block, priority) in blocks {
             let leaf = flat::leaf(block);

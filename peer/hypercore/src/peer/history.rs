@@ -27,6 +27,8 @@ pub(super) enum History {
     Asked((u64, u64), Option<(Refused, Instant)>),
     /// It is a later fork, and what it shares with us is looked for.
     Fork(Box<Fork>),
+    /// It is a later fork, and not followed.
+    Known(Box<Fork>),
     /// It could not be shown, for this fork and length.
     GivenUp((u64, u64)),
 }
@@ -38,20 +40,24 @@ impl History {
         let head = match self {
             History::Ours => return History::Ours,
             History::Asked(head, _) | History::GivenUp(head) => *head,
-            History::Fork(fork) => (fork.number(), fork.length()),
+            History::Fork(fork) | History::Known(fork) => (fork.number(), fork.length()),
         };
         std::mem::replace(self, History::GivenUp(head))
     }
 
-    /// Whether an answer about it is still to come.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, History::Asked(..) | History::Fork(_))
+    /// Whether something about it is still to be asked, or to be answered.
+    pub(super) fn is_open(&self, feed: &Feed, session: &Session) -> bool {
+        match self {
+            History::Asked(..) | History::Fork(_) => true,
+            History::Known(_) if feed.follows_forks() => true,
+            _ => self.unasked(feed, session).is_some(),
+        }
     }
 
     /// Whether the remote is asked for nothing but its history: what it said contradicts ours.
     pub(super) fn is_doubted(&self, feed: &Feed) -> bool {
         match self {
-            History::Ours | History::Fork(_) => false,
+            History::Ours | History::Fork(_) | History::Known(_) => false,
             History::Asked(_, doubt) => doubt.is_some(),
             History::GivenUp((fork, _)) => feed.conflict().is_some_and(|conflict| conflict.fork == *fork),
         }
@@ -59,18 +65,25 @@ impl History {
 
     /// Asks for the remote's head if it is of a later fork, to follow that or to know that there is one.
     pub(super) fn ask(&mut self, feed: &Feed, session: &mut Session) -> Option<Message> {
+        let head = self.unasked(feed, session)?;
+        let question = session.ask_whole()?;
+        *self = History::Asked(head, None);
+        Some(question)
+    }
+
+    /// Fork and length of a later fork of the remote's that is to be asked for.
+    fn unasked(&self, feed: &Feed, session: &Session) -> Option<(u64, u64)> {
         let info = feed.info();
-        let remote = session.remote().copied().filter(|sync| sync.uploading && sync.fork > info.fork)?;
+        let remote = session.remote().filter(|sync| sync.uploading && sync.fork > info.fork && sync.length > 0)?;
+        let head = (remote.fork, remote.length);
         let ask = match self {
             History::Ours => true,
-            History::GivenUp(head) => *head != (remote.fork, remote.length),
+            History::GivenUp(before) => *before != head,
+            History::Known(fork) => (fork.number(), fork.length()) != head,
             History::Asked(..) | History::Fork(_) => false,
         };
         let is_news = feed.follows_forks() || info.later_fork.is_none_or(|later| later < remote.fork);
-        let question = Some(()).filter(|()| ask && info.length > 0 && is_news);
-        let question = question.and_then(|()| session.ask_whole())?;
-        *self = History::Asked((remote.fork, remote.length), None);
-        Some(question)
+        (ask && info.length > 0 && is_news).then_some(head)
     }
 }
 
@@ -86,7 +99,7 @@ impl Peer {
             History::Asked(_, doubt) => _ = doubt.get_or_insert((refused, self.now)),
             History::GivenUp(_) if known => {}
             History::Fork(_) | History::GivenUp(_) => return Err(Fault::False { feed: feed.key(), refused }),
-            History::Ours => match session.ask_whole() {
+            History::Ours | History::Known(_) => match session.ask_whole() {
                 None => return Err(Fault::False { feed: feed.key(), refused }),
                 Some(question) => {
                     *history = History::Asked(head, Some((refused, self.now)));
@@ -144,9 +157,8 @@ impl Peer {
         let fork = match result {
             Ok(Some(fork)) if feed.follows_forks() => fork,
             Ok(Some(fork)) => {
-                // It is asked for again should it be followed.
-                *history = History::Ours;
                 feed.note_fork(fork.number());
+                *history = History::Known(fork);
                 return Ok(());
             }
             Ok(None) => return Ok(()),
@@ -158,15 +170,31 @@ impl Peer {
                 return Ok(());
             }
         };
-        if let Err(error) = self.follow(id, feed, fork) {
-            tracing::warn!(target: "hypercore", feed = %key, %error, "a fork can't be followed");
-            self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error)));
-        }
+        self.follow(id, feed, fork);
         Ok(())
     }
 
+    /// Goes on with a fork that was not followed, if it is now.
+    pub(super) fn follow_known(&mut self, id: ChannelId) {
+        let Some(Channel { feed, history, .. }) = self.channels.get_mut(&id) else { return };
+        if feed.follows_forks()
+            && let History::Known(_) = history
+            && let History::Known(fork) = std::mem::take(history)
+        {
+            let feed = feed.clone();
+            self.follow(id, &feed, fork);
+        }
+    }
+
+    fn follow(&mut self, id: ChannelId, feed: &Feed, fork: Box<Fork>) {
+        if let Err(error) = self.take_over(id, feed, fork) {
+            tracing::warn!(target: "hypercore", feed = %feed.key(), %error, "a fork can't be followed");
+            self.setup.plans.stop(&feed.key(), Stopped::Feed(Arc::new(error)));
+        }
+    }
+
     /// Asks for more of a fork, or takes it over.
-    fn follow(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
+    fn take_over(&mut self, id: ChannelId, feed: &Feed, mut fork: Box<Fork>) -> Result<(), FeedError> {
         let Some(Channel { session: Some(session), history, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         match feed.next_question(&mut fork, |blocks| session.guess_cut(blocks))? {
             Some((index, nodes)) => {
