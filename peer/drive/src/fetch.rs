@@ -8,7 +8,7 @@ use crate::{
 };
 use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
 use std::{collections::HashSet, ops::Range, time::Duration};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// Why a drive is not here.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +43,14 @@ const MANY_RUNS: usize = 100_000;
 pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<(), FetchError> {
     fetch_metadata(network, drive).await?;
     // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
-    fetch_blobs(network, drive, &wanted(drive, folder, Round::Maps)?).await?;
-    fetch_blobs(network, drive, &wanted(drive, folder, Round::Contents)?).await
+    for round in [Round::Maps, Round::Contents] {
+        let (here, folder) = (drive.clone(), folder.cloned());
+        // A walk through all of the metadata waits for the disk.
+        let runs = spawn_blocking(move || wanted(&here, folder.as_ref(), round)).await;
+        let runs = runs.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        fetch_blobs(network, drive, &runs).await?;
+    }
+    Ok(())
 }
 
 /// Fetches the newest metadata that peers have.
@@ -86,7 +92,7 @@ pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: &[Range<u64>]) 
 }
 
 /// Calls `look` until all that it needs of the drive is here: each block that it lacks is fetched. Waits at most so long for one.
-/// A single path takes a few blocks of the metadata, not all of it.
+/// A single path takes a few blocks of the metadata, not all of it. `look` is called on the task's own thread.
 pub async fn with_missing<T>(
     network: &Network,
     drive: &Drive,
