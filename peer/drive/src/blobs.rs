@@ -264,7 +264,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Writes at the end of a feed that nobody else appends to meanwhile.
+    /// Writes at the end of a feed. If somebody else appends to it meanwhile, it fails with [`FeedError::Moved`].
     pub fn new(feed: Feed) -> Writing {
         let info = feed.info();
         Writing { feed, length: info.length, bytes: info.bytes, waiting: Vec::new(), waiting_bytes: 0 }
@@ -311,7 +311,8 @@ impl Writing {
     /// Appends what waits; it is on the disk then.
     pub fn flush(&mut self) -> Result<(), FeedError> {
         self.waiting_bytes = 0;
-        self.feed.write(&std::mem::take(&mut self.waiting)).map(drop)
+        let blocks = std::mem::take(&mut self.waiting);
+        self.feed.write_at(self.length - blocks.len() as u64, &blocks).map(drop)
     }
 }
 
@@ -341,6 +342,19 @@ mod tests {
 
     fn content(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i / 251 + i) as u8).collect()
+    }
+
+    #[test]
+    fn of_two_who_write_to_a_feed_at_once_the_second_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = feed(dir.path());
+        let (mut one, mut other) = (Writing::new(feed.clone()), Writing::new(feed.clone()));
+        other.add(&mut &content(3)[..]).unwrap();
+        let blob = one.add(&mut &content(5)[..]).unwrap();
+        one.flush().unwrap();
+        assert!(matches!(other.flush(), Err(FeedError::Moved { length: 1 })));
+        let read = Reading::new(feed.clone(), Layout::of(&feed, &blob).unwrap()).into_vec().unwrap();
+        assert_eq!(read, content(5));
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl Drive {
                 None => _ = batch.del(&path.to_key())?,
             }
         }
-        self.metadata().write(&batch.into_blocks())?;
+        // The blocks point to others by their numbers: behind anything else they would be nonsense.
+        self.metadata().write_at(version.version(), &batch.into_blocks())?;
         Ok(())
     }
 }
