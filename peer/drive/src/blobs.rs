@@ -353,7 +353,7 @@ mod tests {
         let blob = one.add(&mut &content(5)[..]).unwrap();
         one.flush().unwrap();
         assert!(matches!(other.flush(), Err(FeedError::Moved { length: 1 })));
-        let read = Reading::new(feed.clone(), Layout::of(&feed, &blob).unwrap()).into_vec().unwrap();
+        let read = Reading::new(&feed, Layout::of(&feed, &blob).unwrap()).into_vec().unwrap();
         assert_eq!(read, content(5));
     }
 

@@ -490,7 +490,7 @@ impl Peer {
         message.into_iter().for_each(|message| self.say(id, &message));
         match idle {
             true => self.close(id),
-            // Answers about the old history are of no use.
+            // Answers about the old history are of no use, and whoever had left it refused to give any.
             false if local.fork != told.0 => self.take_all_back(id),
             false => {}
         }

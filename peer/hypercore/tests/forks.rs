@@ -32,7 +32,7 @@ async fn assert_fork(feed: &Feed, cut: u64, length: u64) {
 async fn copied(author: &Network, hoster: &Network, length: u64) -> (Feed, Feed) {
     let feed = author.store().create(&keypair(1)).expect("room");
     append(&feed, length, SIZE).await;
-    let copy = copy_in(&hoster, &feed);
+    let copy = copy_in(hoster, &feed);
     connect(hoster, author).await;
     soon(hoster.download(&copy, Want::blocks(0..length)).done()).await.expect("everything comes");
     (feed, copy)

@@ -87,8 +87,6 @@ fn who_raises_its_fork_before_each_false_answer_is_dropped() {
         peer.feed.follow_forks(follow);
         let (mut fork, mut lies, mut asked) = (0, 0, 0);
         let dropped = loop {
-            // Who fails again and again is not asked at once.
-            peer.wait(Duration::from_secs(3)).expect("there is time");
             // Back to where it is asked, and away again.
             peer.offer(if follow || known == 0 { fork } else { 0 }, 20).expect("that is no lie");
             let requests = peer.requests();

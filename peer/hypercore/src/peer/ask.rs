@@ -109,7 +109,10 @@ impl Peer {
         let peer = self.setup.id;
         let Some(Channel { feed, session: Some(session), .. }) = self.channels.get(&id) else { return };
         let asked: Vec<u64> = session.asked_blocks().collect();
-        self.setup.plans.with(&feed.key(), |plan| asked.iter().for_each(|block| plan.released(peer, *block)));
+        self.setup.plans.with(&feed.key(), |plan| {
+            asked.iter().for_each(|block| plan.released(peer, *block));
+            plan.forgive(peer);
+        });
         self.cancel(id, asked);
     }
 
@@ -161,7 +164,7 @@ impl Peer {
                 self.settle(&feed, asked, true);
             }
             // It is as long as we asked for. What it leads to turned out to be false meanwhile, and was forgotten.
-            Err(Refused::TooShort) if leads_to(data, question.top) => self.settle(&feed, asked, false),
+            Err(Refused::TooShort) if leads_to(data, question.top) => self.release(&feed, asked),
             Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
                 // What contradicts our history may be the authors' doing.
                 let doubtful = matches!(asked, Asked::Upgrade(1..) | Asked::Block(_));
@@ -173,7 +176,7 @@ impl Peer {
             }
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
-                self.settle(&feed, asked, false);
+                self.release(&feed, asked);
                 match refused {
                     Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
                     Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error))),
@@ -200,6 +203,16 @@ impl Peer {
                 self.setup.plans.seeks.send_modify(|count| *count += 1);
             }
         });
+    }
+
+    /// The answer is of no use, for which nobody is to blame.
+    fn release(&self, feed: &Feed, asked: Asked) {
+        match asked {
+            Asked::Block(block) => {
+                self.setup.plans.with(&feed.key(), |plan| plan.released(self.setup.id, block));
+            }
+            _ => self.settle(feed, asked, true),
+        }
     }
 }
 

@@ -30,6 +30,10 @@ impl Failures {
         self.0.push((peer, now));
     }
 
+    pub fn forget(&mut self, peer: PeerId) {
+        self.0.retain(|(other, _)| *other != peer);
+    }
+
     pub fn has(&self, now: Instant, peer: PeerId) -> bool {
         self.0.iter().any(|(other, at)| *other == peer && now.duration_since(*at) <= FAILED)
     }

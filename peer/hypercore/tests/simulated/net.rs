@@ -56,7 +56,7 @@ struct Node {
 
 enum Party {
     Peer(Box<Peer>),
-    Liar(Mux, ChannelId),
+    Liar(Box<Mux>, ChannelId),
     Gone,
 }
 
@@ -87,6 +87,8 @@ pub struct Net {
     pub dice: Dice,
     pub now: Duration,
     start: Instant,
+    /// The two ends of all connections: shaking hands anew for each would take most of the time.
+    sessions: [noise::Session; 2],
     events: BTreeMap<(Duration, u64), Event>,
     serial: u64,
     nodes: Vec<Node>,
@@ -112,6 +114,7 @@ impl Net {
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             now: Duration::ZERO,
             start: Instant::now(),
+            sessions: sessions(),
             events: BTreeMap::new(),
             serial: 0,
             nodes: Vec::new(),
@@ -222,25 +225,15 @@ impl Net {
     }
 
     fn connects(&mut self, one: NodeId, other: NodeId, link: Link) {
-        let mut fixed = || std::array::from_fn::<u8, 32, _>(|_| self.dice.below(256) as u8);
-        let keys = [one, other].map(|node| noise::Keypair::from_seed(&[node as u8 + 1; 32]));
-        let mut initiator = noise::Handshake::xx(Role::Initiator, &keys[0], None, &fixed());
-        let mut responder = noise::Handshake::xx(Role::Responder, &keys[1], None, &fixed());
-        while !responder.is_complete() {
-            let (from, to) = match initiator.is_our_turn() {
-                true => (&mut initiator, &mut responder),
-                false => (&mut responder, &mut initiator),
-            };
-            to.read(&from.write(b"").expect("its turn")).expect("an honest message");
-        }
-        let sessions = [initiator, responder].map(|side| side.finish().expect("it is complete"));
+        let hash = std::array::from_fn(|_| self.dice.below(256) as u8);
+        let sessions = &self.sessions;
         let streams = sessions.each_ref().map(|session| Push::new(session, &[7; 24]));
         let headers = streams.each_ref().map(|(_, header)| *header);
         let first = self.ends.len();
         for (side, (push, _)) in streams.into_iter().enumerate() {
-            let (node, session) = ([one, other][side], &sessions[side]);
-            let pull = Pull::new(session, &headers[1 - side]).expect("an honest header");
-            let party = self.party(node, first + side, session, side == 0);
+            let node = [one, other][side];
+            let pull = Pull::new(&self.sessions[side], &headers[1 - side]).expect("an honest header");
+            let party = self.party(node, first + side, hash, side == 0);
             let (other, inbox, free) = (first + 1 - side, BytesMut::new(), self.now);
             self.ends.push(End { node, other, party, push, pull, inbox, link, free, serves: false });
         }
@@ -251,20 +244,20 @@ impl Net {
         }
     }
 
-    fn party(&self, node: NodeId, end: EndId, session: &noise::Session, initiator: bool) -> Party {
+    fn party(&self, node: NodeId, end: EndId, handshake: [u8; 64], initiator: bool) -> Party {
         let Node { store, plans, feed, lies, .. } = &self.nodes[node];
         if *lies {
             let mut mux = Mux::new();
-            let channel = open(&mut mux, &feed.key(), initiator, &session.hash);
+            let channel = open(&mut mux, &feed.key(), initiator, &handshake);
             let length = feed.info().length;
             let sync = Sync { uploading: true, can_upgrade: true, has_manifest: true, length, ..Sync::default() };
             say(&mut mux, channel, &Message::Sync(sync));
             say(&mut mux, channel, &Message::Range { drop: false, start: 0, length });
-            return Party::Liar(mux, channel);
+            return Party::Liar(Box::new(mux), channel);
         }
         let (store, plans) = (store.clone(), plans.clone());
         let memory = Memory::default();
-        let setup = Setup { id: end as u64 + 1, initiator, handshake: session.hash, store, plans, window: 128, memory };
+        let setup = Setup { id: end as u64 + 1, initiator, handshake, store, plans, window: 128, memory };
         Party::Peer(Box::new(Peer::new(self.start + self.now, setup)))
     }
 
@@ -423,6 +416,19 @@ impl Net {
         });
         named.collect()
     }
+}
+
+fn sessions() -> [noise::Session; 2] {
+    let side = |role, key| noise::Handshake::xx(role, &noise::Keypair::from_seed(&[key; 32]), None, &[key + 2; 32]);
+    let (mut initiator, mut responder) = (side(Role::Initiator, 1), side(Role::Responder, 2));
+    while !responder.is_complete() {
+        let (from, to) = match initiator.is_our_turn() {
+            true => (&mut initiator, &mut responder),
+            false => (&mut responder, &mut initiator),
+        };
+        to.read(&from.write(b"").expect("its turn")).expect("an honest message");
+    }
+    [initiator, responder].map(|side| side.finish().expect("it is complete"))
 }
 
 fn open(mux: &mut Mux, key: &FeedKey, initiator: bool, hash: &[u8; 64]) -> ChannelId {
