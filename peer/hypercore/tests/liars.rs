@@ -331,6 +331,7 @@ fn requests_of_all_feeds_are_counted_as_they_come() {
         store: store.clone(),
         plans: Default::default(),
         window: 8,
+        memory: Default::default(),
     };
     let (mut peer, mut remote) = (Peer::new(Instant::now(), setup), Mux::new());
     let channels: Vec<_> = (1..20)

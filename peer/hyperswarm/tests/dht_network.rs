@@ -455,25 +455,39 @@ fn in_another_network_everything_is_found_out_anew() {
     assert_eq!(node.relays(&identity.public()).len(), 3);
 }
 
+/// What is on its way to where node `n` was, or comes from there, is lost.
+fn move_away(world: &mut World, n: usize) {
+    let now = world.now;
+    world.nodes[n].as_mut().unwrap().on_network_change(now);
+    world.act(n);
+    let is_its = |address: SocketAddrV4| number_of(address) == n;
+    world.queue.retain(|Reverse((.., next))| match next {
+        Next::Arrive { to, from, .. } => !is_its(*to) && !is_its(*from),
+        Next::Tick(_) => true,
+    });
+}
+
 #[test]
 fn who_moves_while_it_finds_out_whether_it_is_reached_finds_it_out_again() {
+    let config = || Config { bootstrap: vec![host_of(0, SERVER)], ..Config::default() };
+    let is_reached = |world: &World, n: usize| !world.nodes[n].as_ref().unwrap().reach().firewalled;
+    // While it begins.
+    let mut world = World::of_hosts(8, 60);
     for step in 0..30 {
-        let mut world = World::of_hosts(8, 60);
-        let n = world.begin_as(Config { bootstrap: vec![host_of(0, SERVER)], ..Config::default() });
+        let n = world.begin_as(config());
         world.run(step * Duration::from_millis(25));
-        let now = world.now;
-        world.nodes[n].as_mut().unwrap().on_network_change(now);
-        world.act(n);
-        // What is on its way to where it was, or comes from there, is lost.
-        let is_its = |address: SocketAddrV4| number_of(address) == n;
-        world.queue.retain(|Reverse((.., next))| match next {
-            Next::Arrive { to, from, .. } => !is_its(*to) && !is_its(*from),
-            Next::Tick(_) => true,
-        });
+        move_away(&mut world, n);
         world.run(Duration::from_secs(60));
-        let reach = world.nodes[n].as_ref().unwrap().reach();
-        assert!(!reach.firewalled, "{step}: {reach:?}");
+        assert!(is_reached(&world, n), "{step}");
     }
+    // When it tries to become a host; behind the firewall there nobody answers.
+    let n = world.begin_behind_firewall(config());
+    world.run(Duration::from_secs(20 * 60 + 1));
+    assert!(!is_reached(&world, n));
+    world.firewalls.remove(&n);
+    move_away(&mut world, n);
+    world.run(Duration::from_secs(60));
+    assert!(is_reached(&world, n));
 }
 
 #[test]

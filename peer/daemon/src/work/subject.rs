@@ -57,7 +57,7 @@ impl Work {
         let (looked, store) = (feed.clone(), self.ctx.store.clone());
         let kinds = move || {
             let as_it_is = Drive::kind(&looked)?;
-            Ok((as_it_is, secret.map_or(Ok(as_it_is), |secret| Drive::kind(&looked.decrypted(secret)))?))
+            Ok((as_it_is, secret.map_or(Ok(as_it_is), |secret| Drive::kind(looked.decrypted(secret)))?))
         };
         match blocking(kinds).await?.map_err(|error: FeedError| error.to_string())? {
             (Kind::Drive | Kind::Bee, _) if secret.is_some() => {

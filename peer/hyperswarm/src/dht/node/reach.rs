@@ -124,12 +124,14 @@ impl Node {
     fn finish_start(&mut self) {
         if !self.start.done {
             self.start.done = true;
-            // Who met nobody knows nothing of where it is, either.
-            self.start.again = self.table.is_empty();
-            if self.start.again {
-                self.upkeep.lonely(self.now);
-            }
             self.tell(Event::Bootstrapped);
+            if self.table.is_empty() {
+                // Who met nobody knows nothing of where it is, either.
+                self.start.again = true;
+                self.upkeep.lonely(self.now);
+            } else if self.start.again {
+                self.refresh();
+            }
         }
     }
 
@@ -143,11 +145,6 @@ impl Node {
     /// We are in another network: our address is another, and who reached us there may not reach us here.
     pub fn on_network_change(&mut self, now: Duration) {
         self.wake(now);
-        // Nobody answers to where we were, and what is to be found out anew can't wait for that.
-        if self.probe.take().is_some() {
-            self.requests.cancel(|purpose| matches!(purpose, Purpose::Probe));
-            self.after_probe(false);
-        }
         if self.config.address.is_none() {
             self.samples = Samples::default();
             self.host = false;
