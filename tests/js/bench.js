@@ -4,7 +4,9 @@
 // Each mode does what the mode of that name in xtask/src/peer does: it prints {"event":"ready",…}, waits for a line on
 // its input, does its work, and prints {"event":"done",…}. It ends with its input.
 const crypto = require('crypto')
+const fs = require('fs')
 const net = require('net')
+const path = require('path')
 const readline = require('readline')
 const Corestore = require('corestore')
 const DHT = require('hyperdht')
@@ -58,11 +60,14 @@ async function download(core) {
   await range.done()
 }
 
-const swarming = async () => {
+// A node of the DHT that others don't use.
+async function guest() {
   const dht = new DHT({ bootstrap: [options.bootstrap], ephemeral: true, host: '127.0.0.1' })
   await dht.fullyBootstrapped()
-  return new Hyperswarm({ dht })
+  return dht
 }
+
+const swarming = async () => new Hyperswarm({ dht: await guest() })
 
 const modes = {
   async serve() {
@@ -144,6 +149,32 @@ const modes = {
     await ready({ key: core.key.toString('hex') })
   },
 
+  // A blind peer serves what an author gave it, who is gone by then.
+  async 'blind-serve'() {
+    const BlindPeer = require('blind-peer')
+    const BlindPeering = require('blind-peering')
+    fs.mkdirSync(options.dir)
+    const dht = await guest()
+    const store = new Corestore(path.join(options.dir, 'author'))
+    const core = await filled(store, number('blocks'), number('size'))
+    const host = new BlindPeer(path.join(options.dir, 'host'), {
+      swarm: await swarming(),
+      trustedPubKeys: [dht.defaultKeyPair.publicKey]
+    })
+    await host.listen()
+    const author = new BlindPeering(dht, store, { keys: [host.publicKey] })
+    await author.addCore(core, { announce: true })
+    const copy = host.store.get({ key: core.key })
+    await copy.ready()
+    while (copy.contiguousLength < core.length) await new Promise((resolve) => setTimeout(resolve, 20))
+    await host.swarm.flush()
+    const key = core.key.toString('hex')
+    await author.close()
+    await store.close()
+    await dht.destroy()
+    await ready({ key })
+  },
+
   async 'swarm-fetch'() {
     const swarm = await swarming()
     const { store, core } = await opened(options.key)
@@ -187,7 +218,7 @@ const modes = {
   },
 
   async listen() {
-    const dht = new DHT({ bootstrap: [options.bootstrap], ephemeral: true, host: '127.0.0.1' })
+    const dht = await guest()
     const held = new Set()
     const server = dht.createServer((stream) => {
       held.add(stream)

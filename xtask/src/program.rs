@@ -137,7 +137,7 @@ pub fn text(answer: &Value, name: &str) -> Result<String> {
 /// The folder of the programs in JavaScript, with what they need installed.
 fn javascript() -> Result<&'static Path> {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/js"));
-    if !dir.join("node_modules/hyperswarm").exists() {
+    if !dir.join("node_modules/blind-peer").exists() {
         let npm = Command::new("npm").args(["ci", "--silent"]).current_dir(dir).status();
         anyhow::ensure!(npm.context("npm is missing")?.success(), "npm ci failed in {}", dir.display());
     }
