@@ -10,6 +10,8 @@ die() { say "setup: $*"; exit 1; }
 packages=""
 command -v cc >/dev/null 2>&1 || packages="$packages build-essential"
 command -v protoc >/dev/null 2>&1 || packages="$packages protobuf-compiler"
+# A router for a test, which does without it elsewhere.
+[ -z "${CI:-}" ] || command -v nft >/dev/null 2>&1 || packages="$packages nftables"
 if [ -n "$packages" ]; then
   install="apt-get install --yes --no-install-recommends$packages"
   command -v apt-get >/dev/null 2>&1 || die "please install:$packages"
