@@ -1,7 +1,8 @@
 //! How fast UDX is, ours beside udx-native, each end in a process of its own:
 //! `cargo bench -p datdot-hyperswarm --bench udx` (`-- --runs 3 --mb 1000`, `-- ours` for ours alone).
 //!
-//! Needs Linux, Node.js and `npm ci` in `tests/js`. Prints the table of docs/hyperswarm.md.
+//! Needs Linux, Node.js and `npm ci` in `tests/js`. Prints a table of docs/benchmarks.md. `cargo test` runs it too, with next to
+//! nothing to send, to see that it works.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a measurement that can't go on fails")]
 
@@ -31,7 +32,9 @@ fn main() {
     let option = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)?.parse().ok());
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (runs, mb) = (option("--runs").unwrap_or(3), option("--mb").unwrap_or(1000));
+    // What cargo says if it is to be measured.
+    let (runs, mb) = if has("--bench") { (3, 1000) } else { (1, 20) };
+    let (runs, mb) = (option("--runs").unwrap_or(runs), option("--mb").unwrap_or(mb));
     match (has("receive"), has("send"), has("ours")) {
         (true, ..) => runtime.block_on(receive()),
         (_, true, _) => runtime.block_on(send(mb * 1_000_000)),
