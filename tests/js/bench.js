@@ -12,6 +12,7 @@ const Corestore = require('corestore')
 const DHT = require('hyperdht')
 const Hyperswarm = require('hyperswarm')
 const NoiseSecretStream = require('@hyperswarm/secret-stream')
+const RocksDB = require('rocksdb-native')
 const { main, say } = require('./blocks')
 
 const options = Object.fromEntries(process.argv.slice(3).map((option) => option.slice(2).split('=')))
@@ -46,18 +47,50 @@ function secret(initiator, socket) {
   return stream
 }
 
-async function opened(key) {
+const keyed = () => ({ key: Buffer.from(options.key, 'hex') })
+
+async function opened() {
   const store = new Corestore(options.dir)
-  const core = store.get({ key: Buffer.from(key, 'hex') })
+  const core = store.get(keyed())
   await core.ready()
   return { store, core }
 }
 
-// Fetches all blocks of a feed that a peer is about to show.
-async function download(core) {
+// Brings to the disk what was written to a RocksDB: all of it is in its log. RocksDB can sync each write, but the binding has
+// no option for that.
+function syncer(rocks) {
+  let log = null
+  return async () => {
+    const { number, path: name } = await rocks.currentWalFile()
+    if (log === null || log.number !== number) {
+      if (log !== null) {
+        fs.fdatasyncSync(log.file)
+        fs.closeSync(log.file)
+      }
+      log = { number, file: fs.openSync(path.join(rocks.path, name), 'r') }
+    }
+    await new Promise((resolve, reject) => fs.fdatasync(log.file, (error) => (error ? reject(error) : resolve())))
+  }
+}
+
+// A RocksDB set up as hypercore sets up its own.
+function rocks() {
+  const db = new RocksDB(options.dir)
+  const large = { enableBlobFiles: true, minBlobSize: 4096, blobFileSize: 256 << 20 }
+  return { db, column: db.columnFamily(new RocksDB.ColumnFamily('blocks', large)) }
+}
+
+const place = (kind, n) => {
+  const key = Buffer.alloc(9, kind)
+  key.writeBigUInt64BE(BigInt(n), 1)
+  return key
+}
+
+// Fetches all blocks of a feed that a peer is about to show, or some.
+async function download(core, blocks) {
   await core.update({ wait: true })
-  const range = core.download({ start: 0, end: core.length, linear: options.linear === 'true' })
-  await range.done()
+  const all = { start: 0, end: core.length, linear: options.linear === 'true' }
+  await core.download(blocks ? { blocks } : all).done()
 }
 
 // A node of the DHT that others don't use.
@@ -71,37 +104,99 @@ const swarming = async () => new Hyperswarm({ dht: await guest() })
 
 const modes = {
   async serve() {
+    const seconds = timer()
     const store = new Corestore(options.dir)
-    const core = await filled(store, number('blocks'), number('size'))
+    const core = options.key ? store.get(keyed()) : await filled(store, number('blocks'), number('size'))
+    await core.ready()
+    const opened = seconds()
     const server = net.createServer((socket) => store.replicate(secret(false, socket)))
-    server.listen(0, '127.0.0.1', () => ready({ key: core.key.toString('hex'), port: server.address().port }))
+    server.listen(0, '127.0.0.1', () => ready({ key: core.key.toString('hex'), port: server.address().port, opened }))
   },
 
   async fetch() {
-    const { store, core } = await opened(options.key)
+    const { store, core } = await opened()
     await ready()
     const seconds = timer()
     const found = core.findingPeers()
     const stream = secret(true, net.connect(number('port'), '127.0.0.1'))
     store.replicate(stream)
     stream.once('open', () => setImmediate(found))
-    await download(core)
-    done({ seconds: seconds(), bytes: core.byteLength, blocks: core.length })
+    const some = options.from && Array.from({ length: number('count') }, (_, n) => number('from') + n * number('step'))
+    await download(core, some)
+    done({ seconds: seconds(), bytes: core.byteLength, blocks: some ? some.length : core.length })
   },
 
   async append() {
-    const core = new Corestore(options.dir).get({ name: 'bench' })
+    const store = new Corestore(options.dir)
+    const core = store.get({ name: 'bench' })
     await core.ready()
+    const sync = options.durable === 'true' ? syncer(store.storage.rocks) : () => {}
     const [blocks, size, batch] = [number('blocks'), number('size'), number('batch')]
     const all = Array.from({ length: blocks }, () => crypto.randomBytes(size))
     await ready()
     const seconds = timer()
-    for (let at = 0; at < blocks; at += batch) await core.append(all.slice(at, at + batch))
+    for (let at = 0; at < blocks; at += batch) {
+      await core.append(all.slice(at, at + batch))
+      await sync()
+    }
     done({ seconds: seconds() })
   },
 
+  // The same blocks in a database: each a value, with two nodes of a tree, and a head for each batch. Nothing is hashed or signed.
+  async 'append-database'() {
+    const { db, column } = rocks()
+    await column.ready()
+    const sync = syncer(db)
+    const [blocks, size, batch] = [number('blocks'), number('size'), number('batch')]
+    const all = Array.from({ length: blocks }, () => crypto.randomBytes(size))
+    const node = crypto.randomBytes(40)
+    await ready()
+    const seconds = timer()
+    for (let at = 0; at < blocks; at += batch) {
+      const write = column.write()
+      for (let n = at; n < Math.min(blocks, at + batch); n++) {
+        write.tryPut(place(0, n), all[n])
+        write.tryPut(place(1, 2 * n), node)
+        write.tryPut(place(1, 2 * n + 1), node)
+      }
+      write.tryPut(place(2, 0), Buffer.concat([node, node, place(2, at)]))
+      await write.flush()
+      await sync()
+    }
+    done({ seconds: seconds() })
+  },
+
+  async 'read-database'() {
+    const { column } = rocks()
+    await column.ready()
+    await ready()
+    const seconds = timer()
+    let bytes = 0
+    for await (const { value } of column.iterator({ gte: place(0, 0), lt: place(1, 0) })) bytes += value.length
+    done({ seconds: seconds(), bytes })
+  },
+
+  // Appends until it is killed.
+  async 'append-on'() {
+    const core = await filled(new Corestore(options.dir), number('blocks'), number('size'))
+    const blocks = Array.from({ length: number('batch') }, () => crypto.randomBytes(number('size')))
+    await ready()
+    while (true) {
+      await core.append(blocks)
+      say({ event: 'appended', length: core.length })
+    }
+  },
+
+  async reopen() {
+    const seconds = timer()
+    const core = new Corestore(options.dir).get({ name: 'bench' })
+    await core.ready()
+    await core.get(core.length - 1)
+    await ready({ opened: seconds(), length: core.length })
+  },
+
   async get() {
-    const { core } = await opened(options.key)
+    const { core } = await opened()
     await ready()
     const times = []
     let state = 88172645463325252n
@@ -177,7 +272,7 @@ const modes = {
 
   async 'swarm-fetch'() {
     const swarm = await swarming()
-    const { store, core } = await opened(options.key)
+    const { store, core } = await opened()
     await ready()
     let seconds = timer()
     swarm.on('connection', (stream) => {

@@ -1,5 +1,6 @@
 //! docs/benchmarks.md: sections that are measured by different commands, each replaced when its command runs again.
 
+use crate::is_quick;
 use anyhow::{Context, Result};
 use std::{fs, path::Path};
 
@@ -9,14 +10,17 @@ const INTRODUCTION: &str = "\
 Figures move with the machine and with what else it does; measure on yours. Each section names the command that wrote it.
 ";
 
-/// Writes sections, each with its title, in place of those that have the same titles; others stay as they are.
+/// Prints sections, and writes them in place of those that have the same titles; others stay as they are. What was measured in a
+/// hurry is not written.
 pub fn update(sections: &[(&str, String)]) -> Result<()> {
+    sections.iter().for_each(|(title, body)| print!("\n## {title}\n\n{}\n", body.trim()));
+    if is_quick() {
+        return Ok(());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let old = fs::read_to_string(&path).unwrap_or_default();
     let text = with(&old, sections);
-    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
-    sections.iter().for_each(|(title, body)| print!("\n## {title}\n\n{}\n", body.trim()));
-    Ok(())
+    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
 /// The text of the document with some of its sections replaced, new ones at its end.

@@ -1,12 +1,13 @@
 //! `cargo xtask bench hypercore`: feeds, ours beside JavaScript's, on one machine in one run.
 
 mod disk;
+mod killed;
 mod many;
 mod transfer;
 
-use crate::{document, machine};
+use crate::{document, is_quick, machine};
 use anyhow::{Context, Result};
-use std::{env, path::Path};
+use std::path::Path;
 
 /// Each figure is the median of so many, taken in turn.
 const RUNS: usize = 3;
@@ -23,6 +24,7 @@ pub fn bench(dir: &Path) -> Result<()> {
     let parts = [
         transfer::measure(&places)?,
         disk::measure(&places)?,
+        killed::measure(&places)?,
         many::measure(&places)?,
         format!(
             "Medians of {RUNS} runs, each with a fresh reader, in turn; MB are 10⁶ bytes. Each peer is a process of its own on the\
@@ -30,12 +32,7 @@ pub fn bench(dir: &Path) -> Result<()> {
             machine::describe()?
         ),
     ];
-    let text = parts.join("\n");
-    if is_quick() {
-        println!("{text}");
-        return Ok(());
-    }
-    document::update(&[("Hypercore", text)])
+    document::update(&[("Hypercore", parts.join("\n"))])
 }
 
 /// Where data goes.
@@ -44,14 +41,14 @@ struct Places<'a> {
     memory: &'a Path,
 }
 
-/// Whether only a hundredth is measured, to see that all works; nothing is written then.
-fn is_quick() -> bool {
-    env::var_os("QUICK").is_some()
-}
-
 /// So many, or a few if it has to be quick.
 fn many(count: u64) -> u64 {
     if is_quick() { count.div_ceil(100) } else { count }
+}
+
+/// How often each is measured.
+fn runs() -> usize {
+    if is_quick() { 1 } else { RUNS }
 }
 
 /// Says what is being done.

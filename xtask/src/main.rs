@@ -20,6 +20,9 @@ const USAGE: &str = "\
 cargo xtask bench [WHAT] [FOLDER]   measures, and writes its sections of docs/benchmarks.md. FOLDER is where the data goes;
                                     without, the folder for temporary files
 
+With QUICK=1 hypercore and hyperswarm do a hundredth of it, to see that they still work: the figures mean nothing, and are printed
+only.
+
 WHAT is
   ledger      proofs, the ledger and the main job; the default. Needs 66 GiB of sparse files, 2 GiB on the disk, and
               target/release/datdot: cargo build --release --workspace --bin datdot
@@ -36,6 +39,11 @@ fn main() -> Result<()> {
         ["peer", mode, ref options @ ..] => peer::run(mode, options.iter().map(ToString::to_string)),
         _ => bail!("{USAGE}"),
     }
+}
+
+/// Whether only a hundredth is measured, to see that all works; nothing is written then, and caches stay as they are.
+fn is_quick() -> bool {
+    env::var_os("QUICK").is_some()
 }
 
 fn folder_in(place: &[&str]) -> Result<TempDir> {

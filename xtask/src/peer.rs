@@ -10,6 +10,9 @@ use serde_json::Value;
 use std::{collections::BTreeMap, io::stdin, str::FromStr};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+/// The seed of who makes all feeds.
+pub const AUTHOR: [u8; 32] = [7; 32];
+
 /// Runs a mode until it is done, or until its input ends.
 pub fn run(mode: &str, options: impl Iterator<Item = String>) -> Result<()> {
     let options = Options::read(options)?;
@@ -20,6 +23,9 @@ pub fn run(mode: &str, options: impl Iterator<Item = String>) -> Result<()> {
             "fetch" => tcp::fetch(&options).await,
             "sink" => sink::fetch(&options).await,
             "append" => feeds::append(&options).await,
+            "append-on" => feeds::append_on(&options).await,
+            "reopen" => feeds::reopen(&options).await,
+            "read" => feeds::read(&options).await,
             "get" => feeds::get(&options).await,
             "get-raw" => feeds::get_raw(&options).await,
             "make" => feeds::make(&options).await,

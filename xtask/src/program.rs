@@ -83,6 +83,14 @@ impl Program {
         }
     }
 
+    /// Kills it at once. Returns what it said last about an event.
+    pub fn kill(mut self, event: &str) -> Result<Option<Value>> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let said = self.lines.iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        Ok(said.filter(|line| line["event"] == event).last())
+    }
+
     /// Waits until it ends by itself.
     pub fn finish(&mut self) -> Result<()> {
         anyhow::ensure!(self.child.wait()?.success(), "{} failed", self.name);

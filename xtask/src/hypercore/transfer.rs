@@ -1,6 +1,6 @@
 //! How fast a feed goes from one peer to another over TCP, and what it costs them.
 
-use super::{LARGE, Places, RUNS, SMALL, is_quick, many, note};
+use super::{LARGE, Places, RUNS, SMALL, many, note, runs};
 use crate::{
     delay,
     document::{median, row, table},
@@ -29,7 +29,19 @@ struct Served {
     program: Program,
     key: String,
     port: u16,
+    blocks: u64,
     bytes: f64,
+}
+
+/// How a reader asks for blocks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// As it does if nothing is said: in JavaScript at random, in ours one after the other.
+    Usual,
+    /// One after the other.
+    Linear,
+    /// At random.
+    Random,
 }
 
 impl Served {
@@ -37,14 +49,20 @@ impl Served {
         let (program, ready) =
             Program::start(by, "serve", &[("dir", &dir.display()), ("blocks", &blocks), ("size", &size)])?;
         let port = number(&ready, "port")? as u16;
-        Ok(Served { program, key: text(&ready, "key")?, port, bytes: (blocks * size as u64) as f64 })
+        Ok(Served { program, key: text(&ready, "key")?, port, blocks, bytes: (blocks * size as u64) as f64 })
     }
 
     /// Lets a new reader fetch all of it. MB per second, and seconds of CPU a GiB at both ends.
-    fn fetch(&self, by: By, mode: &str, place: &Path, port: u16, linear: bool) -> Result<(f64, [f64; 2])> {
+    fn fetch(&self, by: By, mode: &str, place: &Path, port: u16, order: Order) -> Result<(f64, [f64; 2])> {
         let dir = place.join("reader");
-        let options: [(&str, &dyn std::fmt::Display); 4] =
-            [("dir", &dir.display()), ("key", &self.key), ("port", &port), ("linear", &linear)];
+        let (linear, shuffled) = (order == Order::Linear, if order == Order::Random { self.blocks } else { 0 });
+        let options: [(&str, &dyn std::fmt::Display); 5] = [
+            ("dir", &dir.display()),
+            ("key", &self.key),
+            ("port", &port),
+            ("linear", &linear),
+            ("shuffled", &shuffled),
+        ];
         let (mut reader, _) = Program::start(by, mode, &options)?;
         let before = [self.program.cpu()?, reader.cpu()?];
         let done = reader.run()?;
@@ -69,11 +87,13 @@ enum Pair {
     UsToJs,
     JsToJsInOrder,
     UsToJsInOrder,
+    JsToUsAtRandom,
+    UsToUsAtRandom,
     Raw,
 }
 
 impl Pair {
-    const ALL: [Pair; 9] = [
+    const ALL: [Pair; 11] = [
         Pair::JsToJs,
         Pair::JsToSink,
         Pair::JsToUs,
@@ -82,19 +102,23 @@ impl Pair {
         Pair::UsToJs,
         Pair::JsToJsInOrder,
         Pair::UsToJsInOrder,
+        Pair::JsToUsAtRandom,
+        Pair::UsToUsAtRandom,
         Pair::Raw,
     ];
 
     const fn name(self) -> &'static str {
         match self {
-            Pair::JsToJs => "JS → JS",
+            Pair::JsToJs => "JS → JS (`download()`: in random order)",
             Pair::JsToSink => "JS → nowhere (asked for, decrypted, dropped)",
             Pair::JsToUs => "JS → ours, durable",
             Pair::UsToUsInMemory => "ours → ours, files in memory",
             Pair::UsToUs => "ours → ours, durable",
-            Pair::UsToJs => "ours → JS",
-            Pair::JsToJsInOrder => "JS → JS, `linear` (otherwise JS asks in random order)",
+            Pair::UsToJs => "ours → JS (in random order)",
+            Pair::JsToJsInOrder => "JS → JS, `linear`",
             Pair::UsToJsInOrder => "ours → JS, `linear`",
+            Pair::JsToUsAtRandom => "JS → ours, durable, in random order too",
+            Pair::UsToUsAtRandom => "ours → ours, durable, in random order too",
             Pair::Raw => "the same bytes just written, durable every 8 MiB",
         }
     }
@@ -124,6 +148,7 @@ impl Rates {
             Pair::UsToUs => of_js(times[1]),
             Pair::UsToJs => of_js(1.0),
             Pair::UsToJsInOrder => (self.of(Pair::JsToJsInOrder), "1 × JS → JS, `linear`".into()),
+            Pair::JsToUsAtRandom | Pair::UsToUsAtRandom => (js, "ahead of JS → JS".into()),
             _ => return None,
         })
     }
@@ -158,18 +183,21 @@ fn rates(places: &Places<'_>, blocks: u64, size: usize) -> Result<Rates> {
     let in_memory = Served::start(By::Us, &places.memory.join("ours"), blocks, size)?;
     let mut all = vec![Vec::new(); Pair::ALL.len()];
     let mut costs = [Vec::new(), Vec::new()];
-    for _ in 0..RUNS {
+    for _ in 0..runs() {
         for (pair, figures) in Pair::ALL.iter().zip(&mut all) {
-            let fetch = |from: &Served, by, mode, place, linear| from.fetch(by, mode, place, from.port, linear);
+            let to_us = |from: &Served, order| from.fetch(By::Us, "fetch", places.disk, from.port, order);
+            let to_js = |from: &Served, order| from.fetch(By::JavaScript, "fetch", places.disk, from.port, order);
             let (rate, cpu) = match pair {
-                Pair::JsToJs => fetch(&js, By::JavaScript, "fetch", places.disk, false),
-                Pair::JsToSink => fetch(&js, By::Us, "sink", places.disk, true),
-                Pair::JsToUs => fetch(&js, By::Us, "fetch", places.disk, false),
-                Pair::UsToUsInMemory => fetch(&in_memory, By::Us, "fetch", places.memory, false),
-                Pair::UsToUs => fetch(&ours, By::Us, "fetch", places.disk, false),
-                Pair::UsToJs => fetch(&ours, By::JavaScript, "fetch", places.disk, false),
-                Pair::JsToJsInOrder => fetch(&js, By::JavaScript, "fetch", places.disk, true),
-                Pair::UsToJsInOrder => fetch(&ours, By::JavaScript, "fetch", places.disk, true),
+                Pair::JsToJs => to_js(&js, Order::Usual),
+                Pair::JsToSink => js.fetch(By::Us, "sink", places.disk, js.port, Order::Linear),
+                Pair::JsToUs => to_us(&js, Order::Usual),
+                Pair::UsToUsInMemory => in_memory.fetch(By::Us, "fetch", places.memory, in_memory.port, Order::Usual),
+                Pair::UsToUs => to_us(&ours, Order::Usual),
+                Pair::UsToJs => to_js(&ours, Order::Usual),
+                Pair::JsToJsInOrder => to_js(&js, Order::Linear),
+                Pair::UsToJsInOrder => to_js(&ours, Order::Linear),
+                Pair::JsToUsAtRandom => to_us(&js, Order::Random),
+                Pair::UsToUsAtRandom => to_us(&ours, Order::Random),
                 Pair::Raw => Ok((raw(&on_disk("raw"), ours.bytes as usize, size, COMMIT)?, [0.0; 2])),
             }?;
             figures.push(rate);
@@ -215,9 +243,9 @@ fn far(places: &Places<'_>) -> Result<String> {
     let js = Served::start(By::JavaScript, &places.disk.join("far"), blocks / 4, LARGE)?;
     let (to_us, to_js) = (delay::link(ours.port, ONE_WAY)?, delay::link(js.port, ONE_WAY)?);
     let (mut at_us, mut at_js) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS.min(if is_quick() { 1 } else { 2 }) {
-        at_js.push(js.fetch(By::JavaScript, "fetch", places.disk, to_js, false)?.0);
-        at_us.push(ours.fetch(By::Us, "fetch", places.disk, to_us, false)?.0);
+    for _ in 0..runs().min(2) {
+        at_js.push(js.fetch(By::JavaScript, "fetch", places.disk, to_js, Order::Usual)?.0);
+        at_us.push(ours.fetch(By::Us, "fetch", places.disk, to_us, Order::Usual)?.0);
     }
     let (at_us, at_js) = (median(at_us), median(at_js));
     drop((ours, js));

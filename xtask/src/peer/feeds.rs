@@ -1,6 +1,6 @@
 //! Feeds on the disk: appended to, read, opened.
 
-use super::{Options, Orders, say};
+use super::{AUTHOR, Options, Orders, say};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use datdot_hypercore::{
@@ -22,7 +22,7 @@ const BATCH: usize = 16 << 20;
 
 /// The author's feed, with at least so many blocks of a size.
 pub async fn filled(store: &Store, blocks: u64, size: usize) -> Result<Feed> {
-    let feed = store.create(&Keypair::from_seed([7; 32]))?;
+    let feed = store.create(&Keypair::from_seed(AUTHOR))?;
     let batch = (BATCH / size.max(1)).clamp(1, 10_000) as u64;
     while feed.info().length < blocks {
         let start = feed.info().length;
@@ -49,7 +49,7 @@ fn block(number: u64, size: usize) -> Bytes {
 pub async fn append(options: &Options) -> Result<()> {
     let (blocks, size, batch) = (options.get::<u64>("blocks")?, options.get("size")?, options.get::<usize>("batch")?);
     let store = Store::open(options.get::<PathBuf>("dir")?)?;
-    let feed = store.create(&Keypair::from_seed([7; 32]))?;
+    let feed = store.create(&Keypair::from_seed(AUTHOR))?;
     let all: Vec<_> = (0..blocks).map(|i| block(i, size)).collect();
     let mut orders = Orders::new();
     orders.ready(json!({})).await?;
@@ -58,6 +58,45 @@ pub async fn append(options: &Options) -> Result<()> {
         feed.append(batch.to_vec()).await?;
     }
     say("done", json!({ "seconds": start.elapsed().as_secs_f64() }));
+    orders.end().await
+}
+
+/// Appends batches for as long as it lives, and says after each how long the feed is.
+pub async fn append_on(options: &Options) -> Result<()> {
+    let (size, batch) = (options.get("size")?, options.get::<u64>("batch")?);
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let feed = filled(&store, options.get("blocks")?, size).await?;
+    let blocks: Vec<_> = (0..batch).map(|number| block(number, size)).collect();
+    Orders::new().ready(json!({})).await?;
+    loop {
+        feed.append(blocks.clone()).await?;
+        say("appended", json!({ "length": feed.info().length }));
+    }
+}
+
+/// Opens a store and reads the last block of the author's feed.
+pub async fn reopen(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let feed = store.create(&Keypair::from_seed(AUTHOR))?;
+    let length = feed.info().length;
+    feed.get(length - 1).await?;
+    say("ready", json!({ "opened": start.elapsed().as_secs_f64(), "length": length }));
+    Orders::new().end().await
+}
+
+/// Reads a feed from its beginning to its end, as it is read to be hashed.
+pub async fn read(options: &Options) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let store = Store::open(options.get::<PathBuf>("dir")?)?;
+    let feed = store.create(&Keypair::from_seed(AUTHOR))?;
+    let (mut orders, mut at, end) = (Orders::new(), 0, feed.info().bytes);
+    orders.ready(json!({})).await?;
+    let start = Instant::now();
+    while at < end {
+        at += feed.read_bytes(at..end.min(at + PIECE)).await?.len() as u64;
+    }
+    say("done", json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": at }));
     orders.end().await
 }
 
@@ -117,6 +156,15 @@ fn at_random(length: u64, count: usize) -> impl Iterator<Item = u64> {
         state % length
     })
     .take(count)
+}
+
+/// Numbers below `length`, each once, in the same disorder each time.
+pub fn shuffled(length: u64) -> Vec<u64> {
+    let mut all: Vec<_> = (0..length).collect();
+    for (at, other) in (1..all.len()).rev().zip(at_random(u64::MAX, all.len())) {
+        all.swap(at, (other % (at as u64 + 1)) as usize);
+    }
+    all
 }
 
 fn micros(sorted: &[Duration], percent: usize) -> f64 {

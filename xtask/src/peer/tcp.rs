@@ -1,11 +1,15 @@
 //! A feed over TCP: served, and fetched.
 
-use super::{Options, Orders, feeds::filled, say};
+use super::{
+    Options, Orders,
+    feeds::{filled, shuffled},
+    say,
+};
 use anyhow::Result;
 use datdot_hypercore::{Config, FeedKey, Network, Store, Want};
 use datdot_wire::noise::Keypair;
 use serde_json::json;
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{collections::VecDeque, net::SocketAddr, path::PathBuf, time::Instant};
 
 /// Serves the feeds of a store: the one named by its key, or one with as many blocks as wanted.
 pub async fn serve(options: &Options) -> Result<()> {
@@ -29,22 +33,30 @@ pub async fn fetch(options: &Options) -> Result<()> {
     let network = Network::start(store, Config::new(Keypair::from_seed(&[2; 32]))).await?;
     let feed = network.store().open_remote(options.get("key")?, None)?;
     let address: SocketAddr = ([127, 0, 0, 1], options.get::<u16>("port")?).into();
-    // All, or some blocks with others in between.
-    let wanted = match options.find::<u64>("from") {
-        Some(from) => {
+    // All, or one after the other: some with others in between, or so many at random.
+    let one = |block| Want::blocks(block..block + 1);
+    let wanted = match (options.find::<u64>("from"), options.find("shuffled").unwrap_or(0)) {
+        (Some(from), _) => {
             let (count, step) = (options.get::<u64>("count")?, options.get::<u64>("step")?);
-            (0..count).map(|at| from + at * step).map(|block| Want::blocks(block..block + 1)).collect()
+            (0..count).map(|at| one(from + at * step)).collect()
         }
-        None => vec![Want::all()],
+        (None, 0) => vec![Want::all()],
+        (None, blocks) => shuffled(blocks).into_iter().map(one).collect(),
     };
     let mut orders = Orders::new();
     orders.ready(json!({})).await?;
     let start = Instant::now();
-    let mut downloads: Vec<_> = wanted.into_iter().map(|want| network.download(&feed, want)).collect();
+    let mut downloads: VecDeque<_> = wanted.into_iter().map(|want| network.download(&feed, want)).collect();
     network.connect(address, None).await?;
-    for download in &mut downloads {
-        download.done().await?;
+    let mut progress = feed.watch();
+    // Not `Download::done`, which brings each block to the disk by itself.
+    while let Some(first) = downloads.front() {
+        match first.is_done() {
+            true => _ = downloads.pop_front(),
+            false => progress.changed().await?,
+        }
     }
+    feed.flush().await?;
     let info = feed.info();
     say(
         "done",
