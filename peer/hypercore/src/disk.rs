@@ -74,6 +74,14 @@ struct Place {
     used: AtomicBool,
 }
 
+/// Whether who reads waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Waits,
+    /// What is not in the system's memory can't be read.
+    None,
+}
+
 /// What is left of a feed after a restart.
 pub(crate) struct Recovered {
     pub journal: Journal,
@@ -166,16 +174,27 @@ impl Disk {
         Ok(open)
     }
 
+    /// The same, if they are.
+    fn opened(&self) -> io::Result<Arc<Open>> {
+        let place = self.place.open.try_lock().map_err(|_| io::ErrorKind::WouldBlock)?;
+        self.place.used.store(true, Ordering::Relaxed);
+        place.clone().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
     fn have(&self) -> io::Result<Handle> {
         self.files.open(&self.dir.join("have"), true)
     }
 
     /// The node as it is stored; the end of the file counts as zeros, and so does a damaged node.
-    pub fn node(&self, index: u64) -> io::Result<Option<Node>> {
+    pub fn node(&self, index: u64, patience: Patience) -> io::Result<Option<Node>> {
         let mut slot = [0; SLOT_BYTES];
         let Some(at) = index.checked_mul(SLOT_BYTES as u64) else { return Ok(None) };
-        let len = self.open()?.tree.read_at(&mut slot, at)?;
-        Ok((len == SLOT_BYTES).then(|| from_slot(index, &slot)).flatten())
+        match patience {
+            Patience::None => self.opened()?.tree.read_now(&mut slot, at)?,
+            // Behind the end there are zeros.
+            Patience::Waits => _ = self.open()?.tree.read_at(&mut slot, at)?,
+        }
+        Ok(from_slot(index, &slot))
     }
 
     /// Writes nodes, neighbours at once.
@@ -209,10 +228,13 @@ impl Disk {
         if slot == [0; SLOT_BYTES] { Ok(()) } else { open.tree.write_at(&[0; SLOT_BYTES][..len], at) }
     }
 
-    pub fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    pub fn read(&self, at: u64, len: usize, patience: Patience) -> io::Result<Vec<u8>> {
         let start = DATA_START.checked_add(at).ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut bytes = vec![0; len];
-        self.open()?.data.read_exact_at(&mut bytes, start)?;
+        match patience {
+            Patience::None => self.opened()?.data.read_now(&mut bytes, start)?,
+            Patience::Waits => self.open()?.data.read_exact_at(&mut bytes, start)?,
+        }
         Ok(bytes)
     }
 
@@ -317,7 +339,7 @@ impl Disk {
                 let index = flat::leaf(block);
                 let leaf = match nodes.get(&index) {
                     Some(leaf) => Some(*leaf),
-                    None => self.node(index)?,
+                    None => self.node(index, Patience::Waits)?,
                 };
                 let Some(leaf) = leaf.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(false) };
                 if left.contains(block) && !self.has_block(block, offset, &leaf)? {
@@ -330,7 +352,7 @@ impl Disk {
     }
 
     fn has_block(&self, block: u64, offset: u64, leaf: &Node) -> io::Result<bool> {
-        match self.read(offset, leaf.size as usize) {
+        match self.read(offset, leaf.size as usize, Patience::Waits) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             bytes => Ok(Node::leaf(block, &bytes?) == *leaf),
         }

@@ -16,6 +16,7 @@ mod repair;
 
 pub use crate::journal::DATA_START;
 pub use accept::Refused;
+pub(crate) use answer::Draft;
 use commit::{Change as Commit, Pending};
 pub use error::FeedError;
 pub use fork::{Conflict, Evidence};
@@ -26,7 +27,7 @@ pub(crate) use place::Located;
 use crate::{
     authors::Authors,
     blocks::{Blocks, PAGE},
-    disk::{Disk, Recovered},
+    disk::{Disk, Patience, Recovered},
     files::Lock,
     journal::{Journal, Record},
     key::{DiscoveryKey, FeedKey, Keypair},
@@ -250,7 +251,7 @@ impl Feed {
             return Err(FeedError::NoSuchByte { byte: bytes.end - 1, bytes: known });
         }
         let len = bytes.end.saturating_sub(bytes.start) as usize;
-        self.0.disk.read(bytes.start, len).map_err(|source| self.io(source))
+        self.0.disk.read(bytes.start, len, Patience::Waits).map_err(|source| self.io(source))
     }
 
     /// A block, checked against the author's tree.
@@ -258,7 +259,12 @@ impl Feed {
     /// [`FeedError::NotHere`] if it has to be fetched, as [`Network::get`](crate::Network::get) does, [`FeedError::OutOfRange`] if it is
     /// not written yet as far as is known here, [`FeedError::Damaged`] if the disk lost it: then it is not here any more.
     pub async fn get(&self, block: u64) -> Result<Bytes, FeedError> {
-        self.blocking(move |feed| feed.read(block).map(Bytes::from)).await
+        // Another thread costs more than to read what is in memory. Who reads on and on lets others have their turn.
+        tokio::task::consume_budget().await;
+        match self.read_now(block) {
+            Some(bytes) => Ok(bytes.into()),
+            None => self.blocking(move |feed| feed.read(block).map(Bytes::from)).await,
+        }
     }
 
     /// Takes over a head from elsewhere than a peer: the ledger, for instance. Nothing changes if the stored head
@@ -292,8 +298,29 @@ impl Feed {
         self.read_settled(block)
     }
 
+    /// A block that is whole, if nothing has to be waited for.
+    fn read_now(&self, block: u64) -> Option<Vec<u8>> {
+        let _settled = self.0.clearing.try_read().ok()?;
+        let roots = {
+            let state = self.lock();
+            (state.have.contains(block) && !state.removed).then(|| state.roots.clone())?
+        };
+        let (bytes, leaf) = self.read_stored(&roots, block, Patience::None).ok()??;
+        (Node::leaf(block, &bytes) == leaf).then_some(bytes)
+    }
+
     /// The caller holds `clearing`.
     fn read_settled(&self, block: u64) -> Result<Vec<u8>, FeedError> {
+        let (bytes, leaf) = self.read_unchecked(block)?;
+        if Node::leaf(block, &bytes) != leaf {
+            self.withdraw(block);
+            return Err(FeedError::Damaged { block });
+        }
+        Ok(bytes)
+    }
+
+    /// What is stored as a block, and the leaf that it should have. The caller holds `clearing`.
+    fn read_unchecked(&self, block: u64) -> Result<(Vec<u8>, Node), FeedError> {
         let (roots, here, removed) = {
             let state = self.lock();
             (state.roots.clone(), state.have.contains(block), state.removed)
@@ -307,8 +334,8 @@ impl Feed {
         if !here {
             return Err(FeedError::NotHere { block });
         }
-        match self.read_checked(&roots, block)? {
-            Some(bytes) => Ok(bytes),
+        match self.read_stored(&roots, block, Patience::Waits)? {
+            Some(stored) => Ok(stored),
             None => {
                 self.withdraw(block);
                 Err(FeedError::Damaged { block })
@@ -341,7 +368,7 @@ impl Feed {
         self.lock().removed
     }
 
-    /// Notes where the block after a verified one begins.
+    /// Notes where the block after this one begins.
     fn follow(&self, block: u64, end: u64) {
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (block + 1, end);
     }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 pub(crate) mod torn;
 
+#[cfg(target_os = "linux")]
+use rustix::io::{IoSliceMut, ReadWriteFlags, preadv2};
 use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
@@ -194,6 +196,21 @@ impl Handle {
             },
             #[cfg(test)]
             Handle::Torn(file) => file.next_data(at),
+        }
+    }
+
+    /// Reads all of it if the system has it in memory; else it says [`io::ErrorKind::WouldBlock`], or why it can't tell.
+    pub fn read_now(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Handle::Disk(file) => {
+                let len = preadv2(file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT)?;
+                if len == buffer.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            }
+            #[cfg(not(target_os = "linux"))]
+            Handle::Disk(_) => Err(io::ErrorKind::WouldBlock.into()),
+            #[cfg(test)]
+            Handle::Torn(_) => self.read_exact_at(buffer, at),
         }
     }
 

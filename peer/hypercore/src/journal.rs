@@ -205,18 +205,20 @@ impl Journal {
         if bytes.len() as u64 > HALF - self.at {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the commit is too large"));
         }
+        let start = self.half * HALF + self.at;
         let end = self.at + (bytes.len() as u64).next_multiple_of(PAGE);
         if end + PAGE > self.reserved {
-            // Room for one more: on a disk that is full blocks can still be given back.
-            let reserved = HALF.min(end + 4 * PAGE);
-            open.data.reserve(self.half * HALF + self.at..self.half * HALF + reserved)?;
+            // Room for one more: on a disk that is full blocks can still be given back. Zeros, as what was written before is
+            // brought to the disk sooner than what was only reserved.
+            let reserved = HALF.min(end + end.clamp(4 * PAGE, 16 * PAGE));
+            open.data.write_at(&vec![0; (reserved - self.at) as usize], start)?;
             if self.reserved == 0 {
                 // Where a checkpoint goes on.
                 open.data.reserve((1 - self.half) * HALF..(1 - self.half) * HALF + PAGE)?;
             }
             self.reserved = reserved;
         }
-        open.data.write_at(&bytes, self.half * HALF + self.at)?;
+        open.data.write_at(&bytes, start)?;
         self.sync(&open.data)?;
         self.at = end;
         self.number += 1;

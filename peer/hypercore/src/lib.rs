@@ -19,6 +19,7 @@ pub mod feed;
 mod files;
 mod journal;
 pub mod key;
+mod leaves;
 mod limit;
 pub mod messages;
 pub mod network;

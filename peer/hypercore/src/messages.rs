@@ -24,6 +24,9 @@ mod codec;
 use bytes::Bytes;
 use datdot_proof::tree::Node;
 
+/// The type of [`Message::Data`].
+pub(crate) const DATA: u64 = 3;
+
 /// One message of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {

@@ -2,28 +2,28 @@
 //!
 //! A [`Peer`] reads and writes feeds, so it runs on a blocking thread; it has no socket and no clock of its own.
 
+mod answers;
 mod ask;
 mod cost;
 mod history;
 mod moves;
 
-use self::{history::History, moves::Moves};
+use self::{answers::Answers, history::History, moves::Moves};
 use crate::{
-    feed::{Change, Changed, Feed, FeedError, Refused},
+    feed::{Change, Changed, Feed, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{Handshake, Message, Refusal, Request},
+    messages::{DATA, Data, Handshake, Message},
     offers::{Memory, Offers, Room},
     pace::Pace,
     plan::PeerId,
     plans::{Plans, Stopped},
-    prove::ProveError,
-    session::{Action, Local, Misbehaviour, Session},
+    session::{Action, Asked, Local, Misbehaviour, Question, Session},
     store::Store,
 };
 use bytes::Bytes;
 use datdot_wire::{
     encoding::DecodeError,
-    mux::{ChannelError, ChannelId, Event, Mux, MuxError, RequestId},
+    mux::{ChannelError, ChannelId, Event, Frame, Mux, MuxError, RequestId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -106,6 +106,9 @@ pub struct Peer {
     waiting: usize,
     /// Channels whose remote has another length now, which is not answered yet.
     synced: BTreeSet<ChannelId>,
+    /// Blocks that were asked for and came, and those that came before the one on whose proof theirs builds.
+    came: Vec<Came>,
+    early: Vec<Came>,
     /// Feeds that are wanted.
     busy: usize,
     /// Questions asked, to make the next random number from.
@@ -117,11 +120,21 @@ struct Channel {
     /// None until the remote has opened it as well.
     session: Option<Session>,
     pace: Pace,
+    /// Blocks that were asked for without what the one before them, which is under way, brings of their proof.
+    hopes: BTreeSet<u64>,
     history: History,
     moves: Moves,
     since: Instant,
     /// When something was wanted last.
     wanted: Option<Instant>,
+}
+
+/// A block that came.
+struct Came {
+    id: ChannelId,
+    block: u64,
+    question: Question,
+    data: Box<Data>,
 }
 
 impl Peer {
@@ -143,6 +156,8 @@ impl Peer {
             opened: None,
             waiting: 0,
             synced: BTreeSet::new(),
+            came: Vec::new(),
+            early: Vec::new(),
             busy: 0,
             dice,
         }
@@ -160,6 +175,10 @@ impl Peer {
         {
             cost += 1;
             let synced = self.synced.len();
+            // What else is said counts after the blocks before it.
+            if !self.came.is_empty() && !matches!(event, Event::Message { kind: DATA, .. }) {
+                self.check_blocks()?;
+            }
             match event {
                 Event::OpenRequested { request, protocol, id, handshake } => {
                     cost += cost::OPEN;
@@ -186,6 +205,7 @@ impl Peer {
             }
             cost += cost::SYNC * (self.synced.len() - synced) as u64;
         }
+        self.check_blocks()?;
         // However often it says something else: the last word counts.
         std::mem::take(&mut self.synced).into_iter().for_each(|channel| self.tell(channel));
         if self.sum(Session::wants) > MAX_WANTS {
@@ -299,7 +319,7 @@ impl Peer {
     /// Answers requests until so many bytes are queued, or the step is done. Says whether requests are left.
     pub fn serve(&mut self, now: Instant, limit: usize) -> Result<bool, Fault> {
         self.now = now;
-        let mut cost = 0;
+        let (mut cost, mut answers) = (0, Answers::default());
         loop {
             let mut left = false;
             let channels: Vec<_> = self.channels.keys().copied().collect();
@@ -307,8 +327,10 @@ impl Peer {
             // One request of each feed in turn.
             for id in channels {
                 let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
-                if self.mux.output_len() >= limit || cost >= cost::STEP {
-                    return Ok(left || session.has_requests() || self.has_requests());
+                if self.mux.output_len() + answers.bytes >= limit || cost >= cost::STEP {
+                    let left = left || session.has_requests() || self.has_requests();
+                    self.say_answers(answers)?;
+                    return Ok(left);
                 }
                 if let Some(wanted) = session.next_look() {
                     left = true;
@@ -325,10 +347,7 @@ impl Peer {
                     self.say(id, &Message::NoData { id: request.id, reason: None });
                     continue;
                 }
-                let (messages, valid) = answer(feed, &request);
-                if !valid {
-                    session.invalid_request()?;
-                }
+                answers.add(id, feed, request);
                 // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
                 // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`); one that has not heard of a
                 // fork asks for the old one again and again.
@@ -336,10 +355,12 @@ impl Peer {
                 if (info.fork, info.length) > session.told() {
                     self.tell(id);
                 }
-                messages.iter().for_each(|message| self.say(id, message));
+                if answers.are_many() {
+                    self.say_answers(std::mem::take(&mut answers))?;
+                }
             }
             if !left {
-                return Ok(false);
+                return self.say_answers(answers).map(|()| false);
             }
         }
     }
@@ -357,8 +378,8 @@ impl Peer {
     }
 
     /// What has to be sent now.
-    pub fn take_output(&mut self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| self.mux.take_output()).collect()
+    pub fn take_output(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.mux.take_frame()).collect()
     }
 
     fn handshake(&self, feed: &Feed, initiator: bool) -> Handshake {
@@ -384,9 +405,10 @@ impl Peer {
         let handshake = self.handshake(&feed, self.setup.initiator);
         let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
         self.open.insert(discovery, id);
-        let (pace, history) = (Pace::default(), History::Ours);
+        let (pace, hopes, history) = (Pace::default(), BTreeSet::new(), History::Ours);
         let moves = self.excused.remove(&discovery).unwrap_or_default();
-        self.channels.insert(id, Channel { feed, session: None, pace, history, moves, since: self.now, wanted: None });
+        let (session, since, wanted) = (None, self.now, None);
+        self.channels.insert(id, Channel { feed, session, pace, hopes, history, moves, since, wanted });
         Ok(())
     }
 
@@ -459,7 +481,13 @@ impl Peer {
                 moves.told(session.remote().map_or(0, |sync| sync.fork), session.next_id());
                 self.synced.insert(id);
             }
-            Some(Action::Check(data, question)) => self.check(id, &data, question)?,
+            Some(Action::Check(data, question @ Question { asked: Asked::Block(block), .. })) => {
+                self.came.push(Came { id, block, question, data });
+            }
+            Some(Action::Check(data, question)) => {
+                self.check_blocks()?;
+                self.check(id, &data, question)?;
+            }
             Some(Action::Shown(data)) => self.shown(id, &data),
             Some(Action::Refused(question)) => self.refused(id, question.asked),
             Some(Action::Close) => self.close(id),
@@ -516,7 +544,7 @@ impl Peer {
     fn say(&mut self, id: ChannelId, message: &Message) {
         let (kind, body, block) = message.encode_around();
         // A channel that has gone meanwhile needs no answers.
-        if let Err(error) = self.mux.send_parts(id, kind, &[&body[..block], message.block(), &body[block..]]) {
+        if let Err(error) = self.mux.send_around(id, kind, &body, (block, &message.block())) {
             tracing::debug!(target: "hypercore", %error, "message not sent");
             // A block that was stored before there was a limit: the remote must not wait for it.
             if let (ChannelError::TooLarge(_), Message::Data(data)) = (error, message) {
@@ -549,31 +577,4 @@ fn merged(changes: &[Change]) -> Vec<Change> {
         }
     }
     merged
-}
-
-/// The answer to a request, and whether the request made sense.
-///
-/// JavaScript stops asking a peer that refused 32 requests with a reason. Without one it takes a refusal for what it is, and
-/// does not ask again for what it has heard to be gone.
-fn answer(feed: &Feed, request: &Request) -> (Vec<Message>, bool) {
-    let refuse = |reason| Message::NoData { id: request.id, reason };
-    match feed.answer(request) {
-        Ok(data) => (vec![Message::Data(Box::new(data))], true),
-        Err(ProveError::Invalid { .. }) => (vec![refuse(Some(Refusal::Invalid))], false),
-        Err(error) => {
-            tracing::debug!(target: "hypercore", feed = %feed.key(), %error, "request refused");
-            let lacking = match (&error, request.block) {
-                (ProveError::Read(FeedError::NotHere { block } | FeedError::Damaged { block }), _) => Some(*block),
-                (ProveError::Missing { .. }, Some(block)) => Some(block.index),
-                _ => None,
-            };
-            let messages = match (error, lacking) {
-                // It asks for another fork, and hears of ours first.
-                (ProveError::Read(FeedError::NoHead), _) => vec![refuse(None)],
-                (_, Some(start)) => vec![Message::Range { drop: true, start, length: 1 }, refuse(None)],
-                _ => vec![refuse(Some(Refusal::NotAvailable))],
-            };
-            (messages, true)
-        }
-    }
 }

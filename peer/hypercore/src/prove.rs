@@ -285,6 +285,15 @@ pub struct Checked {
 /// Works out what an answer says about the tree whose roots are `roots`. Whether it is true is then for the caller to
 /// see: compare [`Checked::top`] with the stored node, and verify the signature over [`Checked::roots`].
 pub fn check(data: &Data, roots: &Roots) -> Result<Checked, TreeError> {
+    check_with(data, |block| Node::leaf(block.index, &block.value), roots)
+}
+
+/// The same for who has hashed the block: `leaf` says what came out.
+pub(crate) fn check_with(
+    data: &Data,
+    leaf: impl FnOnce(&DataBlock) -> Node,
+    roots: &Roots,
+) -> Result<Checked, TreeError> {
     let mut checked = Checked::default();
     let mut known = None;
     if let Some(DataSeek { nodes, .. }) = &data.seek
@@ -292,11 +301,11 @@ pub fn check(data: &Data, roots: &Roots) -> Result<Checked, TreeError> {
     {
         known = Some(checked.climb(*first, siblings, None)?);
     }
-    if let Some(DataBlock { index, value, nodes }) = &data.block {
-        if *index >= flat::MAX_LENGTH {
+    if let Some(block) = &data.block {
+        if block.index >= flat::MAX_LENGTH {
             return Err(TreeError::TooLarge);
         }
-        known = Some(checked.climb(Node::leaf(*index, value), nodes, known)?);
+        known = Some(checked.climb(leaf(block), &block.nodes, known)?);
     } else if let Some(DataHash { index, nodes }) = &data.hash {
         let wrong = |got| TreeError::WrongNode { wanted: *index, got };
         let (first, siblings) = nodes.split_first().ok_or(wrong(0))?;

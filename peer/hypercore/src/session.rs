@@ -302,6 +302,11 @@ impl Session {
         Some(Message::Cancel { id })
     }
 
+    /// Whether a block was asked for, and no answer came yet.
+    pub fn has_asked(&self, block: u64) -> bool {
+        self.blocks.contains_key(&block)
+    }
+
     /// The blocks that were asked for.
     pub fn asked_blocks(&self) -> impl Iterator<Item = u64> + '_ {
         self.blocks.keys().copied()

@@ -14,7 +14,7 @@
 //! buffer grows with what arrives, which must not be slower than so that all of it is here in time; and the share goes
 //! with the text until the last slice of it is dropped.
 
-use crate::mux::MAX_BATCH;
+use crate::mux::{Frame, MAX_BATCH};
 use crate::noise::{Handshake, HandshakeError, Keypair, PublicKey, Role, Session};
 use crate::secret_stream::{HEADER, MAX_FRAME, NONCE, Pull, Push, StreamError, get_length, put_length};
 use bytes::{Buf, Bytes, BytesMut};
@@ -287,12 +287,22 @@ pub struct FrameWriter<W> {
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Encrypts a text into the buffer.
     pub fn queue(&mut self, text: &[u8]) -> Result<(), StreamError> {
+        self.let_go();
+        self.push.push(text, &mut self.out)
+    }
+
+    /// The same for a text that is in several places.
+    pub fn queue_frame(&mut self, frame: &Frame) -> Result<(), StreamError> {
+        self.let_go();
+        self.push.push_parts(frame.len(), frame.parts(), &mut self.out)
+    }
+
+    fn let_go(&mut self) {
         // A busy writer may never be done: what was written goes as soon as it is the larger part.
         if self.written > self.out.len() / 2 {
             self.out.drain(..self.written);
             self.written = 0;
         }
-        self.push.push(text, &mut self.out)
     }
 
     /// Bytes that wait to be written.
@@ -458,8 +468,11 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             // Let go of what a busier time has left.
             self.buffer = BytesMut::new();
         }
-        let room = missing.min(arrived).max(self.read);
-        self.buffer.reserve(room);
+        let room = missing.min(arrived);
+        // What frames share can't grow: what has arrived of the next one is copied then, so not for each short read.
+        if self.buffer.capacity() - arrived < room.max(self.read / 4) {
+            self.buffer.reserve(room.max(self.read));
+        }
 
         let now = Instant::now();
         let since = match self.quiet {

@@ -36,6 +36,7 @@
 mod batch;
 
 use crate::encoding::{DecodeError, Reader, Writer};
+pub use batch::Frame;
 use batch::{BATCH, Input, Message, Output};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -248,7 +249,7 @@ impl Mux {
         };
         let mut open = Writer::with_capacity(said + 16);
         open.uint(number(slot)).string(protocol).buffer(id).raw(handshake);
-        self.output.push(0, OPEN, &[open.as_slice()]);
+        self.output.push(0, OPEN, open.as_slice(), (0, &Bytes::new()));
 
         let name = Name { protocol: protocol.to_owned(), id: Bytes::copy_from_slice(id) };
         let channel = ChannelId { slot, serial: self.next_serial() };
@@ -278,19 +279,25 @@ impl Mux {
 
     /// Queues a message on a channel.
     pub fn send(&mut self, channel: ChannelId, kind: u64, body: &[u8]) -> Result<(), ChannelError> {
-        self.send_parts(channel, kind, &[body])
+        self.send_around(channel, kind, body, (0, &Bytes::new()))
     }
 
-    /// Queues a message whose body is the concatenation of `parts`: saves a copy of large ones.
-    pub fn send_parts(&mut self, channel: ChannelId, kind: u64, parts: &[&[u8]]) -> Result<(), ChannelError> {
+    /// Queues a message whose body has something else in between, after so many bytes: what is large is not copied.
+    pub fn send_around(
+        &mut self,
+        channel: ChannelId,
+        kind: u64,
+        body: &[u8],
+        (at, large): (usize, &Bytes),
+    ) -> Result<(), ChannelError> {
         if !self.is_alive(channel) {
             return Err(ChannelError::Closed);
         }
-        let len = parts.iter().map(|part| part.len()).sum();
+        let len = body.len() + large.len();
         if len > MAX_BODY {
             return Err(ChannelError::TooLarge(len));
         }
-        self.output.push(number(channel.slot), kind, parts);
+        self.output.push(number(channel.slot), kind, body, (at, large));
         Ok(())
     }
 
@@ -351,6 +358,11 @@ impl Mux {
 
     /// The next frame for the remote: everything queued so far, in batches. Call it until `None` after each round.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
+        self.take_frame().map(Vec::from)
+    }
+
+    /// The same, without a copy of what is large.
+    pub fn take_frame(&mut self) -> Option<Frame> {
         self.output.take()
     }
 

@@ -68,12 +68,22 @@ impl Push {
 
     /// Appends the frame of `text`, with its length in front, to `out`.
     pub fn push(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
-        if text.len() > MAX_TEXT {
-            return Err(StreamError::TooLarge(text.len()));
+        self.push_parts(text.len(), [text].into_iter(), out)
+    }
+
+    /// The same for a text of `len` bytes that is in several places.
+    pub fn push_parts<'a>(
+        &mut self,
+        len: usize,
+        parts: impl Iterator<Item = &'a [u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StreamError> {
+        if len > MAX_TEXT {
+            return Err(StreamError::TooLarge(len));
         }
-        out.reserve(3 + OVERHEAD + text.len());
-        put_length(text.len() + OVERHEAD, out);
-        self.0.seal(text, out);
+        out.reserve(3 + OVERHEAD + len);
+        put_length(len + OVERHEAD, out);
+        self.0.seal(parts, out);
         Ok(())
     }
 }
@@ -170,19 +180,24 @@ impl Cipher {
     }
 
     /// Appends an encrypted message: its tag, the text, the authenticator.
-    fn seal(&mut self, text: &[u8], out: &mut Vec<u8>) {
+    fn seal<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
         let (mut cipher, mut mac) = self.start();
         let mut block = [0; 64];
         block[0] = MESSAGE;
         cipher.apply_keystream(&mut block);
         mac.blocks(&block);
         out.push(block[0]);
-        for chunk in text.chunks(CHUNK) {
-            let start = out.len();
+        let mut done = out.len();
+        for chunk in parts.flat_map(|part| part.chunks(CHUNK)) {
             out.extend_from_slice(chunk);
-            cipher.apply_keystream(&mut out[start..]);
-            mac.chunk(&out[start..]);
+            // What is left of a block of the cipher waits for the next part.
+            let end = out.len() - (out.len() - done) % 64;
+            cipher.apply_keystream(&mut out[done..end]);
+            mac.chunk(&out[done..end]);
+            done = end;
         }
+        cipher.apply_keystream(&mut out[done..]);
+        mac.chunk(&out[done..]);
         let mac = mac.finish();
         out.extend_from_slice(&mac);
         self.step(&mac, MESSAGE);
@@ -388,7 +403,9 @@ mod tests {
             let mut theirs = crypto_secretstream::PullStream::init(crypto_secretstream::Header::from([9; NONCE]), &key);
             for (n, len) in lens.into_iter().enumerate() {
                 let text: Vec<u8> = (0..len).map(|i| (i * 7 + n) as u8).collect();
-                let frame = sealed(&mut push, &text);
+                let (mut frame, cut) = (Vec::new(), len * 2 / 3);
+                push.push_parts(len, [&text[..cut], &text[cut..]].into_iter(), &mut frame).unwrap();
+                let frame = BytesMut::from(&frame[3..]);
                 let mut again = frame.to_vec();
                 theirs.pull(&mut again, &[]).expect("the reference accepts it");
                 prop_assert_eq!(&again, &text);

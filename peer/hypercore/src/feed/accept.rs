@@ -5,8 +5,9 @@ use crate::{
     authors::{Authors, NotTheirs, is_manifest_of},
     blocks::PAGE,
     encryption::PADDING,
+    leaves::leaves,
     messages::{Data, DataBlock},
-    prove::check,
+    prove::check_with,
 };
 use bytes::Bytes;
 use datdot_proof::{
@@ -15,7 +16,8 @@ use datdot_proof::{
     tree::{Node, Roots, TreeError},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
+    ops::Range,
     sync::{Arc, PoisonError},
 };
 
@@ -67,6 +69,15 @@ impl Refused {
         matches!(self, Refused::False(_) | Refused::FalseHead(_) | Refused::NotAsked | Refused::TooShort)
     }
 }
+
+/// The feed as an answer finds it.
+struct Before {
+    roots: Roots,
+    fork: Option<u64>,
+}
+
+/// A newer head, with its authors and its roots.
+type Newer = (Arc<Authors>, Signed, Roots);
 
 impl Feed {
     /// [`Feed::adopt`] on the caller's thread, which it blocks.
@@ -134,13 +145,77 @@ impl Feed {
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
     #[doc(hidden)]
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
-        let (roots, fork) = {
-            let state = self.lock();
-            if state.removed {
-                return Err(FeedError::Removed.into());
+        let before = self.before()?;
+        let leaf = |block: &DataBlock| Node::leaf(block.index, &block.value);
+        let (mut nodes, newer) = self.verify(data, leaf, &before, &HashMap::new())?;
+        let mut roots = before.roots;
+        if let Some((authors, head, grown)) = newer {
+            let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.lock().roots != roots {
+                return Err(Refused::Outdated);
             }
-            (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
+            // The old roots are inner nodes now.
+            nodes.extend(roots.nodes());
+            self.replace_head(authors, head, grown.clone(), std::mem::take(&mut nodes))?;
+            roots = grown;
+        }
+        let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
+            return Err(Refused::Outdated);
+        }
+        self.store(&roots, data.block.iter().collect(), &nodes).map_err(Refused::from)
+    }
+
+    /// [`Feed::accept`] for blocks of one head that came together: they are hashed together, and stored with few writes.
+    pub(crate) fn accept_blocks(&self, answers: &[&Data]) -> Vec<Result<(), Refused>> {
+        let alone = || answers.iter().map(|data| self.accept(data)).collect();
+        let Ok(before) = self.before() else { return alone() };
+        let blocks = answers.iter().filter_map(|data| data.block.as_ref());
+        let leaves = leaves(blocks.map(|block| (block.index, &block.value[..])));
+        if leaves.len() < answers.len() || answers.iter().any(|data| data.upgrade.is_some()) {
+            return alone();
+        }
+        // What the first ones show the others may build on.
+        let mut shown = HashMap::new();
+        let verify = |(data, leaf): (&&Data, Node)| {
+            let (nodes, _) = self.verify(data, |_| leaf, &before, &shown)?;
+            shown.extend(nodes.iter().map(|node| (node.index, *node)));
+            Ok(nodes)
         };
+        let verified: Vec<Result<_, Refused>> = answers.iter().zip(leaves).map(verify).collect();
+        let storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        let fork = self.lock().head.as_ref().map(|head| head.fork);
+        let (mut blocks, mut nodes) = (Vec::new(), Vec::new());
+        let mut results: Vec<_> = answers
+            .iter()
+            .zip(verified)
+            .map(|(data, verified)| {
+                let new = verified?;
+                if fork.is_some_and(|fork| fork != data.fork) {
+                    return Err(Refused::Outdated);
+                }
+                blocks.extend(&data.block);
+                nodes.extend(new);
+                Ok(())
+            })
+            .collect();
+        // Alone, each hears for itself what is wrong with the disk.
+        if self.store(&before.roots, blocks, &nodes).is_err() {
+            drop(storing);
+            results = alone();
+        }
+        results
+    }
+
+    /// Verifies an answer, whose block `leaf` hashes, against the feed as it was `before` and nodes that others have `shown`.
+    /// Returns the nodes that this one shows, and the newer head.
+    fn verify(
+        &self,
+        data: &Data,
+        leaf: impl FnOnce(&DataBlock) -> Node,
+        Before { roots, fork }: &Before,
+        shown: &HashMap<u64, Node>,
+    ) -> Result<(Vec<Node>, Option<Newer>), Refused> {
         if fork.is_some_and(|fork| fork != data.fork)
             || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
         {
@@ -149,8 +224,8 @@ impl Feed {
         if data.upgrade.is_some() && self.conflict().is_some() {
             return Err(Refused::Conflict);
         }
-        let checked = check(data, &roots)?;
-        let (mut roots, mut newer) = (roots, None);
+        let checked = check_with(data, leaf, roots)?;
+        let mut newer = None;
         if let (Some(upgrade), Some(grown)) = (&data.upgrade, checked.roots) {
             let authors = self.authors_by(data.manifest.as_ref())?;
             authors.verify(&self.0.key, data.fork, &grown, &upgrade.signature).map_err(Refused::from_head)?;
@@ -158,7 +233,11 @@ impl Feed {
             newer = Some((authors, Signed { fork: data.fork, signature }, grown));
         }
         if let Some(top) = checked.top {
-            match self.node_under(&roots, top.index)? {
+            let known = match shown.get(&top.index) {
+                Some(node) => Some(*node),
+                None => self.node_under(roots, top.index)?,
+            };
+            match known {
                 Some(stored) if stored == top => {}
                 // Nodes that were here a moment ago are gone with the history that they belonged to.
                 _ if self.is_rewritten(data.fork) => return Err(Refused::Outdated),
@@ -169,10 +248,13 @@ impl Feed {
                     if data.block.is_none() && checked.nodes.len() == 1 {
                         return Err(Refused::TooShort);
                     }
-                    self.forget_way(&roots, top.index)?;
+                    self.forget_way(roots, top.index)?;
                     return Err(Refused::OurTree { block: flat::first_block(top.index) });
                 }
-                Some(_) if self.audit(&roots, top.index)? => {
+                Some(_) if shown.contains_key(&top.index) => {
+                    return Err(TreeError::Mismatch { index: top.index }.into());
+                }
+                Some(_) if self.audit(roots, top.index)? => {
                     return Err(TreeError::Mismatch { index: top.index }.into());
                 }
                 Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
@@ -189,31 +271,27 @@ impl Feed {
             // What we know is not replaced by what is only told, but by what follows from it.
             let all: BTreeSet<u64> = nodes.iter().map(|node| node.index).collect();
             let told = |node: &Node| flat::children(node.index).is_none_or(|(left, _)| !all.contains(&left));
-            let known = |node: &Node| self.node_under(&roots, node.index).ok().flatten();
+            let known = |node: &Node| self.node_under(roots, node.index).ok().flatten();
             nodes.retain(|node| !told(node) || known(node).is_none_or(|known| known.hash != node.hash));
         }
-        if let Some((authors, head, grown)) = newer {
-            let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.lock().roots != roots {
-                return Err(Refused::Outdated);
-            }
-            // The old roots are inner nodes now.
-            nodes.extend(roots.nodes());
-            self.replace_head(authors, head, grown.clone(), std::mem::take(&mut nodes))?;
-            roots = grown;
-        }
-        let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
-        if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
-            return Err(Refused::Outdated);
-        }
-        self.store(&roots, data.block.as_ref(), &nodes).map_err(Refused::from)
+        Ok((nodes, newer))
     }
 
-    /// Stores a block and nodes that were verified. The caller holds `clearing`.
-    fn store(&self, roots: &Roots, block: Option<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
+    fn before(&self) -> Result<Before, FeedError> {
+        let state = self.lock();
+        if state.removed {
+            return Err(FeedError::Removed);
+        }
+        let fork = state.head.as_ref().map(|head| head.fork);
+        Ok(Before { roots: state.roots.clone(), fork })
+    }
+
+    /// Stores blocks and nodes that were verified. The caller holds `clearing`.
+    fn store(&self, roots: &Roots, mut blocks: Vec<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
         let written = {
             // Nobody builds on a node that is in no commit to come: whatever fails from here on, it is true and stays.
             let mut state = self.lock();
+            blocks.retain(|block| !state.have.contains(block.index));
             let new = state.pending.learn(nodes);
             if let Err(source) = self.0.disk.write_nodes(&new) {
                 state.pending.forget();
@@ -221,30 +299,43 @@ impl Feed {
             }
             new.len()
         };
-        let Some(DataBlock { index, value, .. }) = block.filter(|block| !self.has(block.index)) else {
-            return if written == 0 { Ok(()) } else { self.queue_sync(0, written) };
-        };
-        let (block, bytes) = (*index, value.len() as u64);
-        let offset = self.offset(roots, block)?;
-        self.0.disk.write(offset, value).map_err(|source| self.io(source))?;
-        self.follow(block, offset + bytes);
-        let new = {
+        blocks.sort_unstable_by_key(|block| block.index);
+        blocks.dedup_by_key(|block| block.index);
+        let mut places = Vec::with_capacity(blocks.len());
+        for run in blocks.chunk_by(|one, next| one.index + 1 == next.index) {
+            let start = self.offset(roots, run[0].index)?;
+            self.write_data(start, run.iter().map(|block| &block.value)).map_err(|source| self.io(source))?;
+            let mut end = start;
+            for block in run {
+                let bytes = block.value.len() as u64;
+                places.push((block.index, end, bytes));
+                end += bytes;
+            }
+            self.follow(run[run.len() - 1].index, end);
+        }
+        let (mut gained, mut bytes): (Vec<Range<u64>>, _) = (Vec::new(), 0);
+        {
             let mut state = self.lock();
-            let new = state.have.insert(block);
-            if new {
-                state.pending.gain(block, offset, bytes);
+            for (block, offset, size) in places {
+                // Another connection may have brought it meanwhile.
+                if !state.have.insert(block) {
+                    continue;
+                }
+                state.pending.gain(block, offset, size);
                 state.dirty.insert(block / PAGE);
-                state.have_bytes += bytes;
-                if state.have.count() == state.roots.length() {
-                    state.have_bytes = state.roots.bytes();
+                state.have_bytes += size;
+                bytes += size;
+                match gained.last_mut().filter(|run| run.end == block) {
+                    Some(run) => run.end += 1,
+                    None => gained.push(block..block + 1),
                 }
             }
-            new
-        };
-        if new {
-            self.tell(Changed::Gained(block..block + 1));
-            self.queue_sync(bytes, written + 1)?;
+            if !gained.is_empty() && state.have.count() == state.roots.length() {
+                state.have_bytes = state.roots.bytes();
+            }
         }
-        Ok(())
+        let count: u64 = gained.iter().map(|run| run.end - run.start).sum();
+        gained.into_iter().for_each(|run| self.tell(Changed::Gained(run)));
+        if written == 0 && count == 0 { Ok(()) } else { self.queue_sync(bytes, written + count as usize) }
     }
 }

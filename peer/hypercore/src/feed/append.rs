@@ -1,16 +1,9 @@
 //! What authors do: append blocks under a signature.
 
 use super::{Changed, Commit, Feed, FeedError, MAX_BLOCK, Signed};
-use blake2b_simd::{
-    Params,
-    many::{HashManyJob, degree, hash_many},
-};
+use crate::leaves::leaves;
 use bytes::Bytes;
-use datdot_proof::{
-    flat,
-    head::{Head, HeadError},
-    tree::Node,
-};
+use datdot_proof::head::{Head, HeadError};
 use std::{borrow::Cow, sync::PoisonError};
 
 /// Data of an append is gathered into writes of about this many bytes.
@@ -67,7 +60,7 @@ impl Feed {
         self.write_data(offset, blocks).map_err(|source| self.io(source))?;
         // The old roots are inner nodes now: those on the disk may have been damaged meanwhile, these come from the record.
         let mut nodes = roots.nodes().to_vec();
-        for leaf in leaves(start, blocks) {
+        for leaf in leaves((start..).zip(blocks.iter().map(|block| &block[..]))) {
             nodes.push(leaf);
             nodes.extend(roots.push(leaf).map_err(|_| HeadError::TooLarge)?);
         }
@@ -82,7 +75,12 @@ impl Feed {
         Ok(length)
     }
 
-    fn write_data(&self, mut offset: u64, blocks: &[Bytes]) -> std::io::Result<()> {
+    /// Writes blocks that follow each other, small ones together.
+    pub(super) fn write_data<'a>(
+        &self,
+        mut offset: u64,
+        blocks: impl IntoIterator<Item = &'a Bytes>,
+    ) -> std::io::Result<()> {
         let mut gathered = Vec::new();
         for block in blocks {
             // Large blocks are written as they are.
@@ -99,43 +97,5 @@ impl Feed {
             }
         }
         self.0.disk.write(offset, &gathered)
-    }
-}
-
-/// The leaves of blocks, hashed several at a time in the lanes of one processor: [`Node::leaf`] for each of them.
-fn leaves(start: u64, blocks: &[Bytes]) -> Vec<Node> {
-    let mut params = Params::new();
-    params.hash_length(32);
-    let mut leaves = Vec::with_capacity(blocks.len());
-    let mut inputs: Vec<Vec<u8>> = vec![Vec::new(); degree()];
-    for (first, group) in (start..).step_by(degree()).zip(blocks.chunks(degree())) {
-        for (input, block) in inputs.iter_mut().zip(group) {
-            input.clear();
-            input.push(0);
-            input.extend_from_slice(&(block.len() as u64).to_le_bytes());
-            input.extend_from_slice(block);
-        }
-        let mut jobs: Vec<_> = inputs[..group.len()].iter().map(|input| HashManyJob::new(&params, input)).collect();
-        hash_many(&mut jobs);
-        for ((number, job), block) in (first..).zip(&jobs).zip(group) {
-            let hash = job.to_hash().as_bytes().try_into().expect("32 bytes were asked for");
-            leaves.push(Node { index: flat::leaf(number), size: block.len() as u64, hash });
-        }
-    }
-    leaves
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leaves_that_are_hashed_together_are_those_that_are_hashed_alone() {
-        for sizes in [&[][..], &[0], &[1, 0, 5000, 128, 127], &[1024; 64], &[64 << 10; 3]] {
-            let block = |(i, size): (usize, &usize)| Bytes::from(vec![i as u8; *size]);
-            let blocks: Vec<_> = sizes.iter().enumerate().map(block).collect();
-            let alone: Vec<_> = (7..).zip(&blocks).map(|(number, block)| Node::leaf(number, block)).collect();
-            assert_eq!(leaves(7, &blocks), alone);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Where things are: nodes of the tree, blocks among bytes.
 
 use super::{Feed, FeedError};
-use crate::prove::nodes_before;
+use crate::{disk::Patience, prove::nodes_before};
 use datdot_proof::{
     flat,
     tree::{Node, Roots},
@@ -116,22 +116,30 @@ impl Feed {
 
     /// A node of a tree with these roots, if it is here.
     pub(super) fn node_under(&self, roots: &Roots, index: u64) -> Result<Option<Node>, FeedError> {
+        self.node_with(roots, index, Patience::Waits)
+    }
+
+    pub(super) fn node_with(&self, roots: &Roots, index: u64, patience: Patience) -> Result<Option<Node>, FeedError> {
         match roots.above(index) {
             Some(root) if root.index == index => Ok(Some(*root)),
-            Some(_) => self.0.disk.node(index).map_err(|source| self.io(source)),
+            Some(_) => self.0.disk.node(index, patience).map_err(|source| self.io(source)),
             None => Ok(None),
         }
     }
 
     /// Where a block begins.
     pub(super) fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
+        self.offset_with(roots, block, Patience::Waits)
+    }
+
+    pub(super) fn offset_with(&self, roots: &Roots, block: u64, patience: Patience) -> Result<u64, FeedError> {
         let (known, offset) = *self.0.following.lock().unwrap_or_else(PoisonError::into_inner);
         if known == block {
             return Ok(offset);
         }
         let mut sum = 0u64;
         for index in nodes_before(roots.length(), block) {
-            let node = self.node_under(roots, index)?.ok_or(FeedError::Damaged { block })?;
+            let node = self.node_with(roots, index, patience)?.ok_or(FeedError::Damaged { block })?;
             sum = sum.saturating_add(node.size);
         }
         Ok(sum)

@@ -1,31 +1,41 @@
 //! What happens to bytes on disk: bad blocks and nodes are found, withdrawn, and come again from a peer.
 
 use super::{Changed, Feed, FeedError};
-use crate::{blocks::PAGE, disk::MAX_STORED};
+use crate::{
+    blocks::PAGE,
+    disk::{MAX_STORED, Patience},
+};
 use datdot_proof::{
     flat,
     tree::{Node, Roots},
 };
 use std::{io, ops::Range, sync::PoisonError};
 
+/// Larger blocks take too long to hash for a thread that others wait for.
+const MAX_NOW: u64 = 64 << 10;
+
 impl Feed {
-    /// The block's bytes if they are what the tree says.
-    pub(super) fn read_checked(&self, roots: &Roots, block: u64) -> Result<Option<Vec<u8>>, FeedError> {
-        let stored = self.node_under(roots, flat::leaf(block))?;
-        let Some(leaf) = stored.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(None) };
-        let offset = match self.offset(roots, block) {
+    /// The bytes that are stored as a block, and the leaf that they should have; nothing if one of them can't be read.
+    pub(super) fn read_stored(
+        &self,
+        roots: &Roots,
+        block: u64,
+        patience: Patience,
+    ) -> Result<Option<(Vec<u8>, Node)>, FeedError> {
+        let most = if patience == Patience::None { MAX_NOW } else { MAX_STORED };
+        let stored = self.node_with(roots, flat::leaf(block), patience)?;
+        let Some(leaf) = stored.filter(|leaf| leaf.size <= most) else { return Ok(None) };
+        let offset = match self.offset_with(roots, block, patience) {
             Err(FeedError::Damaged { .. }) => return Ok(None),
             offset => offset?,
         };
-        let bytes = match self.0.disk.read(offset, leaf.size as usize) {
+        let bytes = match self.0.disk.read(offset, leaf.size as usize, patience) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             bytes => bytes.map_err(|source| self.io(source))?,
         };
-        if Node::leaf(block, &bytes) != leaf {
-            return Ok(None);
-        }
+        // If they are damaged the block is withdrawn, and this is forgotten.
         self.follow(block, offset + leaf.size);
-        Ok(Some(bytes))
+        Ok(Some((bytes, leaf)))
     }
 
     /// Whether the stored nodes lead from `index` to its root. If not, they are forgotten.
@@ -70,7 +80,10 @@ impl Feed {
             if self.lock().head.as_ref().map(|head| head.fork) != fork {
                 break;
             }
-            if self.read_checked(&roots, block)?.is_none() || !self.audit(&roots, flat::leaf(block))? {
+            let is_whole = |(bytes, leaf): (Vec<u8>, Node)| Node::leaf(block, &bytes) == leaf;
+            if !self.read_stored(&roots, block, Patience::Waits)?.is_some_and(is_whole)
+                || !self.audit(&roots, flat::leaf(block))?
+            {
                 self.withdraw(block);
                 damaged.push(block);
             }
@@ -84,7 +97,7 @@ impl Feed {
         tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
         // Offsets that were noted may come from damaged sizes.
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
-        let size = self.0.disk.node(flat::leaf(block)).ok().flatten().map_or(0, |leaf| leaf.size);
+        let size = self.0.disk.node(flat::leaf(block), Patience::Waits).ok().flatten().map_or(0, |leaf| leaf.size);
         let lost = {
             let mut state = self.lock();
             let lost = state.have.remove(block);

@@ -29,7 +29,7 @@ impl Message {
             }
             1 => Message::Request(read_request(r)?),
             2 => Message::Cancel { id: r.uint()? },
-            3 => Message::Data(Box::new(read_data(r, body)?)),
+            DATA => Message::Data(Box::new(read_data(r, body)?)),
             4 => {
                 let id = r.uint()?;
                 let flags = if r.is_empty() { 0 } else { r.uint()? };
@@ -66,7 +66,7 @@ impl Message {
     /// The message's type and body. An extension, which has no known content, is an empty one.
     pub fn encode(&self) -> (u64, Vec<u8>) {
         let (kind, body, block) = self.encode_around();
-        (kind, [&body[..block], self.block(), &body[block..]].concat())
+        (kind, [&body[..block], &self.block(), &body[block..]].concat())
     }
 
     /// The message's type and body, but for the content of a block, which belongs after so many bytes: it is large, and need
@@ -94,7 +94,7 @@ impl Message {
             }
             Message::Data(data) => {
                 block = write_data(&mut w, data);
-                3
+                DATA
             }
             Message::NoData { id, reason } => {
                 w.uint(*id);
@@ -133,10 +133,10 @@ impl Message {
     }
 
     /// The content of the block in the message, if it has one.
-    pub fn block(&self) -> &[u8] {
+    pub fn block(&self) -> Bytes {
         match self {
-            Message::Data(data) => data.block.as_ref().map_or(&[], |block| &block.value),
-            _ => &[],
+            Message::Data(data) => data.block.as_ref().map_or(Bytes::new(), |block| block.value.clone()),
+            _ => Bytes::new(),
         }
     }
 }

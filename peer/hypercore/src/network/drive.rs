@@ -8,9 +8,12 @@ use crate::{
     peer::{Fault, Peer},
 };
 use bytes::Bytes;
-use datdot_wire::connection::{ConnectionError, FrameReader, FrameWriter};
+use datdot_wire::{
+    connection::{ConnectionError, FrameReader, FrameWriter},
+    mux::Frame,
+};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -26,6 +29,8 @@ use tokio::{
 /// Bytes that may wait for the feeds, per connection. With so much unsent nothing more is served; requests wait, but
 /// reading goes on: two peers that both waited for the other to read would wait for ever.
 const ROUND: usize = 1 << 20;
+/// Bytes that are encrypted before they are written: while they are in a cache, and the remote has something to do.
+const AT_ONCE: usize = 128 << 10;
 /// A block and what else is said unasked never come to so much: who makes us say more without reading it is dropped.
 const MAX_UNSENT: usize = 32 << 20;
 /// Messages taken into one round.
@@ -54,9 +59,16 @@ struct News {
     tick: bool,
 }
 
+/// Texts that wait to be encrypted.
+#[derive(Default)]
+struct Output {
+    texts: VecDeque<Frame>,
+    bytes: usize,
+}
+
 struct Step {
     peer: Peer,
-    output: Vec<Vec<u8>>,
+    output: Vec<Frame>,
     requests_left: bool,
     /// Of what came, some was too much for one step.
     frames_left: bool,
@@ -85,8 +97,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
         let (mut stepped, mut untold, mut frames_left) = (clock(), false, false);
+        let mut output = Output::default();
         loop {
-            let queued = self.writer.queued();
+            while self.writer.queued() < AT_ONCE
+                && let Some(text) = output.next()
+            {
+                let before = self.writer.queued();
+                if let Err(error) = self.writer.queue_frame(&text) {
+                    return Ended::Connection(error.into());
+                }
+                said += (self.writer.queued() - before) as u64;
+            }
+            let queued = self.writer.queued() + output.bytes;
             news.missed |= queued < ROUND && std::mem::take(&mut untold);
             // A step is due when something happened, or when there is room for more answers.
             let now = clock();
@@ -96,12 +118,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let limited = self.upload.is_limited();
             let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
             let open = !limited || requests_left && serve_at <= now;
+            // A few answers cost almost as much as many.
+            let open = open && (limited || queued <= ROUND / 2);
             let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
             let due = frames_left || news.is_urgent() || gathered || requests_left && room > 0;
             // Otherwise each block of anybody would wake every connection.
             let listening = news.changes.is_empty() && now >= stepped + GATHER;
             if due && idle.is_some() {
-                self.gather(&mut news, &mut untold);
+                self.gather(&mut news, queued, &mut untold);
             }
             if let Some(peer) = idle.take_if(|_| due) {
                 let news = news.take(frames_left);
@@ -130,15 +154,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
-                    self.upload.passed(step.output.iter().map(Vec::len).sum());
-                    let before = self.writer.queued();
-                    for text in &step.output {
-                        if let Err(error) = self.writer.queue(text) {
-                            return Ended::Connection(error.into());
-                        }
-                    }
-                    said += (self.writer.queued() - before) as u64;
-                    if self.writer.queued() > MAX_UNSENT {
+                    self.upload.passed(step.output.iter().map(Frame::len).sum());
+                    output.add(step.output);
+                    if self.writer.queued() + output.bytes > MAX_UNSENT {
                         return Ended::Stalled;
                     }
                     (requests_left, frames_left) = (step.requests_left, step.frames_left);
@@ -180,7 +198,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         self.download.quiet(clock());
                     }
                     let queued = self.writer.queued();
-                    if taking.is_stalled(clock(), said.saturating_sub(queued as u64), queued) {
+                    if taking.is_stalled(clock(), said - queued as u64, queued + output.bytes) {
                         return Ended::Stalled;
                     }
                 }
@@ -189,8 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
     }
 
     /// Takes all changes that there are.
-    fn gather(&mut self, news: &mut News, untold: &mut bool) {
-        let queued = self.writer.queued();
+    fn gather(&mut self, news: &mut News, queued: usize, untold: &mut bool) {
         loop {
             match self.changes.try_recv() {
                 Ok(change) => news.change(change, queued, untold),
@@ -198,6 +215,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
+    }
+}
+
+impl Output {
+    fn add(&mut self, texts: Vec<Frame>) {
+        self.bytes += texts.iter().map(Frame::len).sum::<usize>();
+        self.texts.extend(texts);
+    }
+
+    fn next(&mut self) -> Option<Frame> {
+        let text = self.texts.pop_front()?;
+        self.bytes -= text.len();
+        Some(text)
     }
 }
 

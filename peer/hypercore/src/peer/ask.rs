@@ -1,17 +1,21 @@
 //! What is asked of a remote, and what becomes of its answers.
 
-use super::{Channel, Fault, Peer};
+use super::{Came, Channel, Fault, Peer};
 use crate::{
     feed::{Feed, FeedError, Info, Located, Refused},
     messages::Data,
     plan::Asker,
     plans::Stopped,
-    prove,
+    prove::{self, cover},
     session::{Asked, Question, above},
 };
+use bytes::Bytes;
 use datdot_proof::{flat, tree::Roots};
 use datdot_wire::mux::ChannelId;
 use std::sync::Arc;
+
+/// Bytes of blocks that wait for one before them.
+const MAX_EARLY: usize = 1 << 20;
 
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
@@ -19,7 +23,8 @@ impl Peer {
         self.follow_known(id);
         // A remote of ours drops who asks for more than this at a time, all feeds together.
         let share = (super::MAX_WAITING / 2 / self.busy.max(1)).max(1);
-        let Some(Channel { feed, session: Some(session), pace, history, .. }) = self.channels.get_mut(&id) else {
+        let Some(Channel { feed, session: Some(session), pace, hopes, history, .. }) = self.channels.get_mut(&id)
+        else {
             return;
         };
         let Info { length, bytes, .. } = feed.info();
@@ -72,6 +77,16 @@ impl Peer {
         let mut top = None;
         for (block, priority) in blocks {
             let leaf = flat::leaf(block);
+            // Answers come in the order of the questions. With the block before come all nodes beside its way to the root: this
+            // one's way meets it in the tree that begins with this one.
+            if priority == 0 && block.checked_sub(1).is_some_and(|before| session.has_asked(before)) {
+                let nodes = cover(block, length).next().map_or(0, flat::depth);
+                hopes.insert(block);
+                pace.asked(now, block);
+                messages.push(session.ask_block(block, nodes.into(), priority));
+                continue;
+            }
+            hopes.remove(&block);
             // Nodes are stored in pairs: all blocks below the one that was found know no nearer one.
             let near = top.filter(|top| flat::is_under(leaf, *top));
             match near.map_or_else(|| feed.steps_to_known(block), |top| Ok(flat::depth(top).into())) {
@@ -118,8 +133,9 @@ impl Peer {
 
     fn cancel(&mut self, id: ChannelId, blocks: Vec<u64>) {
         for block in blocks {
-            let Some(Channel { session: Some(session), pace, .. }) = self.channels.get_mut(&id) else { return };
+            let Some(Channel { session: Some(session), pace, hopes, .. }) = self.channels.get_mut(&id) else { return };
             pace.failed(block);
+            hopes.remove(&block);
             let message = session.cancel(block);
             message.into_iter().for_each(|message| self.say(id, &message));
         }
@@ -127,25 +143,72 @@ impl Peer {
 
     /// The remote does not have what we asked for.
     pub(super) fn refused(&mut self, id: ChannelId, asked: Asked) {
-        let Some(Channel { feed, pace, .. }) = self.channels.get_mut(&id) else { return };
+        let Some(Channel { feed, pace, hopes, .. }) = self.channels.get_mut(&id) else { return };
         let feed = feed.clone();
         match asked {
-            Asked::Block(block) => pace.failed(block),
+            Asked::Block(block) => {
+                pace.failed(block);
+                hopes.remove(&block);
+            }
             Asked::Whole | Asked::Hash(_) => self.give_up(id),
             Asked::Upgrade(_) | Asked::Seek { .. } => {}
         }
         self.settle(&feed, asked, false);
     }
 
-    /// Verifies an answer and stores it.
+    /// Verifies the blocks that came, several at once, and stores them.
+    pub(super) fn check_blocks(&mut self) -> Result<(), Fault> {
+        let mut came: Vec<(Came, bool)> = self.early.drain(..).map(|came| (came, true)).collect();
+        came.extend(self.came.drain(..).map(|came| (came, false)));
+        came.sort_by_key(|(came, _)| (came.id, came.block));
+        let (mut ready, mut early) = (Vec::new(), 0);
+        for (mut came, kept) in came {
+            let Some(Channel { session: Some(session), hopes, .. }) = self.channels.get(&came.id) else { continue };
+            let waits = |before| {
+                let last = self.early.last().is_some_and(|last| last.id == came.id && last.block == before);
+                hopes.contains(&came.block) && (last || session.has_asked(before))
+            };
+            let bytes = came.data.block.as_ref().map_or(0, |block| block.value.len());
+            if early + bytes > MAX_EARLY || !came.block.checked_sub(1).is_some_and(waits) {
+                ready.push(came);
+                continue;
+            }
+            early += bytes;
+            if let Some(block) = came.data.block.as_mut().filter(|_| !kept) {
+                // Not with the whole frame in which it came.
+                block.value = Bytes::copy_from_slice(&block.value);
+            }
+            self.early.push(came);
+        }
+        for group in ready.chunk_by(|one, next| one.id == next.id) {
+            let id = group[0].id;
+            let Some(Channel { feed, pace, hopes, .. }) = self.channels.get_mut(&id) else { continue };
+            let feed = feed.clone();
+            group.iter().for_each(|came| pace.arrived(self.now, came.block));
+            let hoped: Vec<bool> = group.iter().map(|came| hopes.remove(&came.block)).collect();
+            let fits = |Came { block, question, data, .. }: &Came| {
+                let asked = data.block.as_ref().is_some_and(|came| came.index == *block);
+                asked && data.upgrade.is_none() && data.fork == question.fork
+            };
+            let blocks: Vec<&Data> = group.iter().filter(|came| fits(came)).map(|came| &*came.data).collect();
+            let mut results = feed.accept_blocks(&blocks).into_iter();
+            for (came, hoped) in group.iter().zip(hoped) {
+                let fits = fits(came);
+                match if fits { results.next() } else { None }.unwrap_or(Err(Refused::NotAsked)) {
+                    // The block before did not come: it is no fault to have been asked for too little.
+                    Err(Refused::TooShort) if fits && hoped => self.settle(&feed, came.question.asked, false),
+                    result => self.conclude(id, &feed, &came.data, came.question, fits, result)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies another answer and stores it.
     pub(super) fn check(&mut self, id: ChannelId, data: &Data, question: Question) -> Result<(), Fault> {
-        let Some(Channel { feed, pace, moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { feed, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let (feed, asked) = (feed.clone(), question.asked);
         let fits = match asked {
-            Asked::Block(index) => {
-                pace.arrived(self.now, index);
-                data.upgrade.is_none() && data.block.as_ref().is_some_and(|block| block.index == index)
-            }
             Asked::Upgrade(start) => {
                 data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == start) && data.block.is_none()
             }
@@ -154,29 +217,48 @@ impl Peer {
                 let hash = data.hash.as_ref().is_some_and(|hash| hash.index == index);
                 hash && data.upgrade.is_none() && data.block.is_none()
             }
+            Asked::Block(_) => false,
         };
-        let key = feed.key();
         let fits = fits && data.fork == question.fork;
         let result = if fits { feed.accept(data) } else { Err(Refused::NotAsked) };
+        self.conclude(id, &feed, data, question, fits, result)?;
+        if matches!(asked, Asked::Upgrade(_)) {
+            self.tell(id);
+        }
+        Ok(())
+    }
+
+    /// Draws the conclusions from what came of an answer, which `fits` its question or not.
+    fn conclude(
+        &mut self,
+        id: ChannelId,
+        feed: &Feed,
+        data: &Data,
+        question: Question,
+        fits: bool,
+        result: Result<(), Refused>,
+    ) -> Result<(), Fault> {
+        let Some(Channel { moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let (key, asked) = (feed.key(), question.asked);
         match result {
             Ok(()) => {
                 moves.proven(data.fork);
-                self.settle(&feed, asked, true);
+                self.settle(feed, asked, true);
             }
             // It is as long as we asked for. What it leads to turned out to be false meanwhile, and was forgotten.
-            Err(Refused::TooShort) if leads_to(data, question.top) => self.release(&feed, asked),
+            Err(Refused::TooShort) if leads_to(data, question.top) => self.release(feed, asked),
             Err(refused) if refused.is_peers_fault() && !moves.excuse(question.id) => {
                 // What contradicts our history may be the authors' doing.
                 let doubtful = matches!(asked, Asked::Upgrade(1..) | Asked::Block(_));
                 if !doubtful || !fits || data.fork != feed.info().fork {
                     return Err(Fault::False { feed: key, refused });
                 }
-                self.settle(&feed, asked, false);
+                self.settle(feed, asked, false);
                 self.doubt(id, refused)?;
             }
             Err(refused) => {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
-                self.release(&feed, asked);
+                self.release(feed, asked);
                 match refused {
                     Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
                     Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error))),
@@ -184,9 +266,6 @@ impl Peer {
                     _ => {}
                 }
             }
-        }
-        if matches!(asked, Asked::Upgrade(_)) {
-            self.tell(id);
         }
         Ok(())
     }

@@ -352,7 +352,7 @@ impl Net {
     /// Puts what an end has to say on its way, in pieces.
     fn send(&mut self, id: EndId) {
         let frames: Vec<Vec<u8>> = match &mut self.ends[id].party {
-            Party::Peer(peer) => peer.take_output(),
+            Party::Peer(peer) => peer.take_output().into_iter().map(Vec::from).collect(),
             Party::Liar(mux, _) => std::iter::from_fn(|| mux.take_output()).collect(),
             Party::Gone => return,
         };

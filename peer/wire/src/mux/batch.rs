@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 /// The kind of control message that holds others.
 pub(super) const BATCH: u64 = 0;
 
+/// What is as large as this is not copied.
+const LARGE: usize = 4 << 10;
+
 /// Received frames, read message by message.
 #[derive(Debug, Default)]
 pub(super) struct Input {
@@ -72,11 +75,54 @@ impl Input {
     }
 }
 
+/// A frame for the remote. Large parts of it were not copied: they belong into the rest at these places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frame {
+    rest: Writer,
+    large: Vec<(usize, Bytes)>,
+    len: usize,
+}
+
+impl Frame {
+    /// Its bytes, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = self.rest.as_slice();
+        let ends = self.large.iter().map(|(at, _)| *at).chain([rest.len()]);
+        let starts = [0].into_iter().chain(self.large.iter().map(|(at, _)| *at));
+        let mut large = self.large.iter();
+        starts
+            .zip(ends)
+            .flat_map(move |(start, end)| [Some(&rest[start..end]), large.next().map(|(_, part)| &part[..])])
+            .flatten()
+    }
+
+    /// How many bytes it has.
+    #[allow(clippy::len_without_is_empty, reason = "no frame is empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl From<Frame> for Vec<u8> {
+    fn from(frame: Frame) -> Vec<u8> {
+        match frame.large.is_empty() {
+            true => frame.rest.into_vec(),
+            false => frame.parts().collect::<Vec<_>>().concat(),
+        }
+    }
+}
+
+impl From<Frame> for Bytes {
+    fn from(frame: Frame) -> Bytes {
+        Vec::from(frame).into()
+    }
+}
+
 /// What waits to be sent: full batches, and the one that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    full: VecDeque<Vec<u8>>,
-    batch: Writer,
+    full: VecDeque<Frame>,
+    batch: Frame,
     channel: u64,
     /// Bytes in all of them.
     pub(super) len: usize,
@@ -86,37 +132,44 @@ impl Output {
     pub(super) fn push_control(&mut self, kind: u64, channel: u64) {
         let mut body = Writer::with_capacity(uint_len(channel));
         body.uint(channel);
-        self.push(0, kind, &[body.as_slice()]);
+        self.push(0, kind, body.as_slice(), (0, &Bytes::new()));
     }
 
-    pub(super) fn push(&mut self, channel: u64, kind: u64, parts: &[&[u8]]) {
-        let len = uint_len(kind) + parts.iter().map(|part| part.len()).sum::<usize>();
-        let before = self.batch.len();
-        if before > 0 && before + len > MAX_BATCH {
-            self.full.push_back(std::mem::take(&mut self.batch).into_vec());
+    /// Queues a message: its body, with something large in between at a place.
+    pub(super) fn push(&mut self, channel: u64, kind: u64, body: &[u8], (at, large): (usize, &Bytes)) {
+        let len = uint_len(kind) + body.len() + large.len();
+        if self.batch.len > 0 && self.batch.len + len > MAX_BATCH {
+            self.full.push_back(std::mem::take(&mut self.batch));
         }
-        let before = self.batch.len();
-        self.batch.reserve(len + 32);
-        if self.batch.is_empty() {
-            self.batch.uint(0).uint(BATCH).uint(channel);
+        let Frame { rest, large: places, len: total } = &mut self.batch;
+        let before = rest.len();
+        let copied = if large.len() < LARGE { len } else { len - large.len() };
+        rest.reserve(copied + 32);
+        if rest.is_empty() {
+            rest.uint(0).uint(BATCH).uint(channel);
         } else if self.channel != channel {
-            self.batch.uint(0).uint(channel);
+            rest.uint(0).uint(channel);
         }
         self.channel = channel;
-        self.batch.uint(len as u64).uint(kind);
-        for part in parts {
-            self.batch.raw(part);
+        rest.uint(len as u64).uint(kind).raw(&body[..at]);
+        if copied == len {
+            rest.raw(large);
+        } else {
+            places.push((rest.len(), large.clone()));
         }
-        self.len += self.batch.len() - before;
+        rest.raw(&body[at..]);
+        let new = rest.len() - before + (len - copied);
+        *total += new;
+        self.len += new;
     }
 
-    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn take(&mut self) -> Option<Frame> {
         let frame = match self.full.pop_front() {
             Some(frame) => frame,
-            None if self.batch.is_empty() => return None,
-            None => std::mem::take(&mut self.batch).into_vec(),
+            None if self.batch.len == 0 => return None,
+            None => std::mem::take(&mut self.batch),
         };
-        self.len -= frame.len();
+        self.len -= frame.len;
         Some(frame)
     }
 }
