@@ -9,7 +9,11 @@ use datdot_hypercore::{
     plans::Plans,
 };
 use datdot_wire::mux::{ChannelId, Event, Mux};
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use support::*;
 
 const HASH: [u8; 64] = [5; 64];
@@ -145,6 +149,8 @@ async fn a_block_whose_forerunner_does_not_come_is_asked_for_with_its_whole_proo
         let said_again = !std::mem::replace(&mut refused, true);
         questions = world.exchange();
         if said_again {
+            // Who did not bring a block is not asked for it again at once.
+            world.now += Duration::from_secs(3);
             world.say(&Message::Range { drop: false, start: 0, length: BLOCKS });
             questions.extend(world.exchange());
         }

@@ -196,7 +196,7 @@ impl Peer {
                 let fits = fits(came);
                 match if fits { results.next() } else { None }.unwrap_or(Err(Refused::NotAsked)) {
                     // The block before did not come: it is no fault to have been asked for too little.
-                    Err(Refused::TooShort) if fits && hoped => self.settle(&feed, came.question.asked, false),
+                    Err(Refused::TooShort) if fits && hoped => self.release(&feed, came.question.asked),
                     result => self.conclude(id, &feed, &came.data, came.question, fits, result)?,
                 }
             }
