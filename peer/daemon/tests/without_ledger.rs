@@ -20,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tempfile::TempDir;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
@@ -84,24 +83,32 @@ impl Peer {
     }
 }
 
+async fn network(dir: &Path, name: u8, listen: bool) -> Network {
+    let listen = listen.then(|| "127.0.0.1:0".parse().unwrap());
+    let config = NetworkConfig { listen, ..NetworkConfig::new(noise::Keypair::from_seed(&[name; 32])) };
+    Network::start(Store::open(dir).unwrap(), config).await.unwrap()
+}
+
 /// Leaves a whole feed in a store, as if it had been fetched for a contract.
-async fn hosts(dir: &TempDir) -> FeedKey {
-    let (author, hoster) = (dir.path().join("author"), dir.path().join("hoster/store"));
-    let feed = Store::open(&author).unwrap().create(&Keypair::from_seed([7; 32])).unwrap();
+async fn hosts(dir: &Path) -> FeedKey {
+    let author = network(&dir.join("author"), 7, true).await;
+    let feed = author.store().create(&Keypair::from_seed([7; 32])).unwrap();
     feed.append(vec!["hosted".into(), " data".into()]).await.unwrap();
-    let key = feed.key();
-    drop(feed);
-    fs::create_dir_all(&hoster).unwrap();
-    let copied = std::process::Command::new("cp").arg("-r").arg(author).arg(&hoster).status().unwrap();
-    assert!(copied.success());
-    key
+    fs::create_dir_all(dir.join("hoster")).unwrap();
+    let hoster = network(&dir.join("hoster/store"), 8, false).await;
+    let copy = hoster.store().open_remote(feed.key(), None).unwrap();
+    hoster.connect(author.local_addr().unwrap(), None).await.unwrap();
+    hoster.download(&copy, Want::all()).done().await.unwrap();
+    hoster.close().await;
+    author.close().await;
+    feed.key()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_hosted_is_found_and_served_and_the_status_says_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let dht = LocalDht::start().await.unwrap();
-    let key = hosts(&dir).await;
+    let key = hosts(dir.path()).await;
     let hoster = Peer::start(&dir.path().join("hoster"), dht.bootstrap()).await;
     let status = hoster.until("is in the swarm", |status| status.swarm.topics == 1).await;
     assert!(!status.ledger.connected && status.ledger.away_seconds.is_some(), "{:?}", status.ledger);
@@ -143,8 +150,7 @@ async fn what_needs_the_ledger_is_refused_or_noted_and_what_does_not_is_done() {
 
 /// Whether a stranger who knows the key gets anything.
 async fn is_shown(peer: &Peer, dir: &Path, key: Key) -> bool {
-    let store = Store::open(tempfile::tempdir_in(dir).unwrap().keep()).unwrap();
-    let network = Network::start(store, NetworkConfig::new(noise::Keypair::from_seed(&[9; 32]))).await.unwrap();
+    let network = network(tempfile::tempdir_in(dir).unwrap().path(), 9, false).await;
     network.connect(peer.daemon.listen(), None).await.unwrap();
     let copy = network.store().open_remote(FeedKey(key.0), None).unwrap();
     let comes = timeout(Duration::from_secs(2), network.download(&copy, Want::all()).done()).await;

@@ -18,7 +18,7 @@ pub fn run(args: &[&str]) -> (Option<i32>, String) {
     said(datdot().args(args).stdin(Stdio::null()).output().unwrap())
 }
 
-fn said(output: Output) -> (Option<i32>, String) {
+pub fn said(output: Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -45,6 +45,7 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_right() {
     assert_says(run(&["limits", "--download-each", "19kB/s"]), 2, &["20 kB/s", "`none`"]);
     assert_says(run(&["up", "--upload-each", "fast"]), 2, &["fast", "kB, MB", "`none`"]);
     assert_says(run(&["wallet", "send", "5Grw", "1"]), 2, &["5Grw", "address"]);
+    assert_says(run(&["unpublish", KEY, "--yes"]), 2, &["--delete"]);
     assert_says(run(&["frobnicate"]), 2, &["frobnicate", "--help"]);
 }
 
@@ -63,6 +64,7 @@ fn without_a_daemon_every_command_says_how_to_start_one() {
         &["request", KEY],
         &["get", KEY, &copy],
         &["cancel", "0"],
+        &["unpublish", KEY],
         &["limits"],
         &["limits", "--upload", "1MB/s"],
     ] {
@@ -174,6 +176,7 @@ fn what_the_ledger_or_the_disk_cannot_give_is_refused_and_nothing_is_lost() {
     assert_says(said(peer.run(["host", "--space", "900PB", "--price", "1"])), 1, &["free"]);
     assert_says(said(peer.run(["cancel", "77"])), 1, &["77"]);
     assert_says(said(peer.run(["publish", "/nowhere"])), 1, &["/nowhere"]);
+    assert_says(said(peer.run(["unpublish", KEY])), 1, &["was not published here"]);
     let request = ["request", KEY, "--from", "127.0.0.1:9", "--max-price", "1"];
     assert_says(said(peer.run(request)), 1, &["127.0.0.1:9"]);
     let to = "5DAAnrj7VHTznn2AWBemMuyBwZWs6FNFjdyVXUeYum3PTXFy";

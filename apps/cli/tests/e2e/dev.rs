@@ -1,7 +1,8 @@
 //! `datdot dev`: the network that stays up.
 
 use crate::bad_input::{assert_says, run};
-use crate::process::{Process, datdot_in, eventually};
+use crate::network::bytes;
+use crate::process::{Process, datdot_in, eventually, output};
 use std::{net::TcpListener, time::Duration};
 use tempfile::TempDir;
 
@@ -12,6 +13,23 @@ fn a_port_in_use_is_an_error_that_names_it() {
     let port = taken.local_addr().unwrap().port().to_string();
     let args = ["--dir", dir.path().to_str().unwrap(), "dev", "--hosters", "0", "--rpc-port", &port];
     assert_says(run(&args), 1, &[&port, "--rpc-port"]);
+}
+
+#[test]
+fn the_demo_publishes_hosts_proves_pays_and_reads_back_and_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, bytes(3 << 20, 5)).unwrap();
+    let place = dir.path().join("place");
+    let output = output(datdot_in(&place).arg("demo").arg(&file));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for words in ["3.0 MiB", "hosted by 3 of 3", "is gone", "challenge 1"] {
+        assert!(said.contains(words), "no `{words}` in {said}");
+    }
+    assert_eq!(std::fs::read_dir(place).unwrap().count(), 0, "its folder is removed");
+    let missing = ["--dir", dir.path().to_str().unwrap(), "demo", "/nowhere"];
+    assert_says(run(&missing), 1, &["/nowhere"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod bad_input;
 #[cfg(feature = "node")]
 mod dev;
+mod docs;
 mod drives;
 mod interrupted;
 mod life;

@@ -118,12 +118,21 @@ pub struct Peer {
 impl Peer {
     /// Starts the daemon (again), where it was.
     pub fn start(&mut self) {
+        self.start_until(|status| status.ledger.connected);
+    }
+
+    /// Starts it again while its ledger is away.
+    pub fn start_without_ledger(&mut self) {
+        self.start_until(|status| !status.ledger.connected);
+    }
+
+    fn start_until(&mut self, is: fn(&Status) -> bool) {
         let mut account = format!("//{}", self.name);
         account[2..3].make_ascii_uppercase();
         let mut command = datdot_in(&self.dir);
         command.args(["up", "--ledger", &self.url, "--account", &account, "--listen", &self.listen]).args(&self.more);
         let mut process = Process::start(&self.name, &self.log, command);
-        let status = answer(&self.dir, &mut process);
+        let status = answer(&self.dir, &mut process, is);
         self.listen = status.listen.expect("it was told to listen");
         self.process = Some(process);
     }
@@ -220,11 +229,11 @@ impl Peer {
     }
 }
 
-fn answer(dir: &Path, process: &mut Process) -> Status {
-    eventually("the daemon answers and sees the ledger", START, || {
+fn answer(dir: &Path, process: &mut Process, is: fn(&Status) -> bool) -> Status {
+    eventually("the daemon answers as it should", START, || {
         process.must_run();
         let status = Client::open(dir).and_then(|client| client.status()).ok()?;
-        status.ledger.connected.then_some(status)
+        is(&status).then_some(status)
     })
 }
 
