@@ -150,7 +150,8 @@ async fn what_needs_the_ledger_is_refused_or_noted_and_what_does_not_is_done() {
 
 /// Whether a stranger who knows the key gets anything.
 async fn is_shown(peer: &Peer, dir: &Path, key: Key) -> bool {
-    let network = network(tempfile::tempdir_in(dir).unwrap().path(), 9, false).await;
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let network = network(dir.path(), 9, false).await;
     network.connect(peer.daemon.listen(), None).await.unwrap();
     let copy = network.store().open_remote(FeedKey(key.0), None).unwrap();
     let comes = timeout(Duration::from_secs(2), network.download(&copy, Want::all()).done()).await;

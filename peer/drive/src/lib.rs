@@ -11,7 +11,7 @@
 //! error says which block is missing ([`DriveError::missing`]), and [`fetch`] waits for it.
 //!
 //! From the inside out: [`node`] is a block of the metadata, [`bee`] the tree in it, [`path`] and [`entry`] its keys and values,
-//! [`blobs`] the contents, [`drive`] all together; [`write`] changes a file, [`import`] brings a drive up to a folder,
+//! [`blobs`] the contents, [`drive`] all together; [`write`](mod@write) changes a file, [`import`] brings a drive up to a folder,
 //! [`export`] a folder up to a drive. Nothing here knows of the ledger.
 
 pub mod bee;

@@ -49,7 +49,7 @@ pub enum ReadError {
     },
 }
 
-/// What is read is a [`Feed`](crate::Feed) as it is, or [decrypted](crate::Feed::decrypted).
+/// What is read is a [`Feed`] as it is, or [decrypted](crate::Feed::decrypted).
 impl Network {
     /// A block, from here or from peers, before other blocks that are wanted. Waits at most so long for it; also for a block
     /// that its author has not written yet.

@@ -13,7 +13,7 @@ impl Feed {
     /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
     ///
     /// [`FeedError::NotWritable`] without the feed's secret key, [`FeedError::TooLarge`] if a block has more than
-    /// [`MAX_BLOCK`](super::MAX_BLOCK) bytes, [`FeedError::Io`] if the disk takes it not; then nothing was appended.
+    /// [`MAX_BLOCK`] bytes, [`FeedError::Io`] if the disk takes it not; then nothing was appended.
     pub async fn append(&self, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
         self.blocking(move |feed| feed.write(&blocks)).await
     }
