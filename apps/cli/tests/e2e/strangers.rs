@@ -46,6 +46,8 @@ fn a_hoster_killed_while_fetching_fetches_only_what_is_missing() {
     let author = Author::start(&original(&network, &content), &network.file("author"), "slow");
     let mut hoster = network.hoster("bob");
     let sponsor = network.peer("alice");
+    // The sponsor has it all by then, and is faster than anybody could kill.
+    hoster.must(["limits", "--download", "12MB/s"]);
 
     std::thread::scope(|scope| {
         let request = scope.spawn(|| sponsor.must(order(&author)));
