@@ -208,8 +208,8 @@ impl Journal {
         let start = self.half * HALF + self.at;
         let end = self.at + (bytes.len() as u64).next_multiple_of(PAGE);
         if end + PAGE > self.reserved {
-            // Room for one more: on a disk that is full blocks can still be given back. Zeros, as what was written before is
-            // brought to the disk sooner than what was only reserved.
+            // Room for one more: on a disk that is full blocks can still be given back. Zeros, and not only
+            // reserved: see docs/decisions/0006.
             let reserved = HALF.min(end + end.clamp(4 * PAGE, 16 * PAGE));
             open.data.write_at(&vec![0; (reserved - self.at) as usize], start)?;
             if self.reserved == 0 {
