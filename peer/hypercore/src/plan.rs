@@ -9,8 +9,12 @@
 //! that no reader waits for. Who comes second is told that it is no longer needed.
 
 mod turns;
+mod wants;
 
-use self::turns::{Failures, Turns};
+use self::{
+    turns::{Failures, Turns},
+    wants::Wants,
+};
 use crate::{blocks::Blocks, offers::Offers};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,8 +28,7 @@ const LATE: Duration = Duration::from_millis(300);
 const MAX_ASKED: usize = 3;
 /// Blocks looked at for one request, so that a peer that has few of them costs little.
 const MAX_LOOKS: usize = 4096;
-/// Blocks of which the rarest is asked, and peers that are counted for each.
-const CANDIDATES: usize = 4;
+/// Peers that are counted to find the rarest of some blocks.
 const MAX_COUNTED: usize = 16;
 
 /// One end of a connection.
@@ -68,8 +71,7 @@ pub struct Asker {
 /// The open questions about one feed.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What is wanted, by urgency (0 is asked first) and who wants it.
-    wants: BTreeMap<(u8, u64), Open>,
+    wants: Wants,
     asked: BTreeMap<u64, Ask>,
     /// Who was asked for a newer head.
     head: Turns,
@@ -100,82 +102,11 @@ struct Seek {
 }
 
 #[derive(Debug)]
-struct Open {
-    want: Want,
-    /// Every wanted block before this one is here, was asked, or is in `again`.
-    next: u64,
-}
-
-#[derive(Debug)]
 struct Ask {
     peers: Vec<PeerId>,
     /// When the last of them was asked.
     since: Instant,
     failures: Failures,
-}
-
-impl Open {
-    /// The wanted blocks of a head of `length` blocks.
-    fn blocks(&self, length: u64) -> Range<u64> {
-        self.want.blocks.start.min(length)..self.want.blocks.end.min(length)
-    }
-
-    fn first_missing(&self, length: u64, have: &Blocks) -> Option<u64> {
-        let wanted = self.blocks(length);
-        have.first_missing(wanted.start.max(have.contiguous().min(wanted.end))..wanted.end)
-    }
-
-    /// The next block that a peer offers and nobody was asked for.
-    fn next_block(
-        &mut self,
-        length: u64,
-        have: &Blocks,
-        is_asked: impl Fn(u64) -> bool,
-        offer: impl Fn(Range<u64>) -> Option<u64>,
-    ) -> Option<u64> {
-        // What was here may have been found damaged.
-        if let Some(first) = self.first_missing(length, have).filter(|first| *first < self.next && !is_asked(*first)) {
-            self.next = first;
-        }
-        let wanted = self.blocks(length);
-        let (mut at, mut skipped) = (self.next.max(wanted.start), false);
-        for _ in 0..MAX_LOOKS {
-            let missing = have.first_missing(at..wanted.end)?;
-            let block = offer(missing..wanted.end)?;
-            skipped |= block != missing;
-            if !have.contains(block) && !is_asked(block) {
-                if !skipped {
-                    self.next = block + 1;
-                }
-                return Some(block);
-            }
-            at = block + 1;
-        }
-        None
-    }
-
-    /// Some blocks that a peer offers and nobody was asked for, from anywhere.
-    fn some_blocks(
-        &self,
-        length: u64,
-        have: &Blocks,
-        is_asked: impl Fn(u64) -> bool,
-        offer: impl Fn(Range<u64>) -> Option<u64>,
-        dice: u64,
-    ) -> impl Iterator<Item = u64> {
-        let wanted = self.blocks(length);
-        let blocks = wanted.start.max(self.next)..wanted.end;
-        let count = (blocks.end.saturating_sub(blocks.start)).max(1);
-        (0..CANDIDATES as u64).filter_map(move |n| {
-            let from = blocks.start + mixed(dice.wrapping_mul(CANDIDATES as u64).wrapping_add(n)) % count;
-            let block = offer(have.first_missing(from..blocks.end)?..blocks.end)?;
-            (!have.contains(block) && !is_asked(block)).then_some(block)
-        })
-    }
-}
-
-fn is_urgent(wants: &BTreeMap<(u8, u64), Open>, block: u64) -> bool {
-    wants.range((0, 0)..=(0, u64::MAX)).any(|(_, open)| open.want.blocks.contains(&block))
 }
 
 /// A number that looks like no other one (splitmix64).
@@ -189,16 +120,19 @@ fn mixed(number: u64) -> u64 {
 impl Plan {
     /// Wants more. `who` is for [`Plan::unwant`]; what is urgent is asked before what is not, and in order.
     pub fn want(&mut self, who: u64, want: Want, urgent: bool) {
-        let next = want.blocks.start;
-        self.wants.insert((u8::from(!urgent), who), Open { want, next });
+        self.wants.insert(who, want, urgent);
     }
 
     /// Wants it no longer: see [`Plan::expects`].
     pub fn unwant(&mut self, who: u64) {
-        self.wants.retain(|(_, other), _| *other != who);
-        let wanted = |block: &u64| self.wants.values().any(|open| open.want.blocks.contains(block));
-        self.again.retain(|block, _| wanted(block));
-        self.asked.retain(|block, _| wanted(block));
+        let Some(blocks) = self.wants.remove(who).filter(|blocks| !blocks.is_empty()) else { return };
+        let again = self.again.range(blocks.clone()).map(|(block, _)| *block);
+        let open = again.chain(self.asked.range(blocks).map(|(block, _)| *block));
+        let needless: Vec<u64> = open.filter(|block| !self.wants.contains(*block)).collect();
+        for block in needless {
+            self.again.remove(&block);
+            self.asked.remove(&block);
+        }
     }
 
     /// Whether nothing is wanted. Who looks for a byte wants at least the head.
@@ -213,7 +147,7 @@ impl Plan {
 
     /// Whether a reader waits for the block.
     pub fn is_urgent(&self, block: u64) -> bool {
-        is_urgent(&self.wants, block)
+        self.wants.is_urgent(block)
     }
 
     /// A peer came that has these blocks, and more as time goes by.
@@ -223,12 +157,12 @@ impl Plan {
 
     /// For each want the first block of a head of `length` blocks that is not here.
     pub fn first_missing(&self, length: u64, have: &Blocks) -> Vec<u64> {
-        self.wants.values().filter_map(|open| open.first_missing(length, have)).collect()
+        self.wants.first_missing(length, have)
     }
 
     /// Whether to ask `peer` for a newer head now; if so, that is noted.
     pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64) -> bool {
-        (ours == 0 || self.wants.values().any(|open| open.want.follow)) && self.head.take(now, peer)
+        (ours == 0 || self.wants.follow()) && self.head.take(now, peer)
     }
 
     /// The question for a head is settled, well or not.
@@ -295,7 +229,7 @@ impl Plan {
         let again = |block: u64| block < length && !have.contains(block) && offered(block);
         let mut found = None;
         // What a reader waits for comes before everything else, also if another peer owes it.
-        if self.wants.keys().next().is_some_and(|(urgency, _)| *urgency == 0) {
+        if self.wants.are_urgent() {
             found = self.ask_again(asker, true, again).or_else(|| self.in_order(0, length, have, &offer));
             if found.is_none()
                 && let late @ Some(_) = self.late(asker, offered, true)
@@ -322,7 +256,7 @@ impl Plan {
         let wants = &self.wants;
         let mut blocks = self.again.range(from..).chain(self.again.range(..from));
         let found = blocks.by_ref().take(MAX_LOOKS).find(|(block, failures)| {
-            (!urgent || is_urgent(wants, **block)) && !failures.has(asker.now, asker.peer) && fits(**block)
+            (!urgent || wants.is_urgent(**block)) && !failures.has(asker.now, asker.peer) && fits(**block)
         });
         if found.is_none()
             && let Some(source) = &mut source
@@ -342,7 +276,7 @@ impl Plan {
             asker.now.duration_since(ask.since) > patience
                 && !ask.peers.contains(&asker.peer)
                 && !ask.failures.has(asker.now, asker.peer)
-                && (!urgent || is_urgent(wants, **block))
+                && (!urgent || wants.is_urgent(**block))
                 && offered(**block)
         })?;
         if ask.peers.len() >= MAX_ASKED {
@@ -363,8 +297,7 @@ impl Plan {
     ) -> Option<u64> {
         let (asked, again) = (&self.asked, &self.again);
         let is_asked = |block: u64| asked.contains_key(&block) || again.contains_key(&block);
-        let mut wants = self.wants.range_mut((urgency, 0)..=(urgency, u64::MAX));
-        wants.find_map(|(_, open)| open.next_block(length, have, is_asked, &offer))
+        self.wants.in_order(urgency, length, have, is_asked, offer)
     }
 
     /// Of some blocks the one that the fewest other peers have; none if all of them have everything.
@@ -381,8 +314,7 @@ impl Plan {
             return None;
         }
         let is_asked = |block: u64| self.asked.contains_key(&block) || self.again.contains_key(&block);
-        let (_, open) = self.wants.iter().next_back()?;
-        let some = open.some_blocks(length, have, is_asked, offer, asker.dice);
+        let some = self.wants.some_blocks(length, have, is_asked, offer, asker.dice);
         some.min_by_key(|block| others.iter().filter(|offers| offers.contains(*block)).count())
     }
 
@@ -406,7 +338,7 @@ impl Plan {
         ask.peers.retain(|asked| *asked != peer);
         if ask.peers.is_empty()
             && let Some(ask) = self.asked.remove(&block)
-            && self.wants.values().any(|open| open.want.blocks.contains(&block))
+            && self.wants.contains(block)
         {
             self.again.insert(block, ask.failures);
         }

@@ -20,6 +20,7 @@ use datdot_proof::{
 };
 use ed25519_dalek::{Signer, SigningKey};
 use std::{fs, ops::Range, path::Path};
+use tokio::runtime::Runtime;
 
 /// The tables.
 pub fn measure(places: &Places<'_>) -> Result<String> {
@@ -111,6 +112,8 @@ pub fn zeros(dir: &Path, blocks: u64) -> Result<FeedKey> {
         let block = DataBlock { index, value: value.clone(), nodes: siblings.collect() };
         feed.accept(&Data { block: Some(block), ..Data::default() })?;
     }
+    // As long as something waits for the disk the store is not closed.
+    Runtime::new()?.block_on(feed.flush())?;
     Ok(key)
 }
 
