@@ -107,24 +107,9 @@ fn mode(dice: &mut Dice) -> (u64, Mode) {
     (number, modes[number as usize])
 }
 
-const INTERNAL: [Command; 5] =
-    [Command::Ping, Command::PingNat, Command::FindNode, Command::DownHint, Command::DelayedPing];
-const OF_HYPERDHT: [Command; 10] = [
-    Command::PeerHandshake,
-    Command::PeerHolepunch,
-    Command::FindPeer,
-    Command::Lookup,
-    Command::Announce,
-    Command::Unannounce,
-    Command::MutablePut,
-    Command::MutableGet,
-    Command::ImmutablePut,
-    Command::ImmutableGet,
-];
-
 fn request(dice: &mut Dice) -> (Value, Vec<u8>) {
     let internal = dice.coin();
-    let known: &[Command] = if internal { &INTERNAL } else { &OF_HYPERDHT };
+    let known: &[Command] = if internal { &Command::INTERNAL } else { &Command::EXTERNAL };
     let code = if dice.below(9) == 0 { 10 + dice.below(1_000) } else { dice.below(known.len() as u64) };
     let command = known.get(code as usize).copied().unwrap_or(Command::Other { internal, code });
     let value = dice.perhaps(|dice| [vec![1], dice.bytes(300)].concat());

@@ -69,24 +69,12 @@ fn id(input: &mut Input<'_>) -> Id {
     }
 }
 
-const COMMANDS: [Command; 16] = [
-    Command::Ping,
-    Command::PingNat,
-    Command::FindNode,
-    Command::DownHint,
-    Command::DelayedPing,
-    Command::PeerHandshake,
-    Command::PeerHolepunch,
-    Command::FindPeer,
-    Command::Lookup,
-    Command::Announce,
-    Command::Unannounce,
-    Command::MutablePut,
-    Command::MutableGet,
-    Command::ImmutablePut,
-    Command::ImmutableGet,
-    Command::Other { internal: false, code: 10 },
-];
+fn command(input: &mut Input<'_>) -> Command {
+    let [internal, external] = [&Command::INTERNAL[..], &Command::EXTERNAL];
+    let known = internal.iter().chain(external);
+    let unknown = Command::Other { internal: false, code: 10 };
+    known.copied().nth(input.below(16)).unwrap_or(unknown)
+}
 
 impl World {
     fn new(input: &mut Input<'_>) -> Self {
@@ -189,7 +177,7 @@ impl World {
     /// A request that may well be granted.
     fn request(&mut self, input: &mut Input<'_>, from: SocketAddrV4) -> Vec<u8> {
         let flags = input.u8();
-        let command = COMMANDS[input.below(COMMANDS.len())];
+        let command = command(input);
         let target = (flags & 1 == 0).then(|| id(input));
         let value = (flags & 2 == 0).then(|| self.value(input, command, from, target));
         // A route, or a record, is at the hash of its key.
@@ -256,7 +244,7 @@ impl World {
     fn wish(&mut self, input: &mut Input<'_>) {
         self.wishes += 1;
         let target = id(input);
-        let command = COMMANDS[input.below(COMMANDS.len())];
+        let command = command(input);
         if input.bool() {
             let (to, value) = (address(input), input.part());
             self.longest = self.longest.max(value.len() + 100);

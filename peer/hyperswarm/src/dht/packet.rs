@@ -108,24 +108,26 @@ pub enum Command {
     },
 }
 
-const INTERNAL: [Command; 5] =
-    [Command::Ping, Command::PingNat, Command::FindNode, Command::DownHint, Command::DelayedPing];
-const EXTERNAL: [Command; 10] = [
-    Command::PeerHandshake,
-    Command::PeerHolepunch,
-    Command::FindPeer,
-    Command::Lookup,
-    Command::Announce,
-    Command::Unannounce,
-    Command::MutablePut,
-    Command::MutableGet,
-    Command::ImmutablePut,
-    Command::ImmutableGet,
-];
-
 impl Command {
+    /// Those of the DHT itself, by their numbers.
+    pub const INTERNAL: [Command; 5] =
+        [Command::Ping, Command::PingNat, Command::FindNode, Command::DownHint, Command::DelayedPing];
+    /// Those of HyperDHT, by their numbers.
+    pub const EXTERNAL: [Command; 10] = [
+        Command::PeerHandshake,
+        Command::PeerHolepunch,
+        Command::FindPeer,
+        Command::Lookup,
+        Command::Announce,
+        Command::Unannounce,
+        Command::MutablePut,
+        Command::MutableGet,
+        Command::ImmutablePut,
+        Command::ImmutableGet,
+    ];
+
     fn decode(internal: bool, code: u64) -> Self {
-        let known: &[Command] = if internal { &INTERNAL } else { &EXTERNAL };
+        let known: &[Command] = if internal { &Self::INTERNAL } else { &Self::EXTERNAL };
         let index = usize::try_from(code).unwrap_or(usize::MAX);
         known.get(index).copied().unwrap_or(Command::Other { internal, code })
     }
@@ -136,19 +138,14 @@ impl Command {
             return (internal, code);
         }
         let place = |known: &[Command]| known.iter().position(|each| *each == self).map(|at| at as u64);
-        match place(&INTERNAL) {
+        match place(&Self::INTERNAL) {
             Some(code) => (true, code),
-            None => (false, place(&EXTERNAL).expect("every command but `Other` is in one of the two lists")),
+            None => (false, place(&Self::EXTERNAL).expect("every command but `Other` is in one of the two lists")),
         }
     }
 }
 
 impl<'a> Packet<'a> {
-    /// Whether a datagram begins like one of the DHT; the socket is shared with UDX streams.
-    pub fn is_one(datagram: &[u8]) -> bool {
-        datagram.len() > 1 && matches!(datagram[0], REQUEST | RESPONSE)
-    }
-
     /// Reads a datagram. Bytes behind the last field are ignored.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(datagram);
@@ -268,7 +265,6 @@ mod tests {
             let request =
                 Request { tid, to, id: id.map(Id), token, command, target: target.map(Id), value: value.as_deref() };
             let datagram = request.encode();
-            prop_assert!(Packet::is_one(&datagram));
             prop_assert_eq!(Packet::decode(&datagram), Ok(Packet::Request(request)));
         }
 
