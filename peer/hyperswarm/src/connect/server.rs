@@ -50,6 +50,8 @@ pub struct Server {
     dht: Dht,
     relays: watch::Receiver<Vec<Relay>>,
     accepted: mpsc::Receiver<PeerStream>,
+    /// Whether the node was told that it's over: the key may have another server since.
+    closed: bool,
 }
 
 impl Dht {
@@ -69,7 +71,7 @@ impl Dht {
             callers: Callers::new(Instant::now()),
         };
         tokio::spawn(task.run());
-        Ok(Server { key: identity.public(), dht: self.clone(), relays, accepted })
+        Ok(Server { key: identity.public(), dht: self.clone(), relays, accepted, closed: false })
     }
 }
 
@@ -112,8 +114,8 @@ impl Server {
     }
 
     /// Says farewell to the nodes that know the way to us.
-    pub async fn close(self) {
-        _ = self.dht.refuse_calls(self.key).await;
+    pub async fn close(mut self) {
+        self.closed = self.dht.refuse_calls(self.key).await.is_ok();
     }
 }
 
@@ -130,7 +132,9 @@ impl Announced {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.dht.try_refuse_calls(self.key);
+        if !self.closed {
+            self.dht.leave_calls(self.key);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use task::Task;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Wishes that wait for the node.
@@ -45,7 +47,7 @@ impl Default for Settings {
 /// A running node. It ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Dht {
-    wishes: mpsc::Sender<Wish>,
+    wishes: Wishes,
     status: watch::Receiver<Status>,
     udx: Udx,
     server: UdxSocket,
@@ -54,6 +56,27 @@ pub struct Dht {
     relays: Arc<Mutex<Relays>>,
     /// Of all streams: they have their memory in common.
     streams: udx::Config,
+}
+
+/// What is wished of the node, which runs for as long as there's one of these.
+#[derive(Debug, Clone)]
+struct Wishes {
+    node: mpsc::Sender<Wish>,
+    runtime: Handle,
+}
+
+impl Wishes {
+    async fn send(&self, wish: Wish) -> Result<(), Ended> {
+        self.node.send(wish).await.map_err(|_| Ended)
+    }
+
+    /// The same for who can't wait: it's heard as soon as the node isn't busy.
+    fn leave(&self, wish: Wish) {
+        if let Err(TrySendError::Full(wish)) = self.node.try_send(wish) {
+            let node = self.node.clone();
+            self.runtime.spawn(async move { _ = node.send(wish).await });
+        }
+    }
 }
 
 /// How a node is doing.
@@ -161,7 +184,7 @@ impl Dht {
         };
         tokio::spawn(task.run());
         Ok(Dht {
-            wishes,
+            wishes: Wishes { node: wishes, runtime: Handle::current() },
             status,
             udx,
             server,
@@ -219,7 +242,7 @@ impl Dht {
     /// Writes the nodes that were heard of last into a file, every ten minutes for as long as the node runs:
     /// [`cache::read`] gives them to [`Config::known`] of the next run.
     pub fn remember(&self, path: PathBuf) {
-        let (wishes, mut status) = (self.wishes.downgrade(), self.status.clone());
+        let (wishes, mut status) = (self.wishes.node.downgrade(), self.status.clone());
         tokio::spawn(async move {
             if status.wait_for(|status| status.bootstrapped).await.is_err() {
                 return;
@@ -319,9 +342,9 @@ impl Dht {
         self.wish(Wish::PauseCalls(key, pause)).await
     }
 
-    /// The same, unless the node is too busy to hear it.
-    pub(crate) fn try_refuse_calls(&self, key: PublicKey) {
-        _ = self.wishes.try_send(Wish::Unlisten(key));
+    /// The same, without waiting for it.
+    pub(crate) fn leave_calls(&self, key: PublicKey) {
+        self.wishes.leave(Wish::Unlisten(key));
     }
 
     pub(crate) async fn answer_call(&self, call: Call, noise: Vec<u8>) -> Result<(), Ended> {
@@ -329,7 +352,7 @@ impl Dht {
     }
 
     async fn wish(&self, wish: Wish) -> Result<(), Ended> {
-        self.wishes.send(wish).await.map_err(|_| Ended)
+        self.wishes.send(wish).await
     }
 }
 
@@ -338,7 +361,7 @@ impl Dht {
 pub struct Searching {
     id: SearchId,
     steps: mpsc::UnboundedReceiver<Step>,
-    wishes: mpsc::Sender<Wish>,
+    wishes: Wishes,
     outcome: Option<Outcome>,
 }
 
@@ -367,8 +390,7 @@ impl Searching {
 impl Drop for Searching {
     fn drop(&mut self) {
         if self.outcome.is_none() {
-            // If the node is too busy to hear it, the search ends by itself.
-            _ = self.wishes.try_send(Wish::Cancel(self.id));
+            self.wishes.leave(Wish::Cancel(self.id));
         }
     }
 }
@@ -403,5 +425,46 @@ fn local(socket: &UdxSocket) -> io::Result<SocketAddrV4> {
     match socket.local_addr() {
         SocketAddr::V4(address) => Ok(address),
         SocketAddr::V6(_) => Err(io::Error::other("an IPv4 socket has an IPv6 address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::{ListenOptions, Server};
+    use crate::dht::Role;
+
+    async fn node() -> Dht {
+        let node = Config { role: Role::Guest, ..Config::default() };
+        Dht::start(Settings { node, host: Ipv4Addr::LOCALHOST, port: 0 }).await.unwrap()
+    }
+
+    async fn listen(dht: &Dht) -> Result<Server, ListenError> {
+        dht.listen(&Identity::from_seed(&[1; 32]), ListenOptions::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_dropped_while_the_node_is_busy_is_withdrawn_all_the_same() {
+        let dht = node().await;
+        let server = listen(&dht).await.unwrap();
+        // The node has its turn only when this test waits.
+        while dht.wishes.node.try_send(Wish::Resolved(Vec::new())).is_ok() {}
+        drop(server);
+        let again = async {
+            while listen(&dht).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), again).await.expect("its key is free again");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_closed_takes_nothing_from_its_successor() {
+        let dht = node().await;
+        let server = listen(&dht).await.unwrap();
+        // The successor waits right behind the wish to close.
+        let (_, successor) = tokio::join!(server.close(), listen(&dht));
+        let successor = successor.expect("the key is free");
+        assert_eq!(listen(&dht).await.err(), Some(ListenError::InUse), "{successor:?} listens");
     }
 }
