@@ -25,7 +25,7 @@ pub use server::{Gate, ListenOptions, Server};
 use crate::dht::handshake::Refusal;
 use crate::dht::{Ended, PublicKey, interfaces};
 use crate::udx::{ReadHalf, UdxHandle, UdxStream, WriteHalf};
-use datdot_wire::connection::{Connection, ConnectionError, Options};
+use datdot_wire::connection::{ByteStream, Connection, ConnectionError, Options};
 use datdot_wire::noise::{HandshakeError, Session};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -33,7 +33,11 @@ use std::time::Duration;
 /// How long a peer may take to send its first packet when both have agreed on a connection.
 const FIRST_PACKET: Duration = Duration::from_secs(10);
 
-/// An encrypted connection with a peer whose key is proven.
+/// An encrypted connection with a peer, as a stream of bytes.
+pub type PeerBytes = ByteStream<ReadHalf, WriteHalf>;
+
+/// An encrypted connection with a peer whose key is proven. It carries texts, as in JavaScript: what is sent as one arrives as
+/// one. Who wants bytes makes [`PeerBytes`] of it.
 #[derive(Debug)]
 pub struct PeerStream {
     /// Its texts, in both directions.
@@ -53,6 +57,11 @@ impl PeerStream {
     /// Whom we talk to.
     pub fn remote(&self) -> PublicKey {
         self.secret.remote
+    }
+
+    /// The same connection as a stream of bytes, which [`tokio::io`] reads and writes.
+    pub fn into_bytes(self) -> PeerBytes {
+        self.secret.into()
     }
 
     /// Where it is, now.

@@ -13,6 +13,12 @@
 //! of a larger frame are here, it therefore waits for its share of a [`Budget`] that all connections have in common. Then its
 //! buffer grows with what arrives, which must not be slower than so that all of it is here in time; and the share goes
 //! with the text until the last slice of it is dropped.
+//!
+//! Who would rather have bytes than texts makes a [`ByteStream`] of it.
+
+mod byte_stream;
+
+pub use byte_stream::ByteStream;
 
 use crate::mux::{Frame, MAX_BATCH};
 use crate::noise::{Handshake, HandshakeError, Keypair, PublicKey, Role, Session};
@@ -321,11 +327,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             self.last = Instant::now();
         }
         if self.written > 0 {
+            // First, so that a flush that was cancelled here is done by the next one.
+            self.io.flush().await?;
             self.out.clear();
             // One large answer must not cost its memory for ever.
             self.out.shrink_to(2 * WRITE_AT);
             self.written = 0;
-            self.io.flush().await?;
         }
         Ok(())
     }
