@@ -4,20 +4,22 @@
 //! from [`Swarm::accept`]: when it is dropped, and the peer has ended it as well, the swarm may call that peer again.
 
 pub mod crowd;
+mod look;
 
-pub use crowd::{Limits, LinkId};
+pub use crowd::{Event, Limits, LinkId, PeerInfo, PeerState, TopicInfo};
 
 use crate::connect::{ListenOptions, PeerStream, Server};
 use crate::dht::packet::Command;
-use crate::dht::{Commit, Dht, Ended, Id, Identity, ListenError, Peers, PublicKey, Search, Status};
+use crate::dht::{Dht, Ended, Id, Identity, ListenError, PublicKey, Search, Status};
 use crate::udx::UdxHandle;
-use crowd::{Crowd, Task, Verdict};
+use crowd::{Crowd, Origin, Searched, Task, Ticket, Verdict};
 use datdot_wire::connection::Options;
+use look::{Look, look, withdraw};
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Connections that wait to be accepted.
@@ -27,14 +29,34 @@ const WITHDRAWN_AT_ONCE: usize = 16;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Wishes that wait for the swarm.
 const WISHES: usize = 1_024;
+/// Events that wait for whoever listens to them.
+const EVENTS: usize = 1_024;
+
+/// Decides whom we talk to, beside [`Swarm::ban`]: asked with a peer's key before we call it, and with where it is when it
+/// calls us. Whom it refuses hears nothing, and may be asked about again. It is not to wait for anything.
+pub type Gate = Arc<dyn Fn(&PublicKey, Option<SocketAddrV4>) -> bool + Send + Sync>;
 
 /// How a swarm behaves.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// How many connections.
     pub limits: Limits,
+    /// With whom; everybody by default.
+    pub gate: Option<Gate>,
     /// Of the connections.
     pub connection: Options,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Settings { limits, gate, connection } = self;
+        let gated = gate.is_some();
+        f.debug_struct("Settings")
+            .field("limits", limits)
+            .field("gated", &gated)
+            .field("connection", connection)
+            .finish()
+    }
 }
 
 /// As what to join a topic.
@@ -64,10 +86,18 @@ pub struct SwarmStream {
 pub struct Swarm {
     wishes: mpsc::Sender<Wish>,
     accepted: tokio::sync::Mutex<mpsc::Receiver<SwarmStream>>,
-    state: Arc<Mutex<Crowd>>,
+    state: Arc<Mutex<State>>,
     changed: watch::Receiver<()>,
+    events: broadcast::Receiver<Event>,
     began: Instant,
     key: PublicKey,
+}
+
+/// What the swarm's task changes, and others see.
+#[derive(Debug)]
+struct State {
+    crowd: Crowd,
+    links: BTreeMap<LinkId, UdxHandle>,
 }
 
 #[derive(Debug)]
@@ -89,8 +119,8 @@ enum Wish {
 #[derive(Debug)]
 enum Change {
     Found(Id, Vec<(PublicKey, Vec<SocketAddrV4>)>),
-    Searched { topic: Id, announced: bool, closest: Vec<SocketAddrV4> },
-    Dialed(PublicKey, Option<Box<PeerStream>>),
+    Searched(Ticket, Id, Searched),
+    Dialed(Ticket, PublicKey, Option<Box<PeerStream>>),
     Closed(LinkId, PublicKey),
 }
 
@@ -99,10 +129,13 @@ impl Swarm {
     pub async fn start(dht: &Dht, identity: &Identity, settings: Settings) -> Result<Swarm, ListenError> {
         let key = identity.public();
         let crowd = Crowd::new(key, settings.limits, Duration::ZERO, rand::random());
-        let state = Arc::new(Mutex::new(crowd));
+        let state = Arc::new(Mutex::new(State { crowd, links: BTreeMap::new() }));
         let gate = {
-            let state = state.clone();
-            Arc::new(move |key: &PublicKey, _: &_, _| lock(&state).is_welcome(key))
+            let (state, gate) = (state.clone(), settings.gate.clone());
+            Arc::new(move |key: &PublicKey, _: &_, from| {
+                let is_welcome = lock(&state).crowd.is_welcome(key);
+                is_welcome && gate.as_ref().is_none_or(|gate| gate(key, Some(from)))
+            })
         };
         let options = ListenOptions { gate: Some(gate), connection: settings.connection.clone() };
         let server = dht.listen(identity, options).await?;
@@ -110,6 +143,7 @@ impl Swarm {
         let (accept, accepted) = mpsc::channel(MAX_ACCEPTABLE);
         let (tell, told) = mpsc::unbounded_channel();
         let (change, changed) = watch::channel(());
+        let (happen, events) = broadcast::channel(EVENTS);
         let began = Instant::now();
         let task = Keeper {
             dht: dht.clone(),
@@ -123,7 +157,7 @@ impl Swarm {
             tell,
             told,
             change,
-            links: BTreeMap::new(),
+            happen,
             dialing: HashMap::new(),
             searching: HashMap::new(),
             farewell: None,
@@ -134,7 +168,7 @@ impl Swarm {
             moves: 0,
         };
         tokio::spawn(task.run());
-        Ok(Swarm { wishes, accepted: accepted.into(), state, changed, began, key })
+        Ok(Swarm { wishes, accepted: accepted.into(), state, changed, events, began, key })
     }
 
     /// Our key.
@@ -198,25 +232,55 @@ impl Swarm {
         self.accepted.lock().await.recv().await
     }
 
+    /// What happens from now on. Whoever is late by more than 1,024 events is told how many were lost, and sees what came
+    /// of them in [`peers`](Self::peers) and [`topics`](Self::topics).
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.resubscribe()
+    }
+
     /// Waits until a topic has been searched, and announced if we are a server there.
     pub async fn searched(&self, topic: Id) -> Result<(), Ended> {
+        self.sync().await?;
         self.until(move |crowd| !crowd.is_searching(&topic)).await
     }
 
-    /// Waits until everybody who was found has been called, or there is no room for more.
+    /// Waits until all topics that were joined have been searched, and announced where we are a server; then until everybody
+    /// who was found has been called, or there is no room for more. Those who didn't answer are called again later.
     pub async fn flush(&self) -> Result<(), Ended> {
-        self.until(Crowd::is_idle).await
+        self.sync().await?;
+        let topics = lock(&self.state).crowd.mark_topics();
+        self.until(move |crowd| crowd.are_searched(topics)).await?;
+        let calls = lock(&self.state).crowd.mark_calls();
+        self.until(move |crowd| crowd.are_called(calls)).await
     }
 
     /// How long ago we were last announced at a topic.
     pub fn announced(&self, topic: &Id) -> Option<Duration> {
-        let at = lock(&self.state).announced(topic)?;
+        let at = lock(&self.state).crowd.announced(topic)?;
         Some(self.began.elapsed().saturating_sub(at))
+    }
+
+    /// The topics that were joined.
+    pub fn topics(&self) -> Vec<TopicInfo> {
+        lock(&self.state).crowd.topics(self.began.elapsed())
+    }
+
+    /// Everybody who is known: connected, to be called, or banned.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let state = lock(&self.state);
+        let peers = state.crowd.peers(self.began.elapsed());
+        peers.into_iter().map(|peer| state.located(peer)).collect()
+    }
+
+    /// What is known of a peer.
+    pub fn peer(&self, key: &PublicKey) -> Option<PeerInfo> {
+        let state = lock(&self.state);
+        Some(state.located(state.crowd.peer(self.began.elapsed(), key)?))
     }
 
     /// How many connections there are.
     pub fn links(&self) -> usize {
-        lock(&self.state).links()
+        lock(&self.state).crowd.links()
     }
 
     /// Withdraws all announcements and ends all connections.
@@ -227,15 +291,18 @@ impl Swarm {
         }
     }
 
-    async fn until(&self, mut is_so: impl FnMut(&Crowd) -> bool) -> Result<(), Ended> {
-        // What was wished before has been done when this is.
+    /// Waits until what was wished before has been done.
+    async fn sync(&self) -> Result<(), Ended> {
         let (done, synced) = oneshot::channel();
         self.wish(Wish::Sync(done)).await?;
-        synced.await.map_err(|_| Ended)?;
+        synced.await.map_err(|_| Ended)
+    }
+
+    async fn until(&self, mut is_so: impl FnMut(&Crowd) -> bool) -> Result<(), Ended> {
         let mut changed = self.changed.clone();
         loop {
             changed.borrow_and_update();
-            if is_so(&lock(&self.state)) {
+            if is_so(&lock(&self.state).crowd) {
                 return Ok(());
             }
             changed.changed().await.map_err(|_| Ended)?;
@@ -247,7 +314,18 @@ impl Swarm {
     }
 }
 
-fn lock(state: &Mutex<Crowd>) -> MutexGuard<'_, Crowd> {
+impl State {
+    /// The same peer, and where it is.
+    fn located(&self, peer: PeerInfo) -> PeerInfo {
+        let handle = match peer.state {
+            PeerState::Connected { link, .. } => self.links.get(&link),
+            _ => None,
+        };
+        PeerInfo { address: handle.and_then(UdxHandle::path).map(|path| path.address), ..peer }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -256,16 +334,16 @@ struct Keeper {
     identity: Identity,
     settings: Settings,
     server: Server,
-    state: Arc<Mutex<Crowd>>,
+    state: Arc<Mutex<State>>,
     began: Instant,
     wished: mpsc::Receiver<Wish>,
     accept: mpsc::Sender<SwarmStream>,
     tell: mpsc::UnboundedSender<Change>,
     told: mpsc::UnboundedReceiver<Change>,
     change: watch::Sender<()>,
-    links: BTreeMap<LinkId, UdxHandle>,
-    dialing: HashMap<PublicKey, AbortHandle>,
-    searching: HashMap<Id, AbortHandle>,
+    happen: broadcast::Sender<Event>,
+    dialing: HashMap<Ticket, AbortHandle>,
+    searching: HashMap<Ticket, AbortHandle>,
     /// Withdraws what was announced.
     farewell: Option<AbortHandle>,
     jobs: JoinSet<()>,
@@ -280,7 +358,7 @@ impl Keeper {
         loop {
             self.act();
             self.change.send_replace(());
-            let next = lock(&self.state).next_tick();
+            let next = lock(&self.state).crowd.next_tick();
             let wait = next.map(|at| at.saturating_sub(self.began.elapsed()));
             tokio::select! {
                 wish = self.wished.recv() => match wish {
@@ -294,19 +372,22 @@ impl Keeper {
                 },
                 Some(change) = self.told.recv() => self.on_change(change),
                 stream = self.server.accept() => match stream {
-                    Some(stream) => self.on_stream(stream, false),
+                    Some(stream) => {
+                        let host = stream.address().map(|address| address.ip());
+                        self.on_stream(stream, Origin::Theirs(host));
+                    }
                     None => return,
                 },
                 Some(_) = self.jobs.join_next() => {}
                 Ok(()) = self.status.changed() => {
                     let Status { online, moves, .. } = *self.status.borrow_and_update();
                     if online && !self.was_online || moves != self.moves {
-                        lock(&self.state).renew(self.began.elapsed());
+                        lock(&self.state).crowd.renew(self.began.elapsed());
                     }
                     (self.was_online, self.moves) = (online, moves);
                 }
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX / 4)), if wait.is_some() => {
-                    lock(&self.state).tick(self.began.elapsed());
+                    lock(&self.state).crowd.tick(self.began.elapsed());
                 }
             }
         }
@@ -314,23 +395,23 @@ impl Keeper {
 
     async fn on_wish(&mut self, wish: Wish) {
         let now = self.began.elapsed();
-        let crowd = || lock(&self.state);
+        let state = || lock(&self.state);
         match wish {
-            Wish::Join(topic, as_) => crowd().join(now, topic, as_ != As::Server, as_ != As::Client),
-            Wish::Leave(topic) => crowd().leave(now, &topic),
-            Wish::JoinPeer(key) => crowd().join_peer(now, key),
-            Wish::LeavePeer(key) => crowd().leave_peer(&key),
-            Wish::Ban(key) => crowd().ban(key),
-            Wish::Pardon(key) => crowd().pardon(&key),
+            Wish::Join(topic, as_) => state().crowd.join(now, topic, as_ != As::Server, as_ != As::Client),
+            Wish::Leave(topic) => state().crowd.leave(now, &topic),
+            Wish::JoinPeer(key) => state().crowd.join_peer(key),
+            Wish::LeavePeer(key) => state().crowd.leave_peer(&key),
+            Wish::Ban(key) => state().crowd.ban(key),
+            Wish::Pardon(key) => state().crowd.pardon(&key),
             Wish::Suspend(done) => self.suspend(done).await,
             Wish::Resume => self.resume().await,
-            Wish::Refresh => crowd().refresh(now),
+            Wish::Refresh => state().crowd.refresh(now),
             Wish::Sync(done) | Wish::Close(done) => _ = done.send(()),
         }
     }
 
     async fn suspend(&mut self, done: oneshot::Sender<()>) {
-        let announced = lock(&self.state).suspend();
+        let announced = lock(&self.state).crowd.suspend();
         // What is searched now is announced no more: only then there's something to withdraw.
         self.act();
         _ = self.server.suspend().await;
@@ -347,60 +428,49 @@ impl Keeper {
             farewell.abort();
         }
         _ = self.server.resume().await;
-        lock(&self.state).resume(self.began.elapsed());
+        lock(&self.state).crowd.resume(self.began.elapsed());
     }
 
     fn on_change(&mut self, change: Change) {
         let now = self.began.elapsed();
         match change {
             Change::Found(topic, peers) => {
-                let mut crowd = lock(&self.state);
+                let mut state = lock(&self.state);
                 for (key, relays) in peers {
-                    crowd.on_found(now, topic, key, &relays);
+                    state.crowd.on_found(topic, key, &relays);
                 }
             }
-            Change::Searched { topic, announced, closest } => {
-                self.searching.remove(&topic);
-                lock(&self.state).on_search_end(now, &topic, announced, closest);
+            Change::Searched(ticket, topic, searched) => {
+                self.searching.remove(&ticket);
+                lock(&self.state).crowd.on_search_end(now, ticket, &topic, searched);
             }
-            Change::Dialed(key, stream) => {
-                self.dialing.remove(&key);
+            Change::Dialed(ticket, key, stream) => {
+                self.dialing.remove(&ticket);
                 match stream {
-                    Some(stream) => self.on_stream(*stream, true),
-                    None => lock(&self.state).on_failure(now, &key),
+                    Some(stream) => self.on_stream(*stream, Origin::Ours(ticket)),
+                    None => lock(&self.state).crowd.on_failure(now, ticket, &key),
                 }
             }
             Change::Closed(id, key) => {
-                self.links.remove(&id);
-                lock(&self.state).on_close(now, id, &key);
+                let mut state = lock(&self.state);
+                state.links.remove(&id);
+                state.crowd.on_close(now, id, &key);
             }
         }
     }
 
-    /// Whether one host takes the room that's left: most of it is taken, and an eighth is that host's.
-    fn is_crowding(&self, host: IpAddr) -> bool {
-        let room = self.settings.limits.incoming;
-        let address = |handle: &UdxHandle| handle.path().map(|path| path.address.ip());
-        4 * self.links.len() >= 3 * room
-            && !host.is_loopback()
-            && self.links.values().filter(|handle| address(handle) == Some(host)).count() >= room.div_ceil(8)
-    }
-
     /// A connection came about.
-    fn on_stream(&mut self, stream: PeerStream, initiator: bool) {
-        if !initiator && stream.address().is_some_and(|address| self.is_crowding(address.ip())) {
-            return stream.handle.abort();
-        }
+    fn on_stream(&mut self, stream: PeerStream, by: Origin) {
         let (id, key) = (LinkId(self.next_link), stream.remote());
         self.next_link += 1;
-        let (verdict, topics) = {
-            let mut crowd = lock(&self.state);
-            (crowd.on_link(self.began.elapsed(), id, key, !initiator), crowd.topics_of(&key))
+        let topics = {
+            let mut state = lock(&self.state);
+            if state.crowd.on_link(self.began.elapsed(), id, key, by) == Verdict::Drop {
+                return stream.handle.abort();
+            }
+            state.links.insert(id, stream.handle.clone());
+            state.crowd.topics_of(&key)
         };
-        if verdict == Verdict::Drop {
-            return stream.handle.abort();
-        }
-        self.links.insert(id, stream.handle.clone());
         let (handle, tell) = (stream.handle.clone(), self.tell.clone());
         self.jobs.spawn(async move {
             let end = handle.closed().await;
@@ -408,121 +478,69 @@ impl Keeper {
             _ = tell.send(Change::Closed(id, key));
         });
         // Whoever doesn't take connections loses them.
+        let initiator = matches!(by, Origin::Ours(_));
         _ = self.accept.try_send(SwarmStream { stream, initiator, topics });
     }
 
     /// Does what the crowd wants done.
     fn act(&mut self) {
         loop {
-            let Some(task) = lock(&self.state).poll() else { return };
+            let Some(task) = lock(&self.state).crowd.poll() else { return };
             match task {
-                Task::Search { topic, announce, clear, nodes } => {
-                    let search = Search { nodes, ..Search::new(topic, Command::Lookup) };
-                    let search = Search { clear: clear.then(|| self.identity.clone()), ..search };
-                    let key = self.server.public_key();
+                Task::Search { ticket, topic, announce, clear, nodes } => {
+                    let clear = clear.then(|| self.identity.clone());
+                    let search = Search { nodes, clear, ..Search::new(topic, Command::Lookup) };
+                    let announce = announce.then(|| (self.identity.clone(), self.server.watch()));
                     let (dht, tell) = (self.dht.clone(), self.tell.clone());
-                    let identity = announce.then(|| self.identity.clone());
-                    let announced = self.server.watch();
                     let look = self.jobs.spawn(async move {
-                        let change = look(&dht, search, identity, key, announced, &tell).await;
+                        let change = look(&dht, Look { ticket, search, announce }, &tell).await;
                         _ = tell.send(change);
                     });
-                    self.searching.insert(topic, look);
+                    self.searching.insert(ticket, look);
                 }
-                Task::StopSearching { topic } => {
-                    if let Some(look) = self.searching.remove(&topic) {
+                Task::StopSearching(ticket) => {
+                    if let Some(look) = self.searching.remove(&ticket) {
                         look.abort();
                     }
                 }
-                Task::Dial { key, relays } => {
-                    let (dht, tell, identity) = (self.dht.clone(), self.tell.clone(), self.identity.clone());
-                    let options = self.settings.connection.clone();
-                    let call = self.jobs.spawn(async move {
-                        let stream = dht.connect(&identity, key, &relays, &options).await;
-                        if let Err(error) = &stream {
-                            tracing::debug!(target: "swarm", %error, "a peer was called in vain");
-                        }
-                        _ = tell.send(Change::Dialed(key, stream.ok().map(Box::new)));
-                    });
-                    self.dialing.insert(key, call);
-                }
-                Task::StopDialing { key } => {
-                    if let Some(call) = self.dialing.remove(&key) {
+                Task::Dial { ticket, key, relays } => self.dial(ticket, key, relays),
+                Task::StopDialing(ticket) => {
+                    if let Some(call) = self.dialing.remove(&ticket) {
                         call.abort();
                     }
                 }
                 Task::Close(id) => {
-                    if let Some(handle) = self.links.remove(&id) {
+                    if let Some(handle) = lock(&self.state).links.remove(&id) {
                         handle.abort();
                     }
                 }
+                // Perhaps nobody listens.
+                Task::Tell(event) => _ = self.happen.send(event),
             }
         }
     }
 
+    fn dial(&mut self, ticket: Ticket, key: PublicKey, relays: Vec<SocketAddrV4>) {
+        if self.settings.gate.as_ref().is_some_and(|gate| !gate(&key, None)) {
+            return lock(&self.state).crowd.on_refusal(self.began.elapsed(), ticket, &key);
+        }
+        let (dht, tell, identity) = (self.dht.clone(), self.tell.clone(), self.identity.clone());
+        let options = self.settings.connection.clone();
+        let call = self.jobs.spawn(async move {
+            let stream = dht.connect(&identity, key, &relays, &options).await;
+            if let Err(error) = &stream {
+                tracing::debug!(target: "swarm", %error, "a peer was called in vain");
+            }
+            _ = tell.send(Change::Dialed(ticket, key, stream.ok().map(Box::new)));
+        });
+        self.dialing.insert(ticket, call);
+    }
+
     async fn close(mut self) {
-        let announced = lock(&self.state).suspend();
+        let announced = lock(&self.state).crowd.suspend();
         self.act();
         self.jobs.abort_all();
         withdraw(&self.dht, &self.identity, announced).await;
         self.server.close().await;
-    }
-}
-
-/// Withdraws announcements, as many as there's time for: `topics` come with the nodes that keep them.
-async fn withdraw(dht: &Dht, identity: &Identity, topics: Vec<(Id, Vec<SocketAddrV4>)>) {
-    let mut farewells = JoinSet::new();
-    let all = async {
-        for (topic, nodes) in topics {
-            if farewells.len() >= WITHDRAWN_AT_ONCE {
-                farewells.join_next().await;
-            }
-            let (dht, clear) = (dht.clone(), Some(identity.clone()));
-            farewells.spawn(async move {
-                let search = Search { clear, nodes, ..Search::new(topic, Command::Lookup) };
-                if let Ok(searching) = dht.search(search).await {
-                    _ = searching.finished().await;
-                }
-            });
-        }
-        while farewells.join_next().await.is_some() {}
-    };
-    _ = tokio::time::timeout(FAREWELL, all).await;
-}
-
-/// Searches a topic, tells whom it finds, and announces `identity` in the end.
-async fn look(
-    dht: &Dht,
-    mut search: Search,
-    identity: Option<Identity>,
-    own: PublicKey,
-    announced: crate::connect::Announced,
-    tell: &mpsc::UnboundedSender<Change>,
-) -> Change {
-    let topic = search.target;
-    if let Some(identity) = identity {
-        // Without relays nobody could reach us; a while later they are known, or there is no network.
-        let wait = tokio::time::timeout(Duration::from_secs(10), announced.wait()).await;
-        let relays = match wait {
-            Ok(Ok(())) => dht.look(move |node| node.relays(&own)).await.unwrap_or_default(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        };
-        search.commit = Commit::Announce { identity, relays, bump: 0, at: 20 };
-    }
-    let nothing = Change::Searched { topic, announced: false, closest: Vec::new() };
-    let Ok(mut searching) = dht.search(search).await else { return nothing };
-    while let Some(reply) = searching.next().await {
-        let found = reply.value.as_deref().and_then(|value| Peers::decode(value).ok()).unwrap_or_default();
-        let peers: Vec<_> = found.peers.into_iter().map(|peer| (peer.key, peer.relays)).collect();
-        if !peers.is_empty() {
-            _ = tell.send(Change::Found(topic, peers));
-        }
-    }
-    match searching.finished().await {
-        Ok(outcome) => {
-            let closest = outcome.closest.iter().map(|reply| reply.from).collect();
-            Change::Searched { topic, announced: !outcome.committed.is_empty(), closest }
-        }
-        Err(Ended) => nothing,
     }
 }

@@ -8,6 +8,8 @@ use datdot_hyperswarm::dht::node::{Call, Outcome, SearchId};
 use datdot_hyperswarm::dht::packet::Command;
 use datdot_hyperswarm::dht::record::Peers;
 use datdot_hyperswarm::dht::{Action, Commit, Config, Event, Id, Identity, Node, Role, Search, Socket};
+use datdot_hyperswarm::swarm::Limits;
+use datdot_hyperswarm::swarm::crowd::{Crowd, Searched, Task, Ticket};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::cmp::Reverse;
@@ -526,6 +528,99 @@ fn a_suspended_node_is_silent_and_goes_on_afterwards() {
     world.run(Duration::from_secs(20));
     assert_eq!(knows(&world), 3);
     assert_eq!(world.finished.keys().filter(|(node, _)| *node == n).count(), 60, "what was wished meanwhile is done");
+}
+
+/// What the first announcements at many topics cost, and when all are made.
+#[derive(Debug, Default)]
+struct Round {
+    /// Searches that began with nodes of the routing table, and their requests.
+    alone: (usize, usize),
+    /// Searches that began with the nodes around another topic, and their requests.
+    nearby: (usize, usize),
+    /// Those that renew.
+    again: (usize, usize),
+    /// When the last one was announced for the first time.
+    took: Duration,
+    /// The longest time from an announcement to its renewal.
+    longest: Duration,
+    /// First announcements that reached the host that is closest of all.
+    closest: usize,
+}
+
+/// A swarm announces `count` topics over a node, for as long as `time`.
+fn announce_all(world: &mut World, n: usize, count: u32, time: Duration) -> Round {
+    let began = world.now;
+    let identity = identity(1);
+    let mut crowd = Crowd::new(identity.public(), Limits::default(), began, [1; 32]);
+    for n in 0..count {
+        crowd.join(began, Id::of(&n.to_le_bytes()), false, true);
+    }
+    let mut hosts: Vec<Id> = (0..world.nodes.len()).map(|n| Id::of_node(host_of(n, SERVER))).collect();
+    hosts.truncate(n);
+    let mut round = Round::default();
+    let mut searches: HashMap<SearchId, (Ticket, Id, bool)> = HashMap::new();
+    let mut last: HashMap<Id, Duration> = HashMap::new();
+    while world.now < began + time {
+        while let Some(task) = crowd.poll() {
+            let Task::Search { ticket, topic, clear, nodes, .. } = task else { continue };
+            let is_alone = nodes.is_empty();
+            let clear = clear.then(|| identity.clone());
+            let search = Search { nodes, clear, ..announce(topic, 1) };
+            let now = world.now;
+            let id = world.nodes[n].as_mut().unwrap().search(now, search);
+            searches.insert(id, (ticket, topic, is_alone));
+            world.act(n);
+        }
+        let next = world.queue.peek().map_or(Duration::MAX, |Reverse((at, ..))| *at);
+        match crowd.next_tick().filter(|at| *at <= next) {
+            Some(at) => {
+                world.now = world.now.max(at) + Duration::from_micros(1);
+                crowd.tick(world.now);
+            }
+            None => world.step(),
+        }
+        for ((_, id), outcome) in world.finished.drain() {
+            let Some((ticket, topic, is_alone)) = searches.remove(&id) else { continue };
+            let before = last.insert(topic, world.now);
+            let kind = match (before, is_alone) {
+                (Some(_), _) => &mut round.again,
+                (None, true) => &mut round.alone,
+                (None, false) => &mut round.nearby,
+            };
+            *kind = (kind.0 + 1, kind.1 + outcome.requests);
+            match before {
+                Some(before) => round.longest = round.longest.max(world.now - before),
+                None => {
+                    round.took = world.now - began;
+                    let truth = hosts.iter().min_by_key(|id| id.distance(&topic)).unwrap();
+                    let is_there = |node: &SocketAddrV4| Id::of_node(*node) == *truth;
+                    round.closest += usize::from(outcome.committed.iter().any(is_there));
+                }
+            }
+            let closest = outcome.closest.iter().map(|reply| reply.from).collect();
+            let found = Searched { announced: !outcome.committed.is_empty(), closest, requests: outcome.requests };
+            crowd.on_search_end(world.now, ticket, &topic, found);
+        }
+        world.found.clear();
+    }
+    assert_eq!(last.len(), count as usize, "each was announced");
+    round
+}
+
+/// For docs/hyperswarm-dht.md, as below.
+#[test]
+#[ignore = "takes minutes: run it by name"]
+fn what_it_costs_to_announce_many_topics() {
+    for (hosts, topics) in [(1_000, 1_000), (10_000, 10_000)] {
+        let mut world = World::of_hosts(11, hosts);
+        let guest = world.begin(Role::Guest, false);
+        world.run(Duration::from_secs(10));
+        let round = announce_all(&mut world, guest, topics, Duration::from_secs(40 * 60));
+        let mean =
+            |(count, requests): (usize, usize)| format!("{count} × {:.1}", requests as f64 / count.max(1) as f64);
+        println!("{hosts} hosts, {topics} topics: {round:?}");
+        println!("alone {}, nearby {}, again {}", mean(round.alone), mean(round.nearby), mean(round.again));
+    }
 }
 
 /// How far a search has to go, for docs/hyperswarm-dht.md:

@@ -3,11 +3,14 @@
 use crate::js::{JsDht, soon};
 use crate::{guest, hex, hosts, identity};
 use bytes::Bytes;
-use datdot_hyperswarm::dht::{Dht, Id};
-use datdot_hyperswarm::swarm::{As, Settings, Swarm, SwarmStream};
+use datdot_hyperswarm::connect::ConnectError;
+use datdot_hyperswarm::dht::{Dht, Id, PublicKey};
+use datdot_hyperswarm::swarm::{As, Event, PeerState, Settings, Swarm, SwarmStream};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 const TOPIC: Id = Id([0x33; 32]);
@@ -22,7 +25,11 @@ struct Ours {
 
 impl Ours {
     async fn join(dht: Dht, seed: u8, as_: As) -> Ours {
-        let swarm = Swarm::start(&dht, &identity(seed), Settings::default()).await.unwrap();
+        Ours::join_with(dht, seed, as_, Settings::default()).await
+    }
+
+    async fn join_with(dht: Dht, seed: u8, as_: As, settings: Settings) -> Ours {
+        let swarm = Swarm::start(&dht, &identity(seed), settings).await.unwrap();
         swarm.join(TOPIC, as_).await.unwrap();
         let (tell, heard) = mpsc::unbounded_channel();
         Ours { swarm, heard, tell, _dht: dht }
@@ -219,4 +226,108 @@ async fn whoever_is_banned_is_refused_until_pardoned() {
     one.swarm.pardon(bad).await.unwrap();
     let (called, stream) = tokio::join!(soon(call(other)), soon(one.swarm.accept()));
     assert_eq!((called.unwrap().remote(), stream.unwrap().stream.remote()), (identity(70).public(), bad));
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_is_told_and_seen() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let [ann, ben] = [70, 71].map(|seed| identity(seed).public());
+    let one = Ours::join(guest(&bootstrap).await, 70, As::Server).await.swarm;
+    let mut events = one.events();
+    assert_eq!(soon(events.recv()).await, Ok(Event::Searched { topic: TOPIC, announced: true }));
+    let [topic] = one.topics()[..] else { panic!("one topic") };
+    assert!(topic.server && !topic.client && topic.announced.is_some());
+
+    let other = Ours::join(guest(&bootstrap).await, 71, As::Client).await.swarm;
+    let _held = (soon(one.accept()).await, soon(other.accept()).await);
+    assert_eq!(soon(events.recv()).await, Ok(Event::Connected { peer: ben, initiator: false }));
+    let (theirs, ours) = (one.peer(&ben).unwrap(), other.peer(&ann).unwrap());
+    assert!(matches!(theirs.state, PeerState::Connected { initiator: false, .. }));
+    assert!(matches!(ours.state, PeerState::Connected { initiator: true, .. }));
+    assert!(theirs.address.unwrap().ip().is_loopback() && ours.address.is_some());
+    assert_eq!((theirs.topics, ours.topics), (vec![], vec![TOPIC]));
+    assert_eq!(one.peers().len(), 1);
+
+    soon(other.close()).await;
+    assert_eq!(soon(events.recv()).await, Ok(Event::Disconnected { peer: ben }));
+    assert_eq!(one.peers(), []);
+    soon(one.close()).await;
+    assert!(soon(events.recv()).await.is_err(), "it is over");
+}
+
+#[tokio::test]
+async fn a_flush_waits_for_the_search_and_for_those_it_finds() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let one = Ours::join(guest(&bootstrap).await, 70, As::Server).await.swarm;
+    soon(one.flush()).await.unwrap();
+    assert!(one.announced(&TOPIC).is_some());
+    let other = Ours::join(guest(&bootstrap).await, 71, As::Client).await.swarm;
+    soon(other.flush()).await.unwrap();
+    assert_eq!(other.links(), 1);
+    // One that doesn't answer is waited for no longer than its first call takes.
+    soon(nodes[1].announce(TOPIC, &identity(72), &[])).await.unwrap();
+    other.refresh().await.unwrap();
+    soon(other.flush()).await.unwrap();
+    assert!(matches!(other.peer(&identity(72).public()).unwrap().state, PeerState::Waiting { .. }));
+}
+
+#[tokio::test]
+async fn the_gate_is_asked_who_may_call_and_who_is_called() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let asked: Arc<Mutex<Vec<(PublicKey, bool)>>> = Arc::default();
+    let settings = |refused: u8| {
+        let (asked, refused) = (asked.clone(), identity(refused).public());
+        let gate = move |key: &PublicKey, from: Option<_>| {
+            asked.lock().unwrap().push((*key, from.is_some()));
+            *key != refused
+        };
+        Settings { gate: Some(Arc::new(gate)), ..Settings::default() }
+    };
+    let one = Ours::join_with(guest(&bootstrap).await, 70, As::Server, settings(71)).await.swarm;
+    soon(one.flush()).await.unwrap();
+    let call = |seed| {
+        let (dht, to) = (nodes[1].clone(), identity(70).public());
+        async move { dht.connect(&identity(seed), to, &[], &Default::default()).await }
+    };
+    assert!(matches!(soon(call(71)).await, Err(ConnectError::NoAnswer { .. })));
+    let (called, _held) = tokio::join!(soon(call(72)), soon(one.accept()));
+    assert!(called.is_ok());
+    let callers = std::mem::take(&mut *asked.lock().unwrap());
+    assert!([71, 72].iter().all(|n| callers.contains(&(identity(*n).public(), true))));
+
+    let other = Ours::join_with(guest(&bootstrap).await, 73, As::Client, settings(70)).await.swarm;
+    soon(other.flush()).await.unwrap();
+    assert_eq!((other.links(), other.peers().len()), (0, 0));
+    assert!(asked.lock().unwrap().contains(&(identity(70).public(), false)));
+}
+
+#[tokio::test]
+async fn a_connection_is_a_stream_of_bytes_to_who_wants_one() {
+    let nodes = hosts(6, &[]).await;
+    let bootstrap = [nodes[0].local_addr()];
+    let one = Ours::join(guest(&bootstrap).await, 70, As::Server).await.swarm;
+    soon(one.flush()).await.unwrap();
+    let other = Ours::join(guest(&bootstrap).await, 71, As::Client).await.swarm;
+    let [mut called, mut calls] =
+        [soon(one.accept()).await, soon(other.accept()).await].map(|stream| stream.unwrap().stream.into_bytes());
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
+    let send = async {
+        calls.write_all(&sent).await.unwrap();
+        calls.shutdown().await.unwrap();
+        let mut answer = String::new();
+        calls.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let receive = async {
+        let mut received = Vec::new();
+        called.read_to_end(&mut received).await.unwrap();
+        called.write_all(b"all of it").await.unwrap();
+        called.shutdown().await.unwrap();
+        received
+    };
+    let (answer, received) = soon(async { tokio::join!(send, receive) }).await;
+    assert!(answer == "all of it" && received == sent);
 }

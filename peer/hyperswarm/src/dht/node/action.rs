@@ -97,6 +97,8 @@ pub struct Outcome {
     pub replies: usize,
     /// Nodes on the way that gave an error or no answer.
     pub errors: usize,
+    /// Requests that were made: on the way, to withdraw, and in the end. Those that were repeated count once.
+    pub requests: usize,
     /// How many nodes lay between us and the closest.
     pub hops: u32,
 }

@@ -40,6 +40,8 @@ pub(super) struct Journey {
     walk: Walk,
     /// Nodes that were asked to forget us and haven't answered.
     clearing: usize,
+    /// Requests that were made.
+    requests: usize,
     end: Option<Commits>,
 }
 
@@ -60,7 +62,7 @@ impl Node {
             self.store.unannounce(search.target, &identity.public());
         }
         self.upkeep.searched(self.now);
-        self.journeys.insert(id, Journey { search, kind, walk, clearing: 0, end: None });
+        self.journeys.insert(id, Journey { search, kind, walk, clearing: 0, requests: 0, end: None });
         self.advance(id);
         id
     }
@@ -140,9 +142,10 @@ impl Node {
             let Search { command, target, value, .. } = &journey.search;
             let (command, target, value) = (*command, Some(*target), value.clone());
             let question = Question { command, target, token: None, value: value.as_deref() };
-            if self.request(node, question, Purpose::Visit(id), SEARCH_TRIES).is_none()
-                && let Some(journey) = self.journeys.get_mut(&id)
-            {
+            let is_asked = self.request(node, question, Purpose::Visit(id), SEARCH_TRIES).is_some();
+            let Some(journey) = self.journeys.get_mut(&id) else { return };
+            journey.requests += usize::from(is_asked);
+            if !is_asked {
                 journey.walk.on_failure(node);
             }
         }
@@ -176,7 +179,9 @@ impl Node {
             let question = Question { command, target: Some(target), token: Some(token), value: Some(&value) };
             open += usize::from(self.request(node, question, Purpose::Commit(id), TRIES).is_some());
         }
-        match self.journeys.get_mut(&id).and_then(|journey| journey.end.as_mut()) {
+        let Some(journey) = self.journeys.get_mut(&id) else { return };
+        journey.requests += open;
+        match &mut journey.end {
             Some(commits) if open > 0 => commits.open = open,
             _ => self.arrive(id),
         }
@@ -192,6 +197,7 @@ impl Node {
             committed: journey.end.map_or(Vec::new(), |commits| commits.done),
             replies: journey.walk.replies(),
             errors: journey.walk.errors(),
+            requests: journey.requests,
             hops: closest.first().map_or(0, |reply| journey.walk.hops(&reply.from)),
             closest,
         };
@@ -225,6 +231,7 @@ impl Node {
             && let Some(journey) = self.journeys.get_mut(&id)
         {
             journey.clearing += 1;
+            journey.requests += 1;
         }
     }
 }
