@@ -28,7 +28,6 @@ use datdot_hypercore::{Ended, FeedKey, Network, PeerEvent, PeerId};
 use datdot_hyperswarm::{
     dht::{Dht, Id, Identity},
     swarm::{Limits, Settings as SwarmSettings, Swarm, SwarmStream},
-    udx::UdxHandle,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,16 +42,13 @@ use std::{
 };
 use tokio::{
     sync::{Notify, broadcast::error::RecvError, mpsc},
-    task::JoinSet,
     time::{interval, timeout},
 };
 use topics::{Change, Link, Table};
 
-/// Connections by the swarm, and how many of them others may have made: there is always room for those that we need.
+/// Connections up to which the swarm makes more, and how many others may have made: there's room for those that we need.
 const MAX_PEERS: usize = 128;
 const MAX_INCOMING: usize = 96;
-/// How long a remote may take to end its half of a connection that is over.
-const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long withdrawing announcements may take at the end; they are forgotten after 20 minutes anyway.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How often the node is looked at.
@@ -266,8 +262,7 @@ async fn apply(shared: &Shared, mut changes: mpsc::UnboundedReceiver<Change>) {
 /// Hands connections to the network, and lets go of those that are over or that nobody needs.
 async fn keep(shared: &Shared, network: &Network) {
     let mut events = network.events();
-    let mut links = BTreeMap::<PeerId, (Link, UdxHandle)>::new();
-    let mut ending = JoinSet::new();
+    let mut links = BTreeMap::<PeerId, Link>::new();
     loop {
         tokio::select! {
             stream = shared.swarm.accept() => match stream {
@@ -281,51 +276,35 @@ async fn keep(shared: &Shared, network: &Network) {
                         tracing::info!(target: "swarm", peer = hex::encode(peer.remote), %fault, "banned");
                         _ = shared.swarm.ban(peer.remote).await;
                     }
-                    if let Some((_, handle)) = links.remove(&peer.id) {
-                        ending.spawn(end(handle));
-                    }
+                    links.remove(&peer.id);
                 }
                 Err(RecvError::Lagged(_)) => {
                     let up: BTreeSet<_> = network.peers().iter().map(|peer| peer.id).collect();
-                    links.retain(|id, (_, handle)| {
-                        let is_up = up.contains(id);
-                        if !is_up {
-                            ending.spawn(end(handle.clone()));
-                        }
-                        is_up
-                    });
+                    links.retain(|id, _| up.contains(id));
                 }
                 Err(RecvError::Closed) => return,
             },
             () = shared.forsaken.notified() => {}
-            Some(_) = ending.join_next() => continue,
         }
         let unneeded = {
             let table = lock(&shared.table);
-            topics::unneeded(links.iter().map(|(id, (link, _))| (*id, link)), &table)
+            topics::unneeded(links.iter().map(|(id, link)| (*id, link)), &table)
         };
         unneeded.into_iter().for_each(|id| network.disconnect(id));
     }
 }
 
-fn attach(stream: SwarmStream, network: &Network, links: &mut BTreeMap<PeerId, (Link, UdxHandle)>) {
+fn attach(stream: SwarmStream, network: &Network, links: &mut BTreeMap<PeerId, Link>) {
     let SwarmStream { stream, initiator, topics } = stream;
     match network.attach(stream.secret) {
         Ok(peer) => {
             tracing::debug!(target: "swarm", peer = hex::encode(peer.remote), initiator, "connected");
-            _ = links.insert(peer.id, (Link { ours: initiator, topics }, stream.handle));
+            links.insert(peer.id, Link { ours: initiator, topics });
         }
         Err(error) => {
             tracing::debug!(target: "swarm", %error, "a connection is not taken");
             stream.handle.abort();
         }
-    }
-}
-
-/// A remote that never ends its half would hold a place for ever.
-async fn end(handle: UdxHandle) {
-    if timeout(LAST_WORDS, handle.closed()).await.is_err() {
-        handle.abort();
     }
 }
 
