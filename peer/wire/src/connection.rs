@@ -379,11 +379,20 @@ struct Frames<R> {
     waiting: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
     budget: Budget,
     silence: Option<Duration>,
-    /// Since when nothing came, and when we listened last: a read is often cancelled and begun anew.
-    quiet: Option<(Instant, Instant)>,
+    /// Since when nothing came.
+    quiet: Option<Instant>,
     frame: Duration,
-    /// When we listened last while a frame was here in part.
+    /// When we listened last: a read is often cancelled and begun anew.
     listened: Option<Instant>,
+}
+
+/// Notes until when we listen, however that ends.
+struct Listening<'a>(&'a mut Option<Instant>);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        *self.0 = Some(Instant::now());
+    }
 }
 
 impl<R> std::fmt::Debug for Frames<R> {
@@ -438,7 +447,14 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 }
                 missing = 3 + len - self.buffer.len();
             }
-            let slow = self.slow(len);
+            let now = Instant::now();
+            let deaf = self.listened.map_or(Duration::ZERO, |listened| now.duration_since(listened));
+            if deaf > LISTENS {
+                // What came meanwhile was only not heard.
+                self.quiet = None;
+                self.begun = self.begun.map(|begun| now.min(begun + deaf));
+            }
+            let slow = self.slow(len, now);
             if self.read_some(missing, slow).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
@@ -449,18 +465,11 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     /// Until when more has to come of the frame that is here in part.
-    fn slow(&mut self, len: usize) -> Option<Instant> {
-        let now = Instant::now();
-        let deaf = self.listened.replace(now).map_or(Duration::ZERO, |listened| now.duration_since(listened));
+    fn slow(&mut self, len: usize, now: Instant) -> Option<Instant> {
         if self.buffer.is_empty() {
             return None;
         }
-        let mut begun = *self.begun.get_or_insert(now);
-        if deaf > LISTENS {
-            // What came meanwhile was only not heard.
-            begun = now.min(begun + deaf);
-            self.begun = Some(begun);
-        }
+        let begun = *self.begun.get_or_insert(now);
         let parts = match self.share {
             None => PARTS,
             Some(_) => (self.buffer.len() as u64 * u64::from(PARTS) / len.max(1) as u64) as u32 + 1,
@@ -481,14 +490,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.buffer.reserve(room.max(self.read));
         }
 
-        let now = Instant::now();
-        let since = match self.quiet {
-            // Asked again after something else: silence goes on, unless nobody listened for a while.
-            Some((since, asked)) if now < asked + LISTENS => since,
-            _ => now,
-        };
-        self.quiet = Some((since, now));
+        let since = *self.quiet.get_or_insert_with(Instant::now);
         let silent = self.silence.map(|silence| since + silence);
+        let listening = Listening(&mut self.listened);
         let read = self.io.read_buf(&mut self.buffer);
         let count = match (silent, slow) {
             (None, None) => read.await?,
@@ -498,7 +502,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             (None, Some(slow)) => timeout_at(slow, read).await.map_err(|_| ConnectionError::SlowFrame)??,
             (Some(silent), _) => timeout_at(silent, read).await.map_err(|_| ConnectionError::Silent)??,
         };
-        (self.quiet, self.listened) = (None, Some(Instant::now()));
+        drop(listening);
+        self.quiet = None;
         if count >= self.read {
             self.read = (2 * self.read).min(LARGEST_READ);
         } else if count < self.read / 4 {

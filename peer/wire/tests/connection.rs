@@ -269,6 +269,28 @@ async fn who_does_not_listen_lets_others_go_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn silence_and_slowness_are_noticed_by_who_does_something_else_every_few_seconds() {
+    let begun = tokio::time::Instant::now();
+    for (frame, seconds) in [(None, 60), (Some([9, 0, 0, 1]), 20)] {
+        let options = Options { frame: Duration::from_secs(20), ..Options::default() };
+        let (mut quiet, mut connection) = turned_bad(&options).await;
+        if let Some(frame) = frame {
+            quiet.write_all(&frame).await.unwrap();
+        }
+        let from = tokio::time::Instant::now();
+        let error = loop {
+            assert!(begun.elapsed() < Duration::from_secs(300), "it waits for ever");
+            match timeout(Duration::from_secs(3), connection.reader.next()).await {
+                Ok(read) => break read.unwrap_err(),
+                Err(_) => continue,
+            }
+        };
+        assert!(matches!(error, ConnectionError::Silent | ConnectionError::SlowFrame), "{error}");
+        assert!(from.elapsed() <= Duration::from_secs(seconds + 3), "{:?}", from.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_is_broken_by_keep_alives_and_ends_without() {
     let options = Options { silence: Some(Duration::from_secs(12)), ..Options::default() };
     let (theirs, ours) = duplex(1 << 20);
