@@ -225,7 +225,7 @@ impl Fetcher {
                 }
             }
         }
-        // It may have been complete before anything was asked for; then nothing waited for the disk.
+        // Once for all runs: nothing has waited for the disk so far.
         feed.flush().await.map_err(feed_trouble)?;
         if let Wanted::Head(head) = wanted {
             // The feed may have been shorter when the fetch began; now the two can be compared.
@@ -308,12 +308,12 @@ impl<'a> Goal<'a> {
         loop {
             watch.borrow_and_update();
             for download in &mut self.downloads {
-                let mut done = download.done().await;
+                let mut here = download.here().await;
                 // What was asked for is a part of history: should its author write another one, peers may have it still.
-                while !self.exact.is_empty() && matches!(done, Err(Stopped::Forked { .. } | Stopped::Conflict)) {
-                    done = download.done().await;
+                while !self.exact.is_empty() && matches!(here, Err(Stopped::Forked { .. } | Stopped::Conflict)) {
+                    here = download.here().await;
                 }
-                done?;
+                here?;
             }
             if self.is_reached() {
                 return Ok(());

@@ -22,6 +22,7 @@ use datdot_hypercore::{Feed, FeedError, View};
 use std::{
     cmp::Ordering,
     collections::BTreeMap,
+    fmt,
     ops::{Bound, Range},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -54,6 +55,12 @@ pub struct Bee<B> {
     blocks: B,
     version: u64,
     cache: Mutex<Cache>,
+}
+
+impl<B> fmt::Debug for Bee<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bee").field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]
@@ -222,6 +229,12 @@ pub struct Entries<'a, B> {
     /// The nodes from the root to where we are; `None` before the start was looked for.
     stack: Option<Vec<Step>>,
     last: Option<Bytes>,
+}
+
+impl<B> fmt::Debug for Entries<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("bee", self.bee).field("last", &self.last).finish_non_exhaustive()
+    }
 }
 
 struct Step {

@@ -13,6 +13,7 @@ use datdot_hypercore::{Feed, FeedError, View};
 use datdot_proof::tree::Node;
 use datdot_wire::encoding::{DecodeError, Reader};
 use std::{
+    fmt,
     io::{self, Read},
     ops::Range,
 };
@@ -204,6 +205,7 @@ fn read_map(block: &[u8], blocks: &mut Vec<(u64, u64)>) -> Result<(), DecodeErro
 /// The blocks of a content, one after the other, verified.
 ///
 /// After [`FeedError::NotHere`] the next call asks for the same block again.
+#[derive(Debug)]
 pub struct Reading {
     feed: View,
     layout: Layout,
@@ -261,6 +263,14 @@ pub struct Writing {
     bytes: u64,
     waiting: Vec<Bytes>,
     waiting_bytes: u64,
+}
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Writing { feed, length, bytes, .. } = self;
+        let mut figures = f.debug_struct("Writing");
+        figures.field("feed", feed).field("length", length).field("bytes", bytes).finish_non_exhaustive()
+    }
 }
 
 impl Writing {

@@ -35,6 +35,7 @@ pub struct Drive {
 }
 
 /// A drive as it was at one length of its metadata feed.
+#[derive(Debug)]
 pub struct Version {
     bee: Bee<View>,
     drive: Drive,
@@ -333,6 +334,7 @@ pub struct Edit {
 }
 
 /// Entries of a version; made by [`Version::entries`].
+#[derive(Debug)]
 pub struct Listing<'a>(Entries<'a, View>);
 
 impl Iterator for Listing<'_> {

@@ -7,7 +7,7 @@ use crate::{
     path::DrivePath,
 };
 use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
-use std::{collections::HashSet, ops::Range, time::Duration};
+use std::{collections::HashSet, ops::Range, panic::resume_unwind, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// Why a drive is not here.
@@ -44,10 +44,8 @@ pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>)
     fetch_metadata(network, drive).await?;
     // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
     for round in [Round::Maps, Round::Contents] {
-        let (here, folder) = (drive.clone(), folder.cloned());
-        // A walk through all of the metadata waits for the disk.
-        let runs = spawn_blocking(move || wanted(&here, folder.as_ref(), round)).await;
-        let runs = runs.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let folder = folder.cloned();
+        let runs = blocking(drive, move |drive| wanted(drive, folder.as_ref(), round)).await?;
         fetch_blobs(network, drive, &runs).await?;
     }
     Ok(())
@@ -59,60 +57,80 @@ pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), Fetc
     let fresh = feed.info().length == 0;
     let failed = |why| FetchError::Stopped { part: Part::Metadata, why };
     let mut download = network.download(feed, Want::all());
-    download.done().await.map_err(failed)?;
     if !fresh {
+        download.here().await.map_err(failed)?;
         network.update(feed, SETTLED).await.map_err(failed)?;
-        download.done().await.map_err(failed)?;
     }
-    Ok(())
+    download.done().await.map_err(failed)
 }
 
 /// Fetches runs of blocks of the contents, in ascending order. What no head reaches, soon, is left out.
 pub async fn fetch_blobs(network: &Network, drive: &Drive, runs: &[Range<u64>]) -> Result<(), FetchError> {
-    for runs in runs.chunks(RUNS) {
-        let feed = drive.blobs()?;
-        let want = |run: &Range<u64>| network.download(feed, Want { blocks: run.clone(), follow: true });
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let feed = blocking(drive, |drive| drive.blobs().cloned()).await?;
+    let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
+    'all: for runs in runs.chunks(RUNS) {
+        let want = |run: &Range<u64>| network.download(&feed, Want { blocks: run.clone(), follow: true });
         let downloads: Vec<_> = runs.iter().map(want).collect();
         for (run, mut download) in runs.iter().zip(downloads) {
-            let failed = |why| FetchError::Stopped { part: Part::Blobs, why };
             // The first head can take as long as the first peer.
-            download.done().await.map_err(failed)?;
+            download.here().await.map_err(failed)?;
             let mut watch = feed.watch();
             if feed.info().length < run.end {
                 _ = timeout(LATE, watch.wait_for(|info| info.length >= run.end)).await;
-                download.done().await.map_err(failed)?;
+                download.here().await.map_err(failed)?;
             }
             if feed.info().length < run.end {
                 // What follows lies even further away.
-                return Ok(());
+                break 'all;
             }
         }
     }
-    Ok(())
+    // Once for all: a run may be a single block.
+    feed.flush().await.map_err(|error| DriveError::Blobs(error).into())
 }
 
 /// Calls `look` until all that it needs of the drive is here: each block that it lacks is fetched. Waits at most so long for one.
-/// A single path takes a few blocks of the metadata, not all of it. `look` is called on the task's own thread.
-pub async fn with_missing<T>(
+/// A single path takes a few blocks of the metadata, not all of it. `look` is called on a thread that may wait for the disk.
+pub async fn with_missing<T, Look>(
     network: &Network,
     drive: &Drive,
     wait: Duration,
-    mut look: impl FnMut() -> Result<T, DriveError>,
-) -> Result<T, FetchError> {
+    mut look: Look,
+) -> Result<T, FetchError>
+where
+    T: Send + 'static,
+    Look: FnMut(&Drive) -> Result<T, DriveError> + Send + 'static,
+{
     // The header brings the head.
     network.get(drive.metadata(), 0, wait).await?;
     loop {
-        let error = match look() {
+        let (found, again) = blocking(drive, move |drive| {
+            let missing = |error: DriveError| match error.missing() {
+                Some((Part::Metadata, block)) => Ok((drive.metadata().clone(), block)),
+                Some((Part::Blobs, block)) => Ok((drive.blobs()?.clone(), block)),
+                None => Err(error),
+            };
+            Ok((look(drive).map_or_else(|error| missing(error).map(Err), |found| Ok(Ok(found)))?, look))
+        })
+        .await?;
+        match found {
             Ok(found) => return Ok(found),
-            Err(error) => error,
+            Err((feed, block)) => network.get(&feed, block, wait).await?,
         };
-        let (part, block) = error.missing().ok_or(error)?;
-        let feed = match part {
-            Part::Metadata => drive.metadata(),
-            Part::Blobs => drive.blobs()?,
-        };
-        network.get(feed, block, wait).await?;
+        look = again;
     }
+}
+
+/// Does what waits for the disk on a thread for that.
+async fn blocking<T: Send + 'static>(
+    drive: &Drive,
+    work: impl FnOnce(&Drive) -> Result<T, DriveError> + Send + 'static,
+) -> Result<T, DriveError> {
+    let drive = drive.clone();
+    spawn_blocking(move || work(&drive)).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// What [`wanted`] looks for.

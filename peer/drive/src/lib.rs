@@ -14,6 +14,8 @@
 //! [`blobs`] the contents, [`drive`] all together; [`write`](mod@write) changes a file, [`import`] brings a drive up to a folder,
 //! [`export`] a folder up to a drive. Nothing here knows of the ledger.
 
+#![warn(missing_debug_implementations)]
+
 pub mod bee;
 pub mod blobs;
 pub mod drive;

@@ -6,7 +6,7 @@ mod folder;
 use datdot_drive::{
     BeeError, Content, Drive, DriveError, DrivePath, Version,
     export::{ExportError, Exported, Options, export},
-    fetch::{fetch, with_missing},
+    fetch::{fetch, fetch_blobs, fetch_metadata, with_missing},
     import::{IGNORE_FILE, ImportError, Imported, Measured, import, measure},
     progress::{Progress, Why},
 };
@@ -331,29 +331,6 @@ fn what_an_import_wrote_before_it_was_cut_off_is_not_written_again() {
     assert_same(&source, &target);
 }
 
-/// The most memory that this process has had, in bytes.
-fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
-#[test]
-#[ignore = "reads and writes 1 GiB, and looks at the memory of the process: alone, cargo test --release -- --ignored flat"]
-fn memory_stays_flat_with_a_file_of_a_gibibyte() {
-    let dir = tempfile::tempdir().unwrap();
-    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
-    fs::create_dir(&source).unwrap();
-    make_sparse(&source.join("large"), 1 << 30);
-    let drive = drive(dir.path());
-    assert_eq!(bring(&drive, &source).new_bytes, 1 << 30);
-    assert_eq!(bring(&drive, &source).new_bytes, 0);
-    write_out(&drive, &target);
-    let peak = peak_memory();
-    assert!(peak < 64 << 20, "{} MiB", peak >> 20);
-    assert_same(&source, &target);
-}
-
 #[test]
 fn a_folder_is_measured_without_reading_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -377,24 +354,71 @@ fn a_folder_is_measured_without_reading_it() {
     assert_eq!(measure(&source, Some((&drive, later))).unwrap().new_bytes, 5);
 }
 
+/// Two networks that are connected, and a drive with what is in a folder in the first: as it is there, and in the other.
+async fn two_with(dir: &Path, folder: &Path) -> ([Network; 2], [Drive; 2]) {
+    let network = |name: u8| {
+        let config =
+            Config { listen: Some(([127, 0, 0, 1], 0).into()), ..Config::new(noise::Keypair::from_seed(&[name; 32])) };
+        Network::start(Store::open(dir.join(format!("store {name}"))).unwrap(), config)
+    };
+    let (one, other) = (network(1).await.unwrap(), network(2).await.unwrap());
+    let ours = Drive::create(one.store(), &Keypair::from_seed([1; 32])).unwrap();
+    bring(&ours, folder);
+    other.connect(one.local_addr().unwrap(), None).await.unwrap();
+    let theirs = Drive::open(other.store(), ours.key()).unwrap();
+    ([one, other], [ours, theirs])
+}
+
+/// How often what came of a feed was brought to the disk: entries of its journal so far.
+fn commits(feed: &datdot_hypercore::Feed) -> u64 {
+    let journal = fs::read(feed.data_path()).unwrap();
+    let entries = journal.chunks(4096).take(1024).filter_map(|entry| entry.strip_prefix(b"datdot 3"));
+    let number = |entry: &[u8]| u64::from_le_bytes(*entry.first_chunk().unwrap());
+    entries.map(number).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_runs_are_brought_to_the_disk_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    (0..200).for_each(|i| write(source.join(format!("{i:03}")), &format!("{i} ").repeat(256)));
+    let ([one, other], [_, theirs]) = two_with(dir.path(), &source).await;
+    fetch_metadata(&other, &theirs).await.unwrap();
+    let blobs = theirs.blobs().unwrap().clone();
+    let before = commits(&blobs);
+    // One after the other, so that each could wait for the disk.
+    other.limits().download.set(Some(60_000));
+    let runs: Vec<_> = (0..200).step_by(2).map(|block| block..block + 1).collect();
+    fetch_blobs(&other, &theirs, &runs).await.unwrap();
+    assert_eq!(blobs.info().blocks_here, 100);
+    let after = commits(&blobs);
+    assert!(after > before && after < before + 20, "{} commits for 100 runs", after - before);
+    drop((blobs, theirs));
+    one.close().await;
+    other.close().await;
+}
+
+#[tokio::test]
+async fn who_looks_for_what_is_missing_holds_up_no_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::new(noise::Keypair::from_seed(&[1; 32]));
+    let network = Network::start(Store::open(dir.path()).unwrap(), config).await.unwrap();
+    let drive = Drive::create(network.store(), &Keypair::from_seed([1; 32])).unwrap();
+    let tasks = std::thread::current().id();
+    let look = move |_: &Drive| Ok(std::thread::current().id() != tasks);
+    assert!(with_missing(&network, &drive, Duration::from_secs(20), look).await.unwrap());
+    network.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drive_goes_from_peer_to_peer_whole_or_in_part() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     make_tree(&source, 200);
-    let network = |name: u8| {
-        let config =
-            Config { listen: Some(([127, 0, 0, 1], 0).into()), ..Config::new(noise::Keypair::from_seed(&[name; 32])) };
-        Network::start(Store::open(dir.path().join(format!("store {name}"))).unwrap(), config)
-    };
-    let (one, other) = (network(1).await.unwrap(), network(2).await.unwrap());
-    let ours = Drive::create(one.store(), &Keypair::from_seed([1; 32])).unwrap();
-    bring(&ours, &source);
-    other.connect(one.local_addr().unwrap(), None).await.unwrap();
-    let theirs = Drive::open(other.store(), ours.key()).unwrap();
+    let ([one, other], [_, theirs]) = two_with(dir.path(), &source).await;
     let path: DrivePath = "/folder 3/file 3.txt".parse().unwrap();
-    let look = || {
-        let version = theirs.latest();
+    let look = move |drive: &Drive| {
+        let version = drive.latest();
         let entry = version.entry(&path)?.unwrap();
         let Content::File { blob, .. } = entry.content else { panic!("{entry:?}") };
         version.read(&path, &blob)?.collect::<Result<Vec<_>, _>>()

@@ -7,6 +7,7 @@
 use super::{Bee, BeeError, Blocks, MAX_DEPTH, search};
 use crate::node::{Level, MAX_KEYS, Malformed, Node, Place};
 use bytes::Bytes;
+use std::fmt;
 
 /// Keys that a node has at least, if it is not the root.
 const MIN_KEYS: usize = 4;
@@ -45,6 +46,12 @@ struct Written {
 
 /// The block of what no node points to: none has its nodes in the header.
 const NOWHERE: u64 = 0;
+
+impl<B> fmt::Debug for Batch<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("bee", self.bee).finish_non_exhaustive()
+    }
+}
 
 impl<'a, B: Blocks> Batch<'a, B> {
     pub(super) fn new(bee: &'a Bee<B>) -> Self {

@@ -49,6 +49,12 @@ impl Download {
     /// Waits until all wanted blocks of the head that is known then are here and on the disk: [`Network::update`](crate::Network::update)
     /// first asks peers for a newer one. It may wait for ever if no peer has them: [`Feed::watch`] shows whether anything comes.
     pub async fn done(&mut self) -> Result<(), Stopped> {
+        self.here().await?;
+        self.feed.flush().await.map_err(|error| Stopped::Feed(Arc::new(error)))
+    }
+
+    /// The same, but does not wait for the disk: for many downloads of a feed, whose blocks one [`Feed::flush`] brings there.
+    pub async fn here(&mut self) -> Result<(), Stopped> {
         let mut progress = self.feed.watch();
         loop {
             progress.borrow_and_update();
@@ -56,7 +62,7 @@ impl Download {
                 return Err(Stopped::Replaced);
             }
             if self.is_done() {
-                return self.feed.flush().await.map_err(|error| Stopped::Feed(Arc::new(error)));
+                return Ok(());
             }
             if let Some(why) = self.halted() {
                 return Err(why);
