@@ -23,7 +23,10 @@ use datdot_proof::{
     tree::{Node, Roots, blake2b},
 };
 use datdot_wire::encoding::{DecodeError, Reader, Writer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Bytes of the longest manifest that is read: some hundred signers.
 pub const MAX_MANIFEST: usize = 32 << 10;
@@ -72,6 +75,29 @@ pub struct Prologue {
     pub hash: [u8; 32],
     /// How many they are.
     pub length: u64,
+}
+
+/// A head of any feed, as its authors signed it: see [`Feed::head`](crate::Feed::head). Who has it can verify blocks from the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Who may write the feed.
+    pub authors: Arc<Authors>,
+    /// How often they have rewritten it.
+    pub fork: u64,
+    /// Its full roots, which say how long it is.
+    pub roots: Roots,
+    /// As it stands in an upgrade; nothing where a prologue says enough.
+    pub signature: Bytes,
+}
+
+impl Head {
+    /// Checks that the authors of the feed `key` made it.
+    pub fn verify(&self, key: &FeedKey) -> Result<(), NotTheirs> {
+        if self.signature.len() > MAX_SIGNATURE || self.roots.length() == 0 {
+            return Err(NotTheirs::WrongSignature);
+        }
+        self.authors.verify(key, self.fork, &self.roots, &self.signature)
+    }
 }
 
 /// Why a head is not the authors'.
@@ -335,7 +361,7 @@ fn read(bytes: &Bytes) -> Result<Authors, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Keypair;
+    use crate::{Store, feed::FeedError, key::Keypair};
     use proptest::prelude::*;
 
     fn roots(blocks: u64) -> Roots {
@@ -391,6 +417,32 @@ mod tests {
             three(1, 0, false).verify(&key(&three(1, 0, false)), 0, &five, &by(&[1])),
             Err(NotTheirs::WrongSignature)
         );
+    }
+
+    #[test]
+    fn a_head_of_several_signers_is_taken_and_given() {
+        let (authors, five) = (Arc::new(three(1, 2, false)), roots(5));
+        let key = key(&authors);
+        let signed = |names: &[u8], blocks: u64| {
+            let roots = roots(blocks);
+            let names: Vec<_> = names.iter().map(|name| (*name, 0, &roots)).collect();
+            let signature = together(&authors, &names, &[]).into();
+            Head { authors: authors.clone(), fork: 0, roots: roots.clone(), signature }
+        };
+        let dir = tempfile::tempdir().expect("a folder");
+        let feed = Store::open(dir.path()).expect("the folder is free").open_remote(key, None).expect("room");
+        let adopt = |head| feed.adopt_head_now(head);
+        for bad in [signed(&[1], 5), Head { roots: roots(4), ..signed(&[1, 2], 5) }, signed(&[1, 2], 0)] {
+            assert!(matches!(adopt(bad), Err(FeedError::NotTheirs(_))));
+        }
+        assert_eq!(feed.head(), None);
+        adopt(signed(&[1, 2], 5)).expect("two signed it");
+        assert_eq!((feed.head(), feed.signed_head()), (Some(signed(&[1, 2], 5)), None));
+        assert_eq!(feed.info().bytes, five.bytes());
+        // One that it grew from is no news, and from one to the next somebody has to lead.
+        assert!(matches!(adopt(signed(&[2, 3], 7)), Err(FeedError::NeedsUpgrade { length: 7 })));
+        adopt(signed(&[1, 3], 5)).expect("it is the same");
+        assert_eq!(feed.head(), Some(signed(&[1, 2], 5)));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use info::{Change, Changed, Info};
 pub(crate) use place::Located;
 
 use crate::{
-    authors::Authors,
+    authors::{Authors, Head},
     blocks::{Blocks, PAGE},
     disk::{Disk, Patience, Recovered},
     files::Lock,
@@ -195,13 +195,21 @@ impl Feed {
         self.0.progress.subscribe()
     }
 
-    /// The newest head with its author's signature, if one is known. A feed with several signers has none of this form.
+    /// The newest head with its author's signature, if one is known, in the form that the ledger understands. A feed with several signers
+    /// has only [`Feed::head`].
     pub fn signed_head(&self) -> Option<SignedHead> {
         let state = self.lock();
         let (manifest, head) = (state.authors.as_ref()?.to_single()?, state.head.as_ref()?);
         let signature = manifest.signature_from_wire(&head.signature).ok()?;
         let roots = state.roots.nodes().iter().map(|node| Root { hash: node.hash, size: node.size }).collect();
         Some(SignedHead { fork: head.fork, length: state.roots.length(), roots, manifest, signature })
+    }
+
+    /// The newest head of a feed of any authors, if one is known.
+    pub fn head(&self) -> Option<Head> {
+        let state = self.lock();
+        let (authors, Signed { fork, signature }) = (state.authors.clone()?, state.head.clone()?);
+        Some(Head { authors, fork, roots: state.roots.clone(), signature })
     }
 
     /// Who may write the feed, if that is known and one author: the first head tells.
@@ -271,6 +279,11 @@ impl Feed {
     /// covers it.
     pub async fn adopt(&self, head: SignedHead) -> Result<(), FeedError> {
         self.blocking(move |feed| feed.adopt_now(head)).await
+    }
+
+    /// The same for a head of any authors.
+    pub async fn adopt_head(&self, head: Head) -> Result<(), FeedError> {
+        self.blocking(move |feed| feed.adopt_head_now(head)).await
     }
 
     /// Checks blocks that should be here against the author's tree; returns those that were damaged, now withdrawn.

@@ -2,7 +2,7 @@
 
 use super::{Changed, Commit, Feed, FeedError, MAX_BLOCK, Signed};
 use crate::{
-    authors::{Authors, NotTheirs, is_manifest_of},
+    authors::{Authors, Head, NotTheirs, is_manifest_of},
     blocks::PAGE,
     encryption::PADDING,
     leaves::leaves,
@@ -83,25 +83,32 @@ impl Feed {
     /// [`Feed::adopt`] on the caller's thread, which it blocks.
     pub fn adopt_now(&self, head: SignedHead) -> Result<(), FeedError> {
         head.verify::<Software>(&self.0.key.0)?;
-        let nodes: Vec<Node> = head.nodes().collect();
+        let roots = Roots::from_nodes(&head.nodes().collect::<Vec<_>>()).map_err(|_| HeadError::TooLarge)?;
+        let authors = Arc::new(Authors::single(&head.manifest, &self.0.key));
+        self.adopt_verified(Head { authors, fork: head.fork, roots, signature: head.signature_to_wire().into() })
+    }
+
+    /// [`Feed::adopt_head`] on the caller's thread, which it blocks.
+    pub fn adopt_head_now(&self, head: Head) -> Result<(), FeedError> {
+        head.verify(&self.0.key)?;
+        self.adopt_verified(head)
+    }
+
+    fn adopt_verified(&self, Head { authors, fork, roots, signature }: Head) -> Result<(), FeedError> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (roots, fork) = {
+        let (ours, our_fork) = {
             let state = self.lock();
             (state.roots.clone(), state.head.as_ref().map(|head| head.fork))
         };
-        let conflict = FeedError::Conflict { fork: head.fork, length: head.length };
-        match fork {
-            None => {
-                let roots = Roots::from_nodes(&nodes).map_err(|_| HeadError::TooLarge)?;
-                let authors = Arc::new(Authors::single(&head.manifest, &self.0.key));
-                let signed = Signed { fork: head.fork, signature: head.signature_to_wire().into() };
-                self.replace_head(authors, signed, roots, nodes)
-            }
-            Some(fork) if fork != head.fork => Err(conflict),
-            Some(_) if head.length > roots.length() => Err(FeedError::NeedsUpgrade { length: head.length }),
+        let (nodes, length) = (roots.nodes().to_vec(), roots.length());
+        let conflict = FeedError::Conflict { fork, length };
+        match our_fork {
+            None => self.replace_head(authors, Signed { fork, signature }, roots, nodes),
+            Some(our_fork) if our_fork != fork => Err(conflict),
+            Some(_) if length > ours.length() => Err(FeedError::NeedsUpgrade { length }),
             Some(_) => {
                 for node in nodes {
-                    if self.node_under(&roots, node.index)?.is_some_and(|stored| stored != node) {
+                    if self.node_under(&ours, node.index)?.is_some_and(|stored| stored != node) {
                         return Err(conflict);
                     }
                 }
