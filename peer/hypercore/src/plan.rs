@@ -194,6 +194,13 @@ impl Plan {
         new
     }
 
+    /// Nobody has to be asked about bytes whose place is `known` by now. Whether there are any.
+    pub fn drop_seeks(&mut self, known: impl Fn(u64) -> bool) -> bool {
+        let before = self.seeks.len();
+        self.seeks.retain(|byte, seek| !seek.open || !known(*byte));
+        self.seeks.len() < before
+    }
+
     /// A byte to ask `peer` about, now noted as asked. `how` says what to ask the peer, if it can help.
     pub fn ask_seek<T>(&mut self, now: Instant, peer: PeerId, how: impl Fn(u64) -> Option<T>) -> Option<(u64, T)> {
         // What nobody waits for any more need not be remembered for long.

@@ -91,7 +91,8 @@ impl Network {
     }
 
     /// The block that has a byte of the feed, and how many of its bytes come before. Peers are asked for what is not known of
-    /// the tree, and for a head if there is none; waits at most so long for them.
+    /// the tree, and for a head if there is none; waits at most so long for them. They may lie about the sizes of blocks that are not
+    /// here: the place is certain if [`View::seek`] says the same once the block is here, as [`Network::reader`] sees to.
     pub async fn seek(&self, feed: impl Into<View>, byte: u64, wait: Duration) -> Result<(u64, u64), ReadError> {
         timeout(wait, self.find(&feed.into(), byte)).await.map_err(|_| ReadError::TimedOut)?
     }
@@ -138,7 +139,7 @@ impl Network {
     /// tokio runtime. Waits for peers as long as it takes: a reader who won't can put a time limit around each read.
     pub fn reader(&self, feed: impl Into<View>, bytes: Range<u64>) -> Reader {
         let (sender, blocks) = mpsc::channel(READY);
-        let (network, view) = (self.clone(), feed.into());
+        let (network, view, left) = (self.clone(), feed.into(), bytes.end.saturating_sub(bytes.start));
         let task = tokio::spawn(async move {
             let poured = network.pour(&view, bytes, &sender).await;
             // Who has read to the end may count on it that nobody holds the store any more.
@@ -148,24 +149,44 @@ impl Network {
                 _ = sender.send(Err(error)).await;
             }
         });
-        Reader { blocks, current: Bytes::new(), task: task.abort_handle() }
+        Reader { blocks, left, current: Bytes::new(), task: task.abort_handle() }
     }
 
     async fn pour(&self, view: &View, bytes: Range<u64>, sender: &Blocks) -> Result<(), ReadError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (first, skip) = self.find(view, bytes.start).await?;
-        let (last, _) = self.find(view, bytes.end - 1).await?;
-        let mut download = self.begin(view.feed(), Want::blocks(first..last + 1), true);
-        let (mut skip, mut left) = (skip, bytes.end - bytes.start);
-        for block in first..=last {
+        let mut place = self.find(view, bytes.start).await?;
+        let (mut last, _) = self.find(view, bytes.end - 1).await?;
+        let mut download = self.begin(view.feed(), Want::blocks(place.0..last + 1), true);
+        // Peers can lie about the sizes of blocks that are not here. With a block come the true ones of all before it.
+        for questions in 0.. {
+            wait_for(view, place.0, &mut download).await?;
+            let true_place = self.find(view, bytes.start).await?;
+            if true_place == place {
+                break;
+            }
+            if questions > MAX_QUESTIONS {
+                return Err(ReadError::NotFound { byte: bytes.start });
+            }
+            place = true_place;
+            download = self.begin(view.feed(), Want::blocks(place.0..last.max(place.0) + 1), true);
+        }
+        let ((mut block, mut skip), mut left) = (place, bytes.end - bytes.start);
+        while left > 0 {
+            if block > last {
+                (last, _) = self.find(view, bytes.end - 1).await?;
+                if block > last {
+                    return Err(ReadError::NotFound { byte: bytes.end - 1 });
+                }
+                download = self.begin(view.feed(), Want::blocks(block..last + 1), true);
+            }
             let mut bytes = wait_for(view, block, &mut download).await?;
             bytes.advance(usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len()));
             bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            (skip, left) = (0, left - bytes.len() as u64);
+            (block, skip, left) = (block + 1, 0, left - bytes.len() as u64);
             if sender.send(Ok(bytes)).await.is_err() {
-                break;
+                return Ok(());
             }
         }
         Ok(())
@@ -204,6 +225,8 @@ type Blocks = mpsc::Sender<Result<Bytes, ReadError>>;
 /// A range of bytes of a feed: see [`Network::reader`]. Dropping it ends the fetching.
 pub struct Reader {
     blocks: mpsc::Receiver<Result<Bytes, ReadError>>,
+    /// Bytes that are still to come.
+    left: u64,
     current: Bytes,
     task: AbortHandle,
 }
@@ -213,8 +236,10 @@ impl AsyncRead for Reader {
         while self.current.is_empty() {
             match ready!(self.blocks.poll_recv(cx)) {
                 Some(block) => self.current = block.map_err(io::Error::other)?,
+                None if self.left > 0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 None => return Poll::Ready(Ok(())),
             }
+            self.left = self.left.saturating_sub(self.current.len() as u64);
         }
         let len = self.current.len().min(buffer.remaining());
         buffer.put_slice(&self.current.split_to(len));

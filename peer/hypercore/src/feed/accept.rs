@@ -255,7 +255,8 @@ impl Feed {
                     if data.block.is_none() && checked.nodes.len() == 1 {
                         return Err(Refused::TooShort);
                     }
-                    self.forget_way(roots, top.index)?;
+                    // All above them were hashed with their sums: those are true, and blocks that are here need them.
+                    self.forget_pair(top.index)?;
                     return Err(Refused::OurTree { block: flat::first_block(top.index) });
                 }
                 Some(_) if shown.contains_key(&top.index) => {

@@ -56,16 +56,20 @@ impl Feed {
 
     /// Forgets all nodes from `index` to its root: which of them is false can't be known, and they come again with the next proof.
     pub(super) fn forget_way(&self, roots: &Roots, index: u64) -> Result<(), FeedError> {
-        self.lock().pending.forget();
-        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut at = index;
         while roots.above(at).is_some_and(|root| root.index != at) {
-            for index in [at, flat::sibling(at)] {
-                self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
-            }
+            self.forget_pair(at)?;
             at = flat::parent(at);
         }
         Ok(())
+    }
+
+    /// Forgets a node and its sibling.
+    pub(super) fn forget_pair(&self, index: u64) -> Result<(), FeedError> {
+        self.lock().pending.forget();
+        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let forget = |index| self.0.disk.forget_node(index).map_err(|source| self.io(source));
+        forget(index).and_then(|()| forget(flat::sibling(index)))
     }
 
     pub(super) fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {

@@ -33,7 +33,7 @@ impl Peer {
         let mut messages = Vec::new();
         messages.extend(history.ask(feed, session));
         let mut blocks = Vec::new();
-        let mut heard = false;
+        let (mut heard, mut found) = (false, false);
         self.setup.plans.with(&feed.key(), |plan| {
             // With the plan, so that what holds when somebody begins to wait for it counts.
             let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
@@ -45,6 +45,8 @@ impl Peer {
             if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
                 messages.extend(session.ask_upgrade());
             }
+            // Blocks that came may have brought it: then no answer will.
+            found = plan.drop_seeks(|byte| !matches!(feed.locate(byte, 0), Ok(Located::Under { .. })));
             while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte, 0) {
                 Ok(Located::Under { node, .. }) => {
                     let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
@@ -73,6 +75,9 @@ impl Peer {
         });
         if heard {
             self.setup.plans.heads.send_modify(|count| *count += 1);
+        }
+        if found {
+            self.setup.plans.seeks.send_modify(|count| *count += 1);
         }
         let mut top = None;
         for (block, priority) in blocks {
@@ -238,7 +243,7 @@ impl Peer {
         fits: bool,
         result: Result<(), Refused>,
     ) -> Result<(), Fault> {
-        let Some(Channel { moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
+        let Some(Channel { moves, session, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let (key, asked) = (feed.key(), question.asked);
         match result {
             Ok(()) => {
@@ -260,6 +265,8 @@ impl Peer {
                 tracing::debug!(target: "hypercore", feed = %key, %refused, "answer not used");
                 self.release(feed, asked);
                 match refused {
+                    // Somebody's lie was forgotten meanwhile, and what was built on it: the next question asks for more.
+                    Refused::Feed(FeedError::Damaged { .. }) => {}
                     Refused::Feed(FeedError::Removed) => self.setup.plans.stop(&key, Stopped::Replaced),
                     Refused::Feed(error) => self.setup.plans.stop(&key, Stopped::Feed(Arc::new(error))),
                     Refused::Unsupported(error) => self.setup.plans.stop(&key, Stopped::Unsupported(error)),
