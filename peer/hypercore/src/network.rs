@@ -53,7 +53,7 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Connections at a time, both ways together; `usize::MAX` for any number. Default: 512.
     pub max_connections: usize,
-    /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known; at least one. Default: 128.
+    /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known; at least one. Default: 16.
     pub window: usize,
     /// Bytes per second; none by default.
     pub limits: Limits,
@@ -68,7 +68,7 @@ impl Config {
             keypair,
             listen: None,
             max_connections: 512,
-            window: 128,
+            window: 16,
             limits: Limits::default(),
             connection: Options::default(),
         }

@@ -1,7 +1,11 @@
 //! How many blocks to ask of a peer at a time: twice as many as fit on the way to it and back, as measured.
 //!
 //! Each answer tells how long it took and how many others came meanwhile. The shortest time is the length of the way, the
-//! highest rate its width; asking for twice their product fills it, and lets a wider way show.
+//! highest rate its width; asking for twice their product fills it, and lets a wider way show. A short way is filled for longer:
+//! disks and threads work in bursts. What is asked of a slow peer beyond that would only be late.
+//!
+//! What is asked waits in a queue before the narrowest place, and so all answers take longer: taken for a longer way, that would
+//! double what is asked every few seconds. So now and then all that is under way is let come, and the next answer measures the way.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +14,16 @@ use std::{
 
 /// What was measured counts for so long at least, and twice as long at most.
 const MEMORY: Duration = Duration::from_secs(10);
-/// Bytes and blocks that are asked for while nothing was measured, and at least: disks and threads work in bursts.
-const LEAST: (u64, usize) = (8 << 20, 8);
-/// Bytes and blocks at most.
+/// So much time a burst takes at most,
+const BURST: Duration = Duration::from_millis(200);
+/// and so many bytes, or so many times the first window. While nothing was measured no more than these bytes are asked for either.
+const BURST_BYTES: u64 = 8 << 20;
+const BURST_WINDOWS: usize = 8;
+/// Bytes at most, or some blocks if they are large; and blocks at most.
 const MOST: (u64, usize) = (64 << 20, 1000);
+const LARGE: usize = 8;
+/// Blocks at least: the next one is to be on its way when one comes.
+const LEAST: usize = 2;
 
 /// The questions for blocks that are under way to one peer, and what the answers showed.
 #[derive(Debug, Default)]
@@ -26,18 +36,23 @@ pub struct Pace {
     /// The most blocks a second.
     rate: [f64; 2],
     turned: Option<Instant>,
+    /// The way is to be measured anew, alone.
+    probing: bool,
 }
 
 #[derive(Debug)]
 struct Sample {
     at: Instant,
     came: u64,
+    /// Next to nothing was under way before it.
+    alone: bool,
 }
 
 impl Pace {
     /// A block is asked for.
     pub fn asked(&mut self, now: Instant, block: u64) {
-        self.asked.insert(block, Sample { at: now, came: self.came });
+        let alone = self.asked.len() < LEAST;
+        self.asked.insert(block, Sample { at: now, came: self.came, alone });
     }
 
     /// It does not come.
@@ -50,25 +65,41 @@ impl Pace {
         let Some(sample) = self.asked.remove(&block) else { return };
         if self.turned.is_none_or(|turned| now.duration_since(turned) > MEMORY) {
             (self.way, self.rate) = ([self.way[1], None], [self.rate[1], 0.0]);
-            self.turned = Some(now);
+            self.probing = self.turned.replace(now).is_some();
         }
         self.came += 1;
+        self.probing &= !sample.alone;
         let took = now.duration_since(sample.at).max(Duration::from_micros(1));
         self.way[1] = Some(self.way[1].map_or(took, |way| way.min(took)));
         self.rate[1] = self.rate[1].max((self.came - sample.came) as f64 / took.as_secs_f64());
     }
 
     /// The shortest time between question and answer, as far as it is known.
-    pub fn way(&self) -> Duration {
+    fn way(&self) -> Duration {
         self.way.iter().flatten().min().copied().unwrap_or_default()
+    }
+
+    /// How long it takes to bring a block that is asked for now, after `more` others; nothing while that is not known.
+    pub fn takes(&self, more: usize) -> Option<Duration> {
+        let (rate, before) = (self.rate(), self.asked.len() + more);
+        (rate > 0.0).then(|| self.way() + Duration::from_secs_f64((before + 1) as f64 / rate))
     }
 
     /// Blocks to have under way, of `size` bytes on average; `first` is what to begin with.
     pub fn window(&self, size: u64, first: usize) -> usize {
-        let blocks = |bytes: u64| ((bytes / size.max(1)) as usize).clamp(LEAST.1, MOST.1);
-        let (least, most) = (blocks(LEAST.0).min(first), blocks(MOST.0));
-        let fits = self.way().as_secs_f64() * self.rate[0].max(self.rate[1]);
-        ((2.0 * fits) as usize).clamp(least, most)
+        let blocks = |bytes: u64| ((bytes / size.max(1)) as usize).clamp(LARGE, MOST.1);
+        let (first, rate) = (first.min(blocks(BURST_BYTES)), self.rate());
+        if rate == 0.0 || self.probing {
+            return if self.probing { LEAST.min(first) } else { first };
+        }
+        let burst =
+            blocks(BURST_BYTES).min(BURST_WINDOWS.saturating_mul(first)).min((rate * BURST.as_secs_f64()) as usize);
+        let fits = (2.0 * rate * self.way().as_secs_f64()) as usize;
+        burst.max(fits).clamp(LEAST.min(first), blocks(MOST.0))
+    }
+
+    fn rate(&self) -> f64 {
+        self.rate[0].max(self.rate[1])
     }
 }
 
@@ -78,12 +109,17 @@ mod tests {
     use std::collections::VecDeque;
 
     /// Blocks a second over a way of this length and width, after a while.
-    fn reached(way: Duration, width: f64, size: u64) -> f64 {
-        let (start, mut pace) = (Instant::now(), Pace::default());
+    fn reached(way: Duration, width: f64, size: u64, first: usize) -> f64 {
+        reached_in(Duration::from_secs(10), way, width, size, first).0
+    }
+
+    /// The same after so long, and the most that was under way in the second half.
+    fn reached_in(time: Duration, way: Duration, width: f64, size: u64, first: usize) -> (f64, usize) {
+        let (start, mut pace, mut most) = (Instant::now(), Pace::default(), 0);
         let (mut now, mut free, mut next, mut came) = (start, start, 0, 0);
         let mut under_way = VecDeque::new();
-        while now < start + Duration::from_secs(10) {
-            while under_way.len() < pace.window(size, 128) {
+        while now < start + time {
+            while under_way.len() < pace.window(size, first) {
                 pace.asked(now, next);
                 free = free.max(now) + Duration::from_secs_f64(1.0 / width);
                 under_way.push_back((free + way, next));
@@ -92,9 +128,11 @@ mod tests {
             let (arrives, block) = under_way.pop_front().expect("the window is not empty");
             now = arrives;
             pace.arrived(now, block);
-            came += u64::from(now > start + Duration::from_secs(5));
+            if now > start + time / 2 {
+                (came, most) = (came + 1, most.max(under_way.len()));
+            }
         }
-        came as f64 / 5.0
+        (f64::from(came) / (time / 2).as_secs_f64(), most)
     }
 
     #[test]
@@ -102,8 +140,41 @@ mod tests {
         for (way, width, size) in
             [(200, 2000.0, 1 << 10), (50, 3000.0, 64 << 10), (1, 1500.0, 64 << 10), (50, 20.0, 1 << 20)]
         {
-            let rate = reached(Duration::from_millis(way), width, size);
-            assert!(rate > 0.95 * width.min(1000.0 / way as f64 * 1000.0), "{way} ms, {width} a second: {rate}");
+            for first in [2, 16, 128] {
+                let rate = reached(Duration::from_millis(way), width, size, first);
+                let wanted = 0.95 * width.min(1000.0 / way as f64 * 1000.0);
+                assert!(rate > wanted, "{way} ms, {width} a second, {first} at first: {rate}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_peer_is_asked_for_little_at_a_time() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        // 100 a second over 20 ms.
+        let at = |block: u64| start + Duration::from_millis(20 + 10 * (block + 1));
+        (0..16).for_each(|block| pace.asked(start, block));
+        assert_eq!(pace.takes(0), None);
+        (0..16).for_each(|block| pace.arrived(at(block), block));
+        let window = pace.window(1 << 10, 16);
+        assert!((8..24).contains(&window), "{window}");
+        let takes = pace.takes(10).expect("it was measured");
+        assert!((100..250).contains(&takes.as_millis()), "{takes:?}");
+        // A block in 5 s.
+        let mut pace = Pace::default();
+        (0..2).for_each(|block| pace.asked(start, block));
+        (0..2).for_each(|block| pace.arrived(start + Duration::from_secs(5 * (block + 1)), block));
+        assert_eq!(pace.window(1 << 20, 16), 2);
+    }
+
+    #[test]
+    fn a_queue_is_not_taken_for_a_long_way() {
+        for (way, width) in [(20, 100.0), (300, 50.0)] {
+            let time = Duration::from_secs(200);
+            let (rate, most) = reached_in(time, Duration::from_millis(way), width, 1 << 10, 16);
+            assert!(rate > 0.93 * width, "{way} ms, {width} a second: {rate}");
+            let fits = width * (2 * way).max(200) as f64 / 1000.0;
+            assert!(most as f64 <= 1.5 * fits, "{way} ms, {width} a second: {most} under way, {fits} fit");
         }
     }
 

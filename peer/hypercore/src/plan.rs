@@ -5,8 +5,8 @@
 //! Where all peers have everything that makes no difference, and blocks are asked in order.
 //!
 //! A block that is refused, or whose peer goes away, is asked elsewhere; who failed to bring it gives way for a while. One that another peer could have brought twice in the
-//! meantime is late, and asked from that peer too: once it has nothing else to do, or, if a reader waits for the block, before all
-//! that no reader waits for. Who comes second is told that it is no longer needed.
+//! meantime is late, unless who was asked will bring it soon, and asked from that peer too: once it has nothing else to do, or, if a
+//! reader waits for the block, before all that no reader waits for. Who comes second is told that it is no longer needed.
 
 mod turns;
 mod wants;
@@ -22,7 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A block is late after twice the time that the other peer needs, and at least so long.
+/// A block is late after twice the time that the other peer needs, and at least so long. It comes soon if it is expected no later than so
+/// long after the other peer could bring it, and so long ago at most.
 const LATE: Duration = Duration::from_millis(300);
 /// Peers that may be asked for one block.
 const MAX_ASKED: usize = 3;
@@ -62,10 +63,17 @@ pub struct Asker {
     pub peer: PeerId,
     /// The time.
     pub now: Instant,
-    /// How long the way to it and back is.
-    pub way: Duration,
+    /// How long it will take to bring a block, if that is known.
+    pub takes: Option<Duration>,
     /// A random number.
     pub dice: u64,
+}
+
+impl Asker {
+    /// When it will have brought what it is asked for now. Who has brought nothing yet is given some time.
+    fn due(&self) -> Instant {
+        self.now + self.takes.unwrap_or(LATE)
+    }
 }
 
 /// The open questions about one feed.
@@ -104,8 +112,10 @@ struct Seek {
 #[derive(Debug)]
 struct Ask {
     peers: Vec<PeerId>,
-    /// When the last of them was asked.
+    /// When the last of them was asked,
     since: Instant,
+    /// and is expected to answer.
+    due: Instant,
     failures: Failures,
 }
 
@@ -250,7 +260,8 @@ impl Plan {
             .or_else(|| self.in_order(1, length, have, &offer));
         if let Some(block) = found {
             let failures = self.again.remove(&block).unwrap_or_default();
-            self.asked.insert(block, Ask { peers: vec![asker.peer], since: asker.now, failures });
+            let (peers, since, due) = (vec![asker.peer], asker.now, asker.due());
+            self.asked.insert(block, Ask { peers, since, due, failures });
             return Some(block);
         }
         self.late(asker, offered, false)
@@ -276,21 +287,31 @@ impl Plan {
 
     /// A block that others owe us for too long, now noted as asked of this one too.
     fn late(&mut self, asker: &Asker, offered: impl Fn(u64) -> bool, urgent: bool) -> Option<u64> {
-        let (patience, wants) = (LATE.max(2 * asker.way), &self.wants);
-        let (block, ask) = self.asked.iter_mut().find(|(block, ask)| {
+        let takes = asker.takes.unwrap_or(LATE);
+        let (patience, wants) = (LATE.max(2 * asker.takes.unwrap_or_default()), &self.wants);
+        let is_late = |block: u64, ask: &Ask| {
             // Of three who keep silent one makes room in the end.
             let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
+            // Both will send it: that has to be worth it.
+            let soon = asker.now + takes + LATE >= ask.due && asker.now <= ask.due + LATE;
             asker.now.duration_since(ask.since) > patience
+                && !soon
                 && !ask.peers.contains(&asker.peer)
                 && !ask.failures.has(asker.now, asker.peer)
-                && (!urgent || wants.is_urgent(**block))
-                && offered(**block)
-        })?;
+                && (!urgent || wants.is_urgent(block))
+                && offered(block)
+        };
+        let mut asked = self.asked.iter_mut();
+        let (block, ask) = match urgent {
+            true => asked.find(|(block, ask)| is_late(**block, ask)),
+            // The first ones are on their way, if anything is; the last ones may still be taken back.
+            false => asked.rfind(|(block, ask)| is_late(**block, ask)),
+        }?;
         if ask.peers.len() >= MAX_ASKED {
             ask.peers.remove(0);
         }
         ask.peers.push(asker.peer);
-        ask.since = asker.now;
+        (ask.since, ask.due) = (asker.now, asker.due());
         Some(*block)
     }
 

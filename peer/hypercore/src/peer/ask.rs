@@ -60,7 +60,7 @@ impl Peer {
                 let offer = |range| session.next_offer(range);
                 while session.in_flight() + blocks.len() < window {
                     self.dice = self.dice.wrapping_add(1);
-                    let asker = Asker { peer, now, way: pace.way(), dice: self.dice };
+                    let asker = Asker { peer, now, takes: pace.takes(blocks.len()), dice: self.dice };
                     let Some(block) = plan.ask_block(&asker, length, have, offer) else { break };
                     blocks.push((block, u64::from(plan.is_urgent(block))));
                 }

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn asker(now: Instant, peer: PeerId) -> Asker {
-    Asker { peer, now, way: Duration::ZERO, dice: 7 }
+    Asker { peer, now, takes: Some(Duration::ZERO), dice: 7 }
 }
 
 fn wanting(want: Want) -> Plan {
@@ -61,6 +61,26 @@ fn no_block_is_asked_twice_unless_it_is_late() {
     assert!(plan.expects(3, 1));
 }
 
+#[test]
+fn what_comes_soon_is_not_asked_elsewhere() {
+    let (mut plan, start, have) = (wanting(Want::blocks(0..4)), Instant::now(), Blocks::default());
+    let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+    let mut ask = |at: u64, peer, takes: Option<u64>| {
+        let (now, takes) = (start + Duration::from_millis(at), takes.map(Duration::from_millis));
+        plan.ask_block(&Asker { takes, ..asker(now, peer) }, 4, &have, everything)
+    };
+    assert_eq!([ask(0, 1, Some(1000)), ask(0, 1, Some(1000)), ask(0, 1, Some(1000))], [Some(0), Some(1), Some(2)]);
+    assert_eq!(ask(0, 2, Some(100)), Some(3));
+    assert_eq!(ask(200, 3, Some(100)), None, "that is early");
+    assert_eq!(ask(450, 3, Some(100)), Some(3), "it was due long ago");
+    assert_eq!(ask(450, 3, Some(100)), Some(2), "it is due in half a second, and the last one of those");
+    assert_eq!(ask(840, 4, Some(200)), None, "who was asked is sooner");
+    assert_eq!(ask(840, 4, None), None, "maybe");
+    assert_eq!(ask(1290, 4, Some(110)), Some(3), "two do not bring it");
+    assert_eq!(ask(1310, 4, Some(110)), Some(2));
+    assert_eq!(ask(1310, 4, Some(110)), Some(1), "it should be here");
+}
+
 /// Peers that send so many blocks a second each, all after the same way, and what each of them has.
 struct Swarm {
     plan: Plan,
@@ -106,7 +126,8 @@ impl Swarm {
             }
             while queue.len() < 64 {
                 self.asked += 1;
-                let asker = Asker { peer, now, way: WAY, dice: self.asked };
+                let takes = Some(free.saturating_duration_since(now) + Duration::from_secs_f64(1.0 / *rate) + WAY);
+                let asker = Asker { peer, now, takes, dice: self.asked };
                 let offer = |range: Range<u64>| offers.next(range);
                 let Some(block) = self.plan.ask_block(&asker, self.length, &self.have, offer) else { break };
                 *free = now.max(*free) + Duration::from_secs_f64(1.0 / *rate);

@@ -107,7 +107,7 @@ fn play(seed: u64, trouble: Trouble) -> (Net, Vec<NodeId>) {
 #[test]
 fn everybody_gets_everything_asks_no_block_twice_unless_it_is_late_and_drops_the_liar() {
     let start = std::time::Instant::now();
-    let (mut messages, mut questions, mut late, mut needless) = (0, 0, 0, 0);
+    let (mut messages, mut questions, mut late, mut came, mut needless) = (0, 0, 0, 0, 0);
     for seed in seeds(6) {
         let _printed = Seed(seed);
         let (net, readers) = play(seed, Trouble { slow: true, vanishing: true, lying: true });
@@ -115,10 +115,14 @@ fn everybody_gets_everything_asks_no_block_twice_unless_it_is_late_and_drops_the
         messages += net.messages;
         questions += net.questions;
         late += net.late;
+        came += net.came;
         needless += net.needless;
     }
     println!("{messages} messages, {:.0} a second", messages as f64 / start.elapsed().as_secs_f64());
-    println!("{questions} questions for blocks, {late} of them because another was late; {needless} came twice");
+    println!(
+        "{questions} questions for blocks, {late} of them because another was late; {came} came, {needless} of them twice"
+    );
+    assert!(needless * 50 < came, "{needless} of {came} blocks came twice");
 }
 
 #[test]

@@ -99,7 +99,8 @@ pub struct Net {
     /// How often a block was asked for, and how often of somebody else while another owed it.
     pub questions: u64,
     pub late: u64,
-    /// How often one came that was here.
+    /// How many came, and how many of them were here already.
+    pub came: u64,
     pub needless: u64,
     pub messages: u64,
     /// Who dropped whom, and why.
@@ -123,6 +124,7 @@ impl Net {
             owed: BTreeMap::new(),
             questions: 0,
             late: 0,
+            came: 0,
             needless: 0,
             messages: 0,
             faults: Vec::new(),
@@ -257,7 +259,7 @@ impl Net {
         }
         let (store, plans) = (store.clone(), plans.clone());
         let memory = Memory::default();
-        let setup = Setup { id: end as u64 + 1, initiator, handshake, store, plans, window: 128, memory };
+        let setup = Setup { id: end as u64 + 1, initiator, handshake, store, plans, window: 16, memory };
         Party::Peer(Box::new(Peer::new(self.start + self.now, setup)))
     }
 
@@ -277,6 +279,7 @@ impl Net {
         for message in frames.iter().flat_map(messages) {
             if let Message::Data(data) = message {
                 let feed = &self.nodes[self.ends[id].node].feed;
+                self.came += u64::from(data.block.is_some());
                 self.needless += u64::from(data.block.as_ref().is_some_and(|block| feed.has(block.index)));
                 self.answered(id, data.id);
             } else if let Message::NoData { id: question, .. } = message {
