@@ -12,7 +12,7 @@ mod turns;
 mod wants;
 
 use self::{
-    turns::{Failures, Turns},
+    turns::{Failures, Heads, Turns},
     wants::Wants,
 };
 use crate::{blocks::Blocks, offers::Offers};
@@ -82,7 +82,7 @@ pub struct Plan {
     wants: Wants,
     asked: BTreeMap<u64, Ask>,
     /// Who was asked for a newer head.
-    head: Turns,
+    head: Heads,
     /// Blocks to ask again, and who failed to bring them.
     again: BTreeMap<u64, Failures>,
     /// Bytes whose block is looked for.
@@ -170,17 +170,14 @@ impl Plan {
         self.wants.first_missing(length, have)
     }
 
-    /// Whether to ask `peer` for a newer head now; if so, that is noted.
-    pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64) -> bool {
-        (ours == 0 || self.wants.follow()) && self.head.take(now, peer)
+    /// Whether to ask `peer` for its head of `theirs` blocks now, where ours has fewer; if so, that is noted.
+    pub fn ask_head(&mut self, now: Instant, peer: PeerId, ours: u64, theirs: u64) -> bool {
+        (ours == 0 || self.wants.follow()) && self.head.take(now, peer, theirs)
     }
 
-    /// The question for a head is settled, well or not.
+    /// The question for a head is settled: well if it is as long as the peer said.
     pub fn head_settled(&mut self, peer: PeerId, well: bool) {
-        match well {
-            true => self.head.done(peer),
-            false => self.head.failed(peer),
-        }
+        self.head.settled(peer, well);
     }
 
     /// Notes whether a peer has told of its newest head, and nothing of that is left to ask. Whether it has now.
@@ -382,7 +379,7 @@ impl Plan {
     pub fn gone(&mut self, peer: PeerId) {
         self.sources.remove(&peer);
         self.heard.remove(&peer);
-        self.head.done(peer);
+        self.head.gone(peer);
         self.seeks.values_mut().for_each(|seek| seek.turns.done(peer));
         let open: Vec<u64> =
             self.asked.iter().filter(|(_, ask)| ask.peers.contains(&peer)).map(|(block, _)| *block).collect();

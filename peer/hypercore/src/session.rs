@@ -475,6 +475,11 @@ impl Session {
         self.is_longer() && self.remote.is_some_and(|sync| can(sync) && !refused(sync))
     }
 
+    /// The length that it was asked to prove last.
+    pub fn asked_length(&self) -> u64 {
+        self.asked_head.1
+    }
+
     /// Asks for the remote's head, if it is longer than ours.
     pub fn ask_upgrade(&mut self) -> Option<Message> {
         let remote = self.remote.filter(|_| self.is_longer())?;

@@ -7,7 +7,7 @@ use crate::{
     plan::Asker,
     plans::Stopped,
     prove::{self, cover},
-    session::{Asked, Question, above},
+    session::{Asked, Question, Session, above},
 };
 use bytes::Bytes;
 use datdot_proof::{flat, tree::Roots};
@@ -42,7 +42,8 @@ impl Peer {
                 return;
             }
             plan.joined(peer, session.offers_all());
-            if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length) {
+            let theirs = session.remote().map_or(0, |sync| sync.length);
+            if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length, theirs) {
                 messages.extend(session.ask_upgrade());
             }
             // Blocks that came may have brought it: then no answer will.
@@ -248,7 +249,10 @@ impl Peer {
         match result {
             Ok(()) => {
                 moves.proven(data.fork);
-                self.settle(feed, asked, true);
+                // Who proves less of a head than it told of gives way to others.
+                let told = session.as_ref().map_or(0, Session::asked_length);
+                let less = matches!(asked, Asked::Upgrade(_)) && feed.info().length < told;
+                self.settle(feed, asked, !less);
             }
             // It is as long as we asked for. What it leads to turned out to be false meanwhile, and was forgotten.
             Err(Refused::TooShort) if leads_to(data, question.top) => self.release(feed, asked),

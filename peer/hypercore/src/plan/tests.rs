@@ -184,12 +184,12 @@ fn what_a_lost_peer_was_asked_goes_to_the_others() {
 #[test]
 fn only_one_peer_at_a_time_is_asked_for_a_head() {
     let (mut plan, now) = (wanting(Want::blocks(0..5)), Instant::now());
-    assert!(plan.ask_head(now, 1, 0));
-    assert!(!plan.ask_head(now, 2, 0));
+    assert!(plan.ask_head(now, 1, 0, 5));
+    assert!(!plan.ask_head(now, 2, 0, 5));
     let later = now + Duration::from_secs(5);
-    assert!(plan.ask_head(later, 2, 0));
+    assert!(plan.ask_head(later, 2, 0, 5));
     plan.head_settled(2, true);
-    assert!(!plan.ask_head(now, 1, 7), "a fixed want follows no newer head");
+    assert!(!plan.ask_head(now, 1, 7, 8), "a fixed want follows no newer head");
 }
 
 #[test]

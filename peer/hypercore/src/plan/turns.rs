@@ -59,14 +59,21 @@ impl Turns {
         if self.0.values().any(|turn| turn.open && passed(turn) <= NEXT) {
             return false;
         }
-        let turn = self.0.entry(peer).or_insert(Turn { since: now, open: false, failures: 0 });
-        let failed = turn.failures >= EXCUSED;
-        if turn.open && passed(turn) <= SILENT || failed && passed(turn) <= FAILED {
+        if !self.is_free(now, peer) {
             return false;
         }
-        let failures = if failed { 0 } else { turn.failures };
-        *turn = Turn { since: now, open: true, failures };
+        let failures = self.0.get(&peer).map_or(0, |turn| turn.failures);
+        let failures = if failures >= EXCUSED { 0 } else { failures };
+        self.0.insert(peer, Turn { since: now, open: true, failures });
         true
+    }
+
+    /// Whether `peer` owes no answer, and need not give way.
+    fn is_free(&self, now: Instant, peer: PeerId) -> bool {
+        self.0.get(&peer).is_none_or(|turn| {
+            let passed = now.duration_since(turn.since);
+            (!turn.open || passed > SILENT) && (turn.failures < EXCUSED || passed > FAILED)
+        })
     }
 
     /// The peer's answer was of no use.
@@ -88,9 +95,66 @@ impl Turns {
     }
 }
 
+/// Who is asked for a newer head: who tells of the longest one first. Otherwise one that proves its own block by block would have
+/// every turn, as it is at hand when its answer comes.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    turns: Turns,
+    /// How long the head of each is that could be asked, and when it told.
+    told: BTreeMap<PeerId, (u64, Instant)>,
+}
+
+impl Heads {
+    /// Whether `peer`, which tells of a head of so many blocks, is to be asked for it now; if so, that is noted.
+    pub fn take(&mut self, now: Instant, peer: PeerId, length: u64) -> bool {
+        self.told.insert(peer, (length, now));
+        // Who still wants to be asked said so lately.
+        let is_next = |(other, (told, at)): (&PeerId, &(u64, Instant))| {
+            *told > length && now.duration_since(*at) <= NEXT && self.turns.is_free(now, *other)
+        };
+        !self.told.iter().any(is_next) && self.turns.take(now, peer)
+    }
+
+    /// The peer has proven the head that it told of, or it has not.
+    pub fn settled(&mut self, peer: PeerId, well: bool) {
+        match well {
+            true => self.turns.done(peer),
+            false => self.turns.failed(peer),
+        }
+    }
+
+    pub fn gone(&mut self, peer: PeerId) {
+        self.turns.done(peer);
+        self.told.remove(&peer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_head_is_asked_for_first() {
+        let (mut heads, now) = (Heads::default(), Instant::now());
+        assert!(heads.take(now, 1, 5) && !heads.take(now, 2, 100));
+        heads.settled(1, true);
+        assert!(!heads.take(now, 1, 6), "it proves block after block, and is there first");
+        assert!(heads.take(now, 2, 100));
+        heads.settled(2, true);
+        assert!(heads.take(now, 1, 101));
+        heads.gone(1);
+        // Who told of more and could not prove it gives way after a while; so does who has gone silent, or went away.
+        for _ in 0..EXCUSED {
+            assert!(heads.take(now, 3, 1 << 40) && !heads.take(now, 2, 102));
+            heads.settled(3, false);
+        }
+        assert!(heads.take(now, 2, 102));
+        heads.gone(3);
+        heads.settled(2, true);
+        assert!(heads.take(now, 4, 200));
+        let later = now + NEXT * 2;
+        assert!(heads.take(later, 2, 103));
+    }
 
     #[test]
     fn who_keeps_silent_holds_nobody_up_for_long() {
