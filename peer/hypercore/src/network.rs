@@ -1,11 +1,13 @@
 //! The driver: sockets, clock and tasks around the `peer` of each connection.
 //!
 //! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
-//! step at a time, while the task goes on receiving and sending.
+//! step at a time and connection, while the task goes on receiving and sending.
 
 mod download;
 mod drive;
+mod steps;
 mod taking;
+mod unsent;
 
 use crate::{
     feed::Feed,
@@ -33,6 +35,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use steps::Steps;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -40,6 +43,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use unsent::Unsent;
 
 const TICK: Duration = Duration::from_millis(500);
 const DIAL: Duration = Duration::from_secs(10);
@@ -85,6 +89,8 @@ struct Inner {
     config: Config,
     plans: Arc<Plans>,
     memory: Memory,
+    steps: Steps,
+    unsent: Unsent,
     next: AtomicU64,
     peers: Mutex<Peers>,
     /// Closed with the network, while `peers` is locked.
@@ -186,6 +192,8 @@ impl Network {
         let inner = Arc::new(Inner {
             plans: Arc::default(),
             memory: Memory::default(),
+            steps: Steps::default(),
+            unsent: Unsent::default(),
             next: AtomicU64::new(1),
             peers: Mutex::default(),
             places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
@@ -411,6 +419,8 @@ impl Inner {
             writer: connection.writer,
             changes: self.store.changes(),
             wake: self.wake.subscribe(),
+            steps: self.steps.clone(),
+            unsent: self.unsent.part(),
         };
         let stop = Arc::new(Notify::new());
         peers.open.insert(id, Open { info, stop: stop.clone(), own });

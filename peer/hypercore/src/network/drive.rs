@@ -1,6 +1,6 @@
 //! The task of one connection: it moves bytes, and lets the peer take steps on a blocking thread.
 
-use super::{Ended, TICK, clock, taking::Taking};
+use super::{Ended, TICK, clock, steps::Steps, taking::Taking, unsent::Part};
 use crate::{
     feed::{Change, Changed},
     key::FeedKey,
@@ -14,6 +14,7 @@ use datdot_wire::{
 };
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -46,6 +47,8 @@ pub(super) struct Drive<R, W> {
     pub wake: broadcast::Receiver<FeedKey>,
     pub upload: Valve,
     pub download: Valve,
+    pub steps: Steps,
+    pub unsent: Arc<Part>,
 }
 
 /// What happened since the last step.
@@ -109,6 +112,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 said += (self.writer.queued() - before) as u64;
             }
             let queued = self.writer.queued() + output.bytes;
+            if working.is_none() {
+                self.unsent.set(queued);
+            }
             news.missed |= queued < ROUND && std::mem::take(&mut untold);
             // A step is due when something happened, or when there is room for more answers.
             let now = clock();
@@ -119,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
             let open = !limited || requests_left && serve_at <= now;
             // A few answers cost almost as much as many.
-            let open = open && (limited || queued <= ROUND / 2);
+            let open = open && (limited || queued <= ROUND / 2) && !self.unsent.is_full();
             let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
             let due = frames_left || news.is_urgent() || gathered || requests_left && room > 0;
             // Otherwise each block of anybody would wake every connection.
@@ -128,9 +134,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 self.gather(&mut news, queued, &mut untold);
             }
             if let Some(peer) = idle.take_if(|_| due) {
-                let news = news.take(frames_left);
+                let (news, unsent) = (news.take(frames_left), self.unsent.clone());
                 stepped = now;
-                *working = Some(tokio::task::spawn_blocking(move || step(peer, now, news, room)));
+                *working = Some(self.steps.run(move || step(peer, now, news, room, &unsent)));
             }
             let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             if !reading || read_at > now {
@@ -198,7 +204,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         self.download.quiet(clock());
                     }
                     let queued = self.writer.queued();
-                    if taking.is_stalled(clock(), said - queued as u64, queued + output.bytes) {
+                    let (taken, unsent) = (said - queued as u64, queued + output.bytes);
+                    if taking.is_stalled(clock(), taken, unsent, self.unsent.is_full()) {
                         return Ended::Stalled;
                     }
                 }
@@ -257,7 +264,7 @@ impl News {
     }
 }
 
-fn step(mut peer: Peer, now: Instant, news: News, room: usize) -> Result<Step, Fault> {
+fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) -> Result<Step, Fault> {
     if news.tick {
         peer.tick(now);
     }
@@ -268,6 +275,10 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize) -> Result<Step, F
         peer.changed(now, &news.changes, news.missed);
     }
     let frames_left = peer.receive(now, news.frames)?;
-    let requests_left = if room > 0 { peer.serve(now, room)? } else { peer.has_requests() };
-    Ok(Step { output: peer.take_output(), peer, requests_left, frames_left })
+    // It may have waited for its turn.
+    let serves = room > 0 && !unsent.is_full();
+    let requests_left = if serves { peer.serve(now, room)? } else { peer.has_requests() };
+    let output = peer.take_output();
+    unsent.add(output.iter().map(Frame::len).sum());
+    Ok(Step { output, peer, requests_left, frames_left })
 }
