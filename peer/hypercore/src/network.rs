@@ -429,9 +429,10 @@ impl Inner {
             guard.ended = drive.run(peer, &stop).await;
             drop(place);
         });
+        // Before the task can say that it ended.
+        _ = self.events.send(PeerEvent::Connected(info));
         drop(peers);
         tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
-        _ = self.events.send(PeerEvent::Connected(info));
         Ok(info)
     }
 }

@@ -278,6 +278,13 @@ impl Peer {
         }
     }
 
+    /// Something else may be wanted of any feed.
+    pub fn any_wanted(&mut self, now: Instant) {
+        let wanted = self.setup.plans.wanted().into_iter().map(|(key, _)| key);
+        let feeds = wanted.chain(self.channels.values().map(|channel| channel.feed.key())).collect();
+        self.wanted(now, &feeds);
+    }
+
     /// Opens what is wanted and asks again what is late; to be called now and then.
     pub fn tick(&mut self, now: Instant) {
         self.now = now;

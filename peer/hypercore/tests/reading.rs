@@ -4,7 +4,10 @@ mod support;
 use bytes::Bytes;
 use datdot_hypercore::{Encryption, FeedError, Network, ReadError, View, Want};
 use futures::StreamExt;
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::{
+    os::unix::fs::MetadataExt,
+    time::{Duration, Instant},
+};
 use support::*;
 use tokio::io::AsyncReadExt;
 
@@ -47,6 +50,22 @@ async fn any_bytes_are_read_and_only_their_blocks_are_fetched() {
     let (mut whole, bytes) = (Vec::new(), blocks.concat());
     soon(reader.reader(&copy, 0..bytes.len() as u64).read_to_end(&mut whole)).await.expect("it comes");
     assert!(whole == bytes && copy.info().bytes_missing() == 0);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_newest_head_is_not_overlooked_among_many() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, feed) = author(dir.path(), 10, 100).await;
+    let reader = network(dir.path(), 2).await;
+    let (copy, other) = (copy_in(&reader, &feed), reader.store().create(&keypair(7)).expect("room"));
+    connect(&reader, &author).await;
+    soon(reader.download(&copy, Want::all()).done()).await.expect("the author has them");
+    let start = Instant::now();
+    // On one thread: the connection's task hears of all at once.
+    let many = async { (0..300).for_each(|_| drop(reader.download(&other, Want::blocks(0..1)))) };
+    let (updated, ()) = tokio::join!(reader.update(&copy, SOON), many);
+    assert_eq!(updated.expect("nothing is wrong").length, 10);
+    assert!(start.elapsed() < SOON / 4, "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,10 @@ use datdot_hypercore::{
     Changed, Config, ConnectError, Ended, FeedError, Network, PeerEvent, ReadError, Stopped, Store, StoreError, Want,
     feed::DATA_START,
 };
-use datdot_wire::{connection, noise};
+use datdot_wire::{
+    connection::{self, Connection},
+    noise::{self, Role},
+};
 use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},
@@ -404,4 +407,23 @@ async fn a_peer_that_asks_and_never_reads_costs_bounded_memory_and_is_dropped() 
     // Ten million questions: a busy machine takes its time.
     let ended = tokio::time::timeout(Duration::from_secs(400), ended).await.expect("it ends");
     assert!(matches!(&*ended, Ended::Stalled | Ended::Fault(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_comes_before_it_goes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let network = network(dir.path(), 1).await;
+    let (mut events, keys) = (network.events(), [1, 2].map(|name| noise::Keypair::from_seed(&[name; 32])));
+    for _ in 0..100 {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let ((our_in, our_out), (their_in, their_out)) = (tokio::io::split(ours), tokio::io::split(theirs));
+        let options = connection::Options::default();
+        let ours = Connection::handshake(our_in, our_out, Role::Initiator, &keys[0], None, &options);
+        let theirs = Connection::handshake(their_in, their_out, Role::Responder, &keys[1], None, &options);
+        let (ours, theirs) = tokio::try_join!(ours, theirs).expect("honest peers");
+        drop(theirs);
+        let info = network.attach(ours).expect("a place");
+        assert!(matches!(soon(events.recv()).await, Ok(PeerEvent::Connected(came)) if came == info));
+        assert!(matches!(soon(events.recv()).await, Ok(PeerEvent::Ended(went, _)) if went == info));
+    }
 }

@@ -59,6 +59,8 @@ struct News {
     changes: Vec<Change>,
     missed: bool,
     wanted: BTreeSet<FeedKey>,
+    /// Of any feed something else may be wanted.
+    any_wanted: bool,
     tick: bool,
 }
 
@@ -194,7 +196,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 () = sleep_until(serve_at.into()), if idle.is_some() && requests_left && serve_at > now => {}
                 wanted = self.wake.recv() => match wanted {
                     Ok(feed) => _ = news.wanted.insert(feed),
-                    Err(RecvError::Lagged(_)) => news.tick = true,
+                    Err(RecvError::Lagged(_)) => news.any_wanted = true,
                     Err(RecvError::Closed) => return Ended::ByUs,
                 },
                 _ = tick.tick() => {
@@ -260,7 +262,7 @@ impl News {
     /// Whether it can't wait for more changes.
     fn is_urgent(&self) -> bool {
         let busy = self.changes.len() >= MAX_FRAMES;
-        busy || !self.frames.is_empty() || self.missed || self.tick || !self.wanted.is_empty()
+        busy || !self.frames.is_empty() || self.missed || self.tick || self.any_wanted || !self.wanted.is_empty()
     }
 }
 
@@ -268,8 +270,9 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) ->
     if news.tick {
         peer.tick(now);
     }
-    if !news.wanted.is_empty() {
-        peer.wanted(now, &news.wanted);
+    match news.any_wanted {
+        true => peer.any_wanted(now),
+        false => peer.wanted(now, &news.wanted),
     }
     if news.missed || !news.changes.is_empty() {
         peer.changed(now, &news.changes, news.missed);
