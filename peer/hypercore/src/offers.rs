@@ -211,11 +211,10 @@ impl Has {
     }
 
     fn forgive(&mut self, blocks: Range<u64>) {
-        let before = self.refused.len();
-        self.refused.retain(|block| !blocks.contains(block));
-        let back = before - self.refused.len();
-        self.room.give_back(REFUSED * back);
-        self.exhausted &= back == 0;
+        let back: Vec<u64> = self.refused.range(blocks).copied().collect();
+        back.iter().for_each(|block| _ = self.refused.remove(block));
+        self.room.give_back(REFUSED * back.len());
+        self.exhausted &= back.is_empty();
     }
 
     fn gain(&mut self, start: u64, length: u64) {
@@ -224,6 +223,10 @@ impl Has {
             return;
         }
         self.forgive(start..end);
+        self.add(start, end);
+    }
+
+    fn add(&mut self, start: u64, end: u64) {
         if start <= self.upto {
             self.upto = self.upto.max(end);
             return;
@@ -243,9 +246,8 @@ impl Has {
         // A bitfield is the whole truth about its range.
         let end = start.saturating_add(32 * words.len() as u64);
         self.forgive(start..end);
-        if start < self.upto {
-            self.upto = start;
-        }
+        let behind = end..self.upto;
+        self.upto = self.upto.min(start);
         let mut words = words;
         let mut at = start;
         while !words.is_empty() {
@@ -257,6 +259,8 @@ impl Has {
             }
             (words, at) = (rest, end);
         }
+        // Nothing was said of what comes after it.
+        self.add(behind.start, behind.end);
     }
 
     fn lose(&mut self, start: u64, length: u64) {
@@ -297,6 +301,11 @@ mod tests {
         offers.learn(0, &[0b1000]);
         assert_eq!((offers.next(0..32), offers.next(4..100)), (Some(3), Some(34)));
         assert!(!offers.is_whole(4) && offers.contains(3));
+        // What comes after it stays.
+        offers.gain(0, 100);
+        offers.learn(32, &[0]);
+        assert_eq!((offers.next(30..100), offers.next(32..100), offers.next(100..200)), (Some(30), Some(64), None));
+        offers.lose(0, 1000);
         // One that begins within a page.
         offers.learn(PAGE - 32, &[1, 1]);
         assert_eq!((offers.next(100..PAGE), offers.next(PAGE..2 * PAGE)), (Some(PAGE - 32), Some(PAGE)));
