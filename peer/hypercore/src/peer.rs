@@ -102,6 +102,8 @@ pub struct Peer {
     opened: Option<u64>,
     /// Memory for what the remote says to have.
     room: Room,
+    /// The feed that was served last.
+    served: Option<ChannelId>,
     /// Requests of the remote that wait, at most.
     waiting: usize,
     /// Channels whose remote has another length now, which is not answered yet.
@@ -154,6 +156,7 @@ impl Peer {
             excused: BTreeMap::new(),
             missed: BTreeSet::new(),
             opened: None,
+            served: None,
             waiting: 0,
             synced: BTreeSet::new(),
             came: Vec::new(),
@@ -329,10 +332,11 @@ impl Peer {
         let (mut cost, mut answers) = (0, Answers::default());
         loop {
             let mut left = false;
-            let channels: Vec<_> = self.channels.keys().copied().collect();
-            cost += channels.len() as u64 / 16;
-            // One request of each feed in turn.
-            for id in channels {
+            let (before, after): (Vec<_>, Vec<_>) =
+                self.channels.keys().copied().partition(|id| Some(*id) <= self.served);
+            cost += self.channels.len() as u64 / 16;
+            // One request of each feed in turn, from where the last step ended.
+            for id in after.into_iter().chain(before) {
                 let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
                 if self.mux.output_len() + answers.bytes >= limit || cost >= cost::STEP {
                     let left = left || session.has_requests() || self.has_requests();
@@ -340,7 +344,7 @@ impl Peer {
                     return Ok(left);
                 }
                 if let Some(wanted) = session.next_look() {
-                    left = true;
+                    (left, self.served) = (true, Some(id));
                     cost += cost::of_look(&wanted);
                     if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
                         self.say(id, &message);
@@ -348,7 +352,7 @@ impl Peer {
                     continue;
                 }
                 let Some(request) = session.next_request() else { continue };
-                left = true;
+                (left, self.served) = (true, Some(id));
                 cost += cost::REQUEST;
                 if session.is_repeated(now, &request) {
                     self.say(id, &Message::NoData { id: request.id, reason: None });
