@@ -4,14 +4,12 @@ mod support;
 use bytes::Bytes;
 use codec::Encode;
 use datdot_hypercore::{
-    Conflict, Ended, Evidence, Fault, Feed, FeedError, PeerEvent, Refused, Store, Want,
-    messages::{Data, DataBlock, DataHash, DataUpgrade, Handshake, Message, Request, Sync, UpgradeRequest},
+    Conflict, Ended, Evidence, Fault, Feed, FeedError, Network, PeerEvent, Refused, Store, Want,
+    messages::{Data, DataBlock, DataHash, DataUpgrade, Message, NodeRequest, Request, Sync, UpgradeRequest},
 };
-use datdot_hypercore::{
-    peer::{Peer, Setup},
-    session::Misbehaviour,
-};
+use datdot_hypercore::{peer::Peer, session::Misbehaviour};
 use datdot_proof::{
+    flat,
     head::{Head, Root, SignedHead},
     tree::{Node, Roots},
 };
@@ -21,9 +19,15 @@ use datdot_wire::{
     noise,
 };
 use ed25519_dalek::{Signer, SigningKey};
-use std::time::{Duration, Instant};
-use support::{played::Played, *};
-use tokio::net::TcpStream;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+use support::{
+    played::{HASH, Played, open, say, setup},
+    *,
+};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 const SIZE: usize = 100;
 
@@ -321,30 +325,62 @@ fn who_fails_and_offers_again_at_once_holds_nobody_up() {
 }
 
 #[test]
+fn who_looks_for_a_byte_hears_that_its_place_is_known_already() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 20, 20);
+    peer.offer(0, 20).expect("that is no lie");
+    for request in peer.requests() {
+        peer.say(&honest(&author, &request)).expect("it is true");
+    }
+    peer.feed.seek(550).expect("its block is here");
+    peer.heard();
+    let settled = peer.look(550);
+    peer.wait(Duration::from_millis(20)).expect("it is honest");
+    assert!(settled.has_changed().expect("the plans are there"));
+    assert!(peer.requests().iter().all(|request| request.seek.is_none()));
+}
+
+#[test]
+fn who_proves_its_head_block_by_block_does_not_have_every_turn() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut slow) = world(dir.path(), 5, 100);
+    // The same author's, a moment ago.
+    let behind = Store::open(dir.path().join("behind")).expect("the folder is free").create(&keypair(1)).expect("room");
+    behind.write(&(0..6).map(|i| block(i, SIZE)).collect::<Vec<_>>()).expect("an author appends");
+    let mut other = slow.beside(2);
+    slow.offer(0, 6).expect("that is no lie");
+    other.offer(0, 100).expect("that is no lie");
+    let mut turns = 0;
+    while slow.feed.info().length < 100 {
+        turns += 1;
+        assert!(turns < 5, "{:?}", slow.feed.info());
+        for request in slow.requests().iter().filter(|request| request.upgrade.is_some()) {
+            slow.say(&honest(&behind, request)).expect("it is true");
+        }
+        let length = behind.info().length;
+        behind.write(&[block(length, SIZE)]).expect("an author appends");
+        slow.offer(0, length + 1).expect("that is no lie");
+        other.wait(Duration::from_millis(20)).expect("it is honest");
+        for request in other.requests() {
+            other.say(&honest(&author, &request)).expect("it is true");
+        }
+    }
+}
+
+#[test]
 fn requests_of_all_feeds_are_counted_as_they_come() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("the folder is free");
-    let setup = Setup {
-        id: 1,
-        initiator: true,
-        handshake: [5; 64],
-        store: store.clone(),
-        plans: Default::default(),
-        window: 8,
-        memory: Default::default(),
-    };
-    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup), Mux::new());
+    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup(&store, &Default::default())), Mux::new());
     let channels: Vec<_> = (1..20)
         .map(|name| {
             let key = store.create(&keypair(name)).expect("room").key();
-            let handshake = Handshake { seeks: true, capability: key.capability(false, &[5; 64]) };
-            remote.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
+            open(&mut remote, &key, false, &HASH)
         })
         .collect();
     for id in 1..=1000 {
         for channel in &channels {
-            let (kind, body) = Message::Request(Request { id, ..Request::default() }).encode();
-            remote.send(*channel, kind, &body).expect("it is open");
+            say(&mut remote, *channel, &Message::Request(Request { id, ..Request::default() }));
         }
     }
     // It is not read as far as this.
@@ -357,6 +393,39 @@ fn requests_of_all_feeds_are_counted_as_they_come() {
         }
     };
     assert!(matches!(told, Err(Fault::Misbehaviour(Misbehaviour::Flood))), "{told:?}");
+}
+
+#[test]
+fn all_feeds_are_served_in_turn_however_little_at_a_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("the folder is free");
+    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup(&store, &Default::default())), Mux::new());
+    let mut channels = Vec::new();
+    for name in 1..4 {
+        let feed = store.create(&keypair(name)).expect("room");
+        feed.write(&(0..10).map(|i| block(i, SIZE)).collect::<Vec<_>>()).expect("an author appends");
+        let channel = open(&mut remote, &feed.key(), false, &HASH);
+        for index in 0..10 {
+            let block = Some(NodeRequest { index, nodes: 0 });
+            say(&mut remote, channel, &Message::Request(Request { id: index + 1, block, ..Request::default() }));
+        }
+        channels.push((channel, 0));
+    }
+    let frames = std::iter::from_fn(|| remote.take_output()).map(Bytes::from).collect();
+    assert!(!peer.receive(Instant::now(), frames).expect("honest requests"));
+    for _ in 0..9 {
+        peer.take_output().into_iter().for_each(|frame| remote.receive(frame.into()));
+        assert!(peer.serve(Instant::now(), 1).expect("honest requests"), "there are more");
+    }
+    peer.take_output().into_iter().for_each(|frame| remote.receive(frame.into()));
+    while let Some(event) = remote.next().expect("the peer speaks as an honest end does") {
+        if let Event::Message { channel, kind, body } = event
+            && let Some(Message::Data(_)) = Message::decode(kind, &body).expect("readable")
+        {
+            channels.iter_mut().filter(|(id, _)| *id == channel).for_each(|(_, answers)| *answers += 1);
+        }
+    }
+    assert!(channels.iter().all(|(_, answers)| *answers == 3), "{channels:?}");
 }
 
 #[test]
@@ -414,6 +483,73 @@ fn a_block_that_is_too_large_is_not_stored_though_its_author_signed_it() {
     assert!(matches!(told, Err(Refused::Feed(FeedError::TooLarge { bytes })) if bytes == most + 1), "{told:?}");
 }
 
+/// A remote that calls a network, says that it has the whole feed and answers as it likes, as long as it is listened to.
+async fn play(reader: &Network, keys: &noise::Keypair, feed: &Feed, answer: impl Fn(&Feed, &Request) -> Message) {
+    let socket = TcpStream::connect(reader.local_addr().expect("it listens")).await.expect("it listens");
+    let mut remote = connection::connect(socket, keys, None, &Default::default()).await.expect("a handshake");
+    let (mut mux, length) = (Mux::new(), feed.info().length);
+    let channel = open(&mut mux, &feed.key(), true, &remote.handshake_hash);
+    let sync = Message::Sync(Sync { uploading: true, length, ..Sync::default() });
+    for message in [sync, Message::Range { drop: false, start: 0, length }] {
+        say(&mut mux, channel, &message);
+    }
+    loop {
+        for frame in std::iter::from_fn(|| mux.take_output()) {
+            remote.writer.queue(&frame).expect("small");
+        }
+        _ = remote.writer.flush().await;
+        let Ok(Some(frame)) = soon(remote.reader.next()).await else { break };
+        mux.receive(frame);
+        while let Some(event) = mux.next().expect("readable") {
+            if let Event::Message { kind, body, .. } = event
+                && let Some(Message::Request(request)) = Message::decode(kind, &body).expect("readable")
+            {
+                say(&mut mux, channel, &answer(feed, &request));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lies_about_sizes_does_not_shift_what_is_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_author, feed) = author(dir.path(), 20, SIZE).await;
+    let reader = network(dir.path(), 2).await;
+    let copy = reader.store().open_remote(feed.key(), feed.signed_head()).expect("an honest head");
+    // Otherwise the channel may be open, and closed again, before anything is wanted.
+    let _wanted = reader.download(&copy, Want::blocks(0..0));
+    let (shifted, lies) = (30, AtomicUsize::new(0));
+    let lie = |author: &Feed, request: &Request| {
+        let mut data = truth(author, request);
+        if request.seek.is_some() {
+            // Between leaves, of which only the sum is signed.
+            let all = data.hash.iter_mut().flat_map(|hash| &mut hash.nodes);
+            let all = all.chain(data.seek.iter_mut().flat_map(|seek| &mut seek.nodes));
+            for node in all.filter(|node| flat::depth(node.index) == 0) {
+                let left = node.index < flat::sibling(node.index);
+                node.size = if left { node.size + shifted } else { node.size - shifted };
+                lies.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        Message::Data(Box::new(data))
+    };
+    let blocks: Vec<u8> = (0..20).flat_map(|i| block(i, SIZE)).collect();
+    let read = async {
+        // Ranges that begin and end within blocks; the last one has all.
+        for range in [550..750, 110..120, 1110..1200, 0..2000] {
+            let mut bytes = Vec::new();
+            soon(reader.reader(&copy, range.clone()).read_to_end(&mut bytes)).await.expect("its blocks come");
+            assert!(bytes == blocks[range.start as usize..range.end as usize], "{range:?}");
+        }
+    };
+    let keys = noise::Keypair::from_seed(&[9; 32]);
+    tokio::select! {
+        () = play(&reader, &keys, &feed, lie) => panic!("nobody is dropped for it"),
+        () = read => {}
+    }
+    assert!(lies.load(Ordering::Acquire) > 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_drops_a_liar_says_so_and_fetches_elsewhere() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -423,33 +559,8 @@ async fn a_network_drops_a_liar_says_so_and_fetches_elsewhere() {
     let mut download = reader.download(&copy, Want::blocks(0..20));
     let mut events = reader.events();
 
-    let socket = TcpStream::connect(reader.local_addr().expect("it listens")).await.expect("it listens");
     let keys = noise::Keypair::from_seed(&[9; 32]);
-    let mut liar = connection::connect(socket, &keys, None, &Default::default()).await.expect("a handshake");
-    let mut mux = Mux::new();
-    let handshake = Handshake { seeks: true, capability: feed.key().capability(true, &liar.handshake_hash) };
-    let channel = mux.open("hypercore/alpha", &feed.discovery().0, &handshake.encode()).expect("room for a channel");
-    let sync = Message::Sync(Sync { uploading: true, length: 20, ..Sync::default() });
-    for message in [sync, Message::Range { drop: false, start: 0, length: 20 }] {
-        let (kind, body) = message.encode();
-        mux.send(channel, kind, &body).expect("it is open");
-    }
-    loop {
-        for frame in std::iter::from_fn(|| mux.take_output()) {
-            liar.writer.queue(&frame).expect("small");
-        }
-        _ = liar.writer.flush().await;
-        let Ok(Some(frame)) = soon(liar.reader.next()).await else { break };
-        mux.receive(frame);
-        while let Some(event) = mux.next().expect("readable") {
-            if let Event::Message { kind, body, .. } = event
-                && let Some(Message::Request(request)) = Message::decode(kind, &body).expect("readable")
-            {
-                let (kind, body) = lie(&feed, &request).encode();
-                mux.send(channel, kind, &body).expect("it is open");
-            }
-        }
-    }
+    play(&reader, &keys, &feed, lie).await;
     loop {
         if let PeerEvent::Ended(peer, why) = soon(events.recv()).await.expect("it is told") {
             assert_eq!(peer.remote, keys.public());

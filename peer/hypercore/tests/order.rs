@@ -4,7 +4,7 @@ mod support;
 use bytes::Bytes;
 use datdot_hypercore::{
     Feed, Store, Want,
-    messages::{Handshake, Message, Request, Sync},
+    messages::{Message, Request, Sync},
     peer::{Peer, Setup},
     plans::Plans,
 };
@@ -14,9 +14,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use support::*;
+use support::{
+    played::{HASH, open, say, setup},
+    *,
+};
 
-const HASH: [u8; 64] = [5; 64];
 const BLOCKS: u64 = 100;
 
 /// A reader's end of a connection, and a seeder that answers as it is told to.
@@ -39,14 +41,10 @@ impl World {
         let copy = store.open_remote(feed.key(), feed.signed_head()).expect("an honest head");
         let (plans, now) = (Arc::<Plans>::default(), Instant::now());
         plans.want(feed.key(), Want::all(), 1, false);
-        let mut reader = Peer::new(
-            now,
-            Setup { id: 1, initiator: true, handshake: HASH, store, plans, window: 32, memory: Default::default() },
-        );
+        let mut reader = Peer::new(now, Setup { window: 32, ..setup(&store, &plans) });
         reader.tick(now);
         let mut seeder = Mux::new();
-        let hello = Handshake { seeks: true, capability: feed.key().capability(false, &HASH) };
-        let channel = seeder.open("hypercore/alpha", &feed.discovery().0, &hello.encode()).expect("room");
+        let channel = open(&mut seeder, &feed.key(), false, &HASH);
         let mut world = World { reader, copy, feed, seeder, channel, now };
         let (can_upgrade, uploading, downloading, length) = (true, true, true, BLOCKS);
         let sync = Sync { can_upgrade, uploading, downloading, length, remote_length: length, ..Sync::default() };
@@ -57,8 +55,7 @@ impl World {
     }
 
     fn say(&mut self, message: &Message) {
-        let (kind, body) = message.encode();
-        self.seeder.send(self.channel, kind, &body).expect("the channel is open");
+        say(&mut self.seeder, self.channel, message);
     }
 
     /// Brings what the seeder said to the reader, in one round; returns what is asked then.

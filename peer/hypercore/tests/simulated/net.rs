@@ -1,11 +1,14 @@
 //! A network in one thread, with a clock of its own: peers as the shipped code has them, links that are slow, late and break,
 //! and bytes that arrive in pieces. The same seed gives the same story.
 
-use super::support::Dice;
+use super::support::{
+    Dice,
+    played::{open, say},
+};
 use bytes::{Buf, Bytes, BytesMut};
 use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
-    messages::{DataBlock, Handshake, Message, Sync},
+    messages::{DataBlock, Message, Sync},
     offers::Memory,
     peer::{Peer, Setup},
     plans::Plans,
@@ -303,7 +306,9 @@ impl Net {
                         let invented = |block: DataBlock| DataBlock { value: Bytes::from_static(b"invented"), ..block };
                         data.block = data.block.map(invented);
                         data.upgrade.iter_mut().for_each(|upgrade| upgrade.signature = Bytes::from_static(&[1; 66]));
-                        say(mux, *channel, &Message::Data(Box::new(data)));
+                        let (kind, body) = Message::Data(Box::new(data)).encode();
+                        // Closed meanwhile: fine.
+                        _ = mux.send(*channel, kind, &body);
                     }
                 }
                 self.send(id);
@@ -432,17 +437,6 @@ fn sessions() -> [noise::Session; 2] {
         to.read(&from.write(b"").expect("its turn")).expect("an honest message");
     }
     [initiator, responder].map(|side| side.finish().expect("it is complete"))
-}
-
-fn open(mux: &mut Mux, key: &FeedKey, initiator: bool, hash: &[u8; 64]) -> ChannelId {
-    let handshake = Handshake { seeks: true, capability: key.capability(initiator, hash) };
-    mux.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
-}
-
-fn say(mux: &mut Mux, channel: ChannelId, message: &Message) {
-    let (kind, body) = message.encode();
-    // Closed meanwhile: fine.
-    _ = mux.send(channel, kind, &body);
 }
 
 /// The messages in a frame of the mux.

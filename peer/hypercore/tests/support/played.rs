@@ -4,7 +4,6 @@ use bytes::Bytes;
 use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
     messages::{Handshake, Message, Request, Sync},
-    offers::Memory,
     peer::{Peer, Setup},
     plans::Plans,
 };
@@ -14,9 +13,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
-const HANDSHAKE: [u8; 64] = [5; 64];
+/// The handshake's hash of all connections that are played by hand.
+pub const HASH: [u8; 64] = [5; 64];
 
 /// A peer that wants all of a feed, connected to the one remote that has it.
 pub struct Played {
@@ -51,25 +51,16 @@ impl Played {
 
     fn connect(store: Store, plans: Arc<Plans>, feed: Feed, id: u64, now: Instant) -> Played {
         let (changes, key) = (store.changes(), feed.key());
-        let (store_too, plans_too) = (store.clone(), plans.clone());
-        let setup = Setup {
-            id,
-            initiator: true,
-            handshake: HANDSHAKE,
-            store: store_too,
-            plans: plans_too,
-            window: 8,
-            memory: Memory::default(),
-        };
+        let setup = Setup { id, ..setup(&store, &plans) };
         let (peer, mut remote) = (Peer::new(now, setup), Mux::new());
-        let channel = open(&mut remote, &key);
+        let channel = open(&mut remote, &key, false, &HASH);
         Played { feed, store, plans, peer, now, changes, remote, channel, heard: Vec::new(), steps: 0 }
     }
 
     /// The remote closes the feed's channel, and opens it again.
     pub fn reopen(&mut self) -> Result<(), Fault> {
         self.remote.close(self.channel);
-        self.channel = open(&mut self.remote, &self.feed.key());
+        self.channel = open(&mut self.remote, &self.feed.key(), false, &HASH);
         self.exchange()
     }
 
@@ -77,7 +68,7 @@ impl Played {
     pub fn open_another(&mut self, name: u8) -> Result<(), Fault> {
         let feed = self.store.create(&super::keypair(100 + name)).expect("room");
         feed.write(&[Bytes::from_static(b"something")]).expect("an author appends");
-        self.channel = open(&mut self.remote, &feed.key());
+        self.channel = open(&mut self.remote, &feed.key(), false, &HASH);
         self.exchange()
     }
 
@@ -89,8 +80,7 @@ impl Played {
     /// It says several things at once.
     pub fn say_all(&mut self, messages: &[Message]) -> Result<(), Fault> {
         for message in messages {
-            let (kind, body) = message.encode();
-            self.remote.send(self.channel, kind, &body).expect("the channel is open");
+            say(&mut self.remote, self.channel, message);
         }
         self.exchange()
     }
@@ -100,6 +90,11 @@ impl Played {
         let (uploading, can_upgrade, has_manifest) = (true, true, true);
         self.say(&Message::Sync(Sync { uploading, can_upgrade, has_manifest, fork, length, ..Sync::default() }))?;
         self.say(&Message::Range { drop: false, start: 0, length })
+    }
+
+    /// The peer looks for a byte, without a question so far. Changes when nobody has to be asked about it any more.
+    pub fn look(&self, byte: u64) -> watch::Receiver<u64> {
+        self.plans.seek(&self.feed.key(), byte).0
     }
 
     /// Time passes.
@@ -146,7 +141,20 @@ impl Played {
     }
 }
 
-fn open(remote: &mut Mux, key: &FeedKey) -> ChannelId {
-    let handshake = Handshake { seeks: true, capability: key.capability(false, &HANDSHAKE) };
-    remote.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
+/// What an initiator's connection is made with.
+pub fn setup(store: &Store, plans: &Arc<Plans>) -> Setup {
+    let (store, plans, memory) = (store.clone(), plans.clone(), Default::default());
+    Setup { id: 1, initiator: true, handshake: HASH, store, plans, window: 8, memory }
+}
+
+/// Opens the channel of a feed, as one of the two ends.
+pub fn open(mux: &mut Mux, key: &FeedKey, initiator: bool, hash: &[u8; 64]) -> ChannelId {
+    let handshake = Handshake { seeks: true, capability: key.capability(initiator, hash) };
+    mux.open("hypercore/alpha", &key.discovery().0, &handshake.encode()).expect("room for a channel")
+}
+
+/// Says something on a channel that is open.
+pub fn say(mux: &mut Mux, channel: ChannelId, message: &Message) {
+    let (kind, body) = message.encode();
+    mux.send(channel, kind, &body).expect("the channel is open");
 }
