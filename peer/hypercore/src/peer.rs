@@ -17,7 +17,7 @@ use crate::{
     pace::Pace,
     plan::PeerId,
     plans::{Plans, Stopped},
-    session::{Action, Asked, Local, Misbehaviour, Question, Session},
+    session::{Action, Asked, Local, MAX_WAITING, Misbehaviour, Question, Session},
     store::Store,
 };
 use bytes::Bytes;
@@ -34,8 +34,8 @@ use std::{
 const PROTOCOL: &str = "hypercore/alpha";
 /// Feeds that one connection may have open.
 const MAX_FEEDS: usize = 4096;
-/// Requests of a remote that may wait, all feeds together.
-const MAX_WAITING: usize = 1 << 14;
+/// Blocks that are asked of a remote at a time, all feeds together: ours once dropped who asked for twice as many.
+const MAX_ASKED: usize = 1 << 13;
 /// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
 const MAX_WANTS: usize = 1 << 13;
 /// Feeds that a remote asked for in vain, and is told of should they come.

@@ -372,7 +372,7 @@ fn requests_of_all_feeds_are_counted_as_they_come() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = Store::open(dir.path()).expect("the folder is free");
     let (mut peer, mut remote) = (Peer::new(Instant::now(), setup(&store, &Default::default())), Mux::new());
-    let channels: Vec<_> = (1..20)
+    let channels: Vec<_> = (1..40)
         .map(|name| {
             let key = store.create(&keypair(name)).expect("room").key();
             open(&mut remote, &key, false, &HASH)
@@ -393,6 +393,16 @@ fn requests_of_all_feeds_are_counted_as_they_come() {
         }
     };
     assert!(matches!(told, Err(Fault::Misbehaviour(Misbehaviour::Flood))), "{told:?}");
+}
+
+#[test]
+fn who_mirrors_a_large_file_may_ask_for_all_of_it_at_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_author, mut peer) = world(dir.path(), 20, 20);
+    peer.offer(0, 20).expect("that is no lie");
+    // As mirror-drive does, with a file of 1 GiB.
+    let request = |id| Message::Request(Request { id, ..Request::default() });
+    peer.say_all(&(1..=1 << 14).map(request).collect::<Vec<_>>()).expect("it is honest");
 }
 
 #[test]

@@ -21,8 +21,7 @@ impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
     pub(super) fn ask(&mut self, id: ChannelId) {
         self.follow_known(id);
-        // A remote of ours drops who asks for more than this at a time, all feeds together.
-        let share = (super::MAX_WAITING / 2 / self.busy.max(1)).max(1);
+        let share = (super::MAX_ASKED / self.busy.max(1)).max(1);
         let Some(Channel { feed, session: Some(session), pace, hopes, history, .. }) = self.channels.get_mut(&id)
         else {
             return;
