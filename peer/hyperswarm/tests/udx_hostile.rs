@@ -150,6 +150,28 @@ fn nothing_is_sent_before_a_stream_is_connected() {
 }
 
 #[test]
+fn who_keeps_a_stream_alive_notices_that_the_remote_is_gone() {
+    let (start, interval) = (Instant::now(), Duration::from_secs(5));
+    let mut stream = Stream::new(Config { keep_alive: Some(interval), ..Config::default() }, start);
+    stream.connect(Path { stream: 2, address: remote() }, 0, start);
+    let step = Step::Packet { flags: 0, offset: 0, window: 1 << 20, seq: 0, ack: 0, ranges: vec![], len: 0 };
+    let answer = datagram(&step, 0, 0);
+    let (mut now, mut heartbeats) = (start, 0);
+    while stream.closed().is_none() {
+        now = stream.deadline(now).unwrap();
+        stream.on_deadline(now);
+        while stream.transmit(now, 8, &mut Vec::new()).is_some() {
+            heartbeats += 1;
+        }
+        if heartbeats <= 100 {
+            stream.handle(&Packet::decode(&answer).unwrap(), remote(), now);
+        }
+        assert!(heartbeats < 200, "it does not notice");
+    }
+    assert_eq!((stream.closed(), heartbeats), (Some(Closed::Silent), 112));
+}
+
+#[test]
 fn an_address_that_says_nothing_gets_little() {
     let start = Instant::now();
     let mut stream = Stream::new(Config { keep_alive: Some(Duration::from_secs(60)), ..Config::default() }, start);

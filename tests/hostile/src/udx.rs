@@ -188,7 +188,9 @@ impl Link {
             self.pump();
             for at in [0, 1] {
                 for datagram in std::mem::take(&mut self.ends[at].sent) {
-                    self.handle(1 - at, &datagram);
+                    if !self.ends[1 - at].stream.is_over(self.now) {
+                        self.handle(1 - at, &datagram);
+                    }
                 }
                 self.read(at);
                 self.read(at);

@@ -31,6 +31,8 @@ const LINGER: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(10);
 /// Probes of a closed window without any answer that end the stream.
 const MOST_PROBES: u32 = 12;
+/// Heartbeats in a row, if they are sent to keep the stream alive, after which nothing was heard: the remote is gone.
+const MOST_UNHEARD: u32 = 12;
 /// Messages that wait to be taken, and how long each may be: no packet carries more, unless it's made to be put together.
 const MOST_MESSAGES: usize = 64;
 const LONGEST_MESSAGE: usize = 1_500;
@@ -48,7 +50,8 @@ pub struct Config {
     pub receive: usize,
     /// Most bytes that wait to be sent for the first time. Default: 512 KiB.
     pub send: usize,
-    /// Send a heartbeat after so much silence of our own. Default: none.
+    /// Send a heartbeat after so much silence of our own; the remote answers. Twelve times without a word end the stream. Default:
+    /// none.
     pub keep_alive: Option<Duration>,
     /// Number of the first packet we send. Default: 0.
     pub seq: u32,
@@ -159,6 +162,8 @@ pub struct Stream {
     sent_at: Instant,
     /// Probes of a closed window since the remote was last heard; if we were given up, since it last took something.
     probes: u32,
+    /// Heartbeats since the remote was heard.
+    unheard: u32,
     messages: VecDeque<Bytes>,
     outbox: VecDeque<Bytes>,
 }
@@ -186,6 +191,7 @@ impl Stream {
             deaf_since: None,
             sent_at: now,
             probes: 0,
+            unheard: 0,
             messages: VecDeque::new(),
             outbox: VecDeque::new(),
             config,
@@ -375,6 +381,7 @@ impl Stream {
         // By host: the remote may well send by another of its sockets.
         if self.path.is_some_and(|path| path.address.ip() == from.ip()) {
             self.outgoing.prove_path();
+            self.unheard = 0;
         }
         if !self.is_abandoned() && self.outgoing.is_path_proven() {
             self.probes = 0;
@@ -494,7 +501,11 @@ impl Stream {
                 return self.close(Closed::Silent, now);
             }
         }
-        if self.keep_alive().is_some_and(|due| due <= now) {
+        if self.keep_alive().is_some_and(|due| due <= now) && !self.heartbeat_due {
+            if self.unheard >= MOST_UNHEARD {
+                return self.close(Closed::Silent, now);
+            }
+            self.unheard += 1;
             self.heartbeat_due = true;
         }
         if self.outgoing.on_deadline(now).is_err() {
