@@ -354,8 +354,8 @@ async fn a_large_file_goes_both_ways() {
     large_file(48 << 20).await;
 }
 
+/// JavaScript asks for all of it at once.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "moves 1 GiB both ways: minutes"]
 async fn a_file_of_a_gibibyte_goes_both_ways() {
     large_file(1 << 30).await;
 }
