@@ -172,6 +172,49 @@ fn who_keeps_a_stream_alive_notices_that_the_remote_is_gone() {
 }
 
 #[test]
+fn heartbeats_of_the_remote_hide_no_window_that_opened_unheard() {
+    let mut now = Instant::now();
+    let config = Config { receive: 64 << 10, ..Config::default() };
+    let alive = Config { keep_alive: Some(Duration::from_millis(1)), ..config.clone() };
+    let mut ends = [Stream::new(config, now), Stream::new(alive, now)];
+    let address = |end: usize| SocketAddr::from(([10, 0, 0, end as u8], 9));
+    let path_to = |end: usize| Path { stream: end as u32, address: address(end) };
+    (0..2).for_each(|end| ends[end].connect(path_to(1 - end), 0, now));
+    let pass = |ends: &mut [Stream; 2], now, from: usize, lost: bool| {
+        let mut out = Vec::new();
+        while let Some(transmit) = ends[from].transmit(now, 8, &mut out) {
+            for datagram in out.chunks(transmit.segment).filter(|_| !lost) {
+                ends[1 - from].handle(&Packet::decode(datagram).unwrap(), address(from), now);
+            }
+            out.clear();
+        }
+    };
+    let (mut read, mut buffer) = (0, [0; 9_999]);
+    let written = ends[0].write(&[7; 200_000]);
+    for _ in 0..2_000 {
+        now += Duration::from_millis(1);
+        ends.iter_mut().for_each(|end| end.on_deadline(now));
+        (0..2).for_each(|from| pass(&mut ends, now, from, false));
+    }
+    assert!(ends[1].readable() > 60_000, "the window is full: {}", ends[1].readable());
+    // The window opens, and what says so is lost.
+    let start = now;
+    while let count @ 1.. = ends[1].read(&mut buffer) {
+        read += count;
+    }
+    pass(&mut ends, now, 1, true);
+    while read < written {
+        now = ends.iter_mut().filter_map(|end| end.deadline(now)).min().unwrap().max(now + Duration::from_micros(10));
+        ends.iter_mut().for_each(|end| end.on_deadline(now));
+        (0..2).for_each(|from| pass(&mut ends, now, from, false));
+        while let count @ 1.. = ends[1].read(&mut buffer) {
+            read += count;
+        }
+        assert!(now < start + Duration::from_secs(60), "{read} of {written}");
+    }
+}
+
+#[test]
 fn an_address_that_says_nothing_gets_little() {
     let start = Instant::now();
     let mut stream = Stream::new(Config { keep_alive: Some(Duration::from_secs(60)), ..Config::default() }, start);

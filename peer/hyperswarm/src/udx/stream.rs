@@ -160,6 +160,8 @@ pub struct Stream {
     deaf: bool,
     deaf_since: Option<Instant>,
     sent_at: Instant,
+    /// When something was sent last that the remote answers.
+    asked_at: Instant,
     /// Probes of a closed window since the remote was last heard; if we were given up, since it last took something.
     probes: u32,
     /// Heartbeats since the remote was heard.
@@ -190,6 +192,7 @@ impl Stream {
             deaf: false,
             deaf_since: None,
             sent_at: now,
+            asked_at: now,
             probes: 0,
             unheard: 0,
             messages: VecDeque::new(),
@@ -210,7 +213,7 @@ impl Stream {
         if self.heard.is_some_and(|heard| heard.ip() == path.address.ip()) {
             self.outgoing.prove_path();
         }
-        self.sent_at = now;
+        (self.sent_at, self.asked_at) = (now, now);
     }
 
     /// New packets go another way from now on; those in flight are repeated on the old one. Whoever calls this has had an
@@ -478,7 +481,7 @@ impl Stream {
     /// heard from elsewhere only.
     fn probe(&self) -> Option<Instant> {
         let blocked = self.outgoing.is_blocked() && self.outgoing.is_quiet() && self.outgoing.has_news();
-        blocked.then(|| self.sent_at + self.outgoing.rtt().timeout())
+        blocked.then(|| self.asked_at + self.outgoing.rtt().timeout())
     }
 
     fn keep_alive(&self) -> Option<Instant> {

@@ -19,11 +19,12 @@ impl Stream {
             self.put_ack(path, out);
         } else if std::mem::take(&mut self.heartbeat_due) {
             self.put_header(Flags::HEARTBEAT, path, out);
+            self.asked_at = now;
         } else if let Some(message) = self.outbox.pop_front() {
             self.put_header(Flags::MESSAGE, path, out);
             out.extend_from_slice(&message);
         } else if let Some(transmit) = self.transmit_data(now, most, out) {
-            self.sent_at = now;
+            (self.sent_at, self.asked_at) = (now, now);
             return Some(transmit);
         } else if self.ack_due {
             self.put_ack(path, out);
