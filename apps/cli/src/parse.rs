@@ -2,14 +2,15 @@
 
 mod decimal;
 mod endpoint;
+mod feed_key;
 mod money;
 mod rate;
 mod size;
 mod span;
 mod target;
 
-pub use datdot_hypercore::FeedKey;
 pub use endpoint::Endpoint;
+pub use feed_key::FeedKey;
 pub use money::Money;
 pub use rate::Rate;
 pub use size::Size;

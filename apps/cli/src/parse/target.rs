@@ -1,6 +1,6 @@
 //! A key with a path behind it: `KEY/folder/file`.
 
-use datdot_hypercore::{FeedKey, key::KeyError};
+use super::feed_key::{BadFeedKey, FeedKey};
 use std::str::FromStr;
 
 /// A feed or drive, or a path in a drive.
@@ -13,15 +13,15 @@ pub struct Target {
 }
 
 impl FromStr for Target {
-    type Err = KeyError;
+    type Err = BadFeedKey;
 
-    fn from_str(text: &str) -> Result<Self, KeyError> {
+    fn from_str(text: &str) -> Result<Self, BadFeedKey> {
         let scheme = text.find("://").map_or(0, |at| at + 3);
         let (key, inside) = match text[scheme..].split_once('/') {
             Some((key, inside)) => (&text[..scheme + key.len()], Some(inside.to_owned())),
             None => (text, None),
         };
-        Ok(Target { key: key.trim().parse()?, inside: inside.filter(|inside| !inside.is_empty()) })
+        Ok(Target { key: key.parse()?, inside: inside.filter(|inside| !inside.is_empty()) })
     }
 }
 
