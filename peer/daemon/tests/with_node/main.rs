@@ -186,7 +186,7 @@ async fn strangers_get_nothing_and_break_nothing() {
     assert!(matches!(&refused, Err(ClientError::Refused(why)) if why.contains("room")), "{refused:?}");
     let order = SendOrder { to: peer.daemon.account().to_string(), amount: Amount(u128::MAX / 2) };
     assert!(matches!(peer.ask(move |client| client.send(&order)).await, Err(ClientError::Refused(_))));
-    assert!(peer.status().await.ledger.connected);
+    peer.until("follows the ledger", |status| status.ledger.connected).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
