@@ -20,7 +20,7 @@ use std::{
 };
 
 /// Requests of a peer that may wait for their answers. JavaScript has at most 512 in flight, but mirror-drive (1.14) sets no bound for
-/// the files that it loads ahead: it asks for 2 GiB at once.
+/// the files that it loads ahead: so many blocks of 64 KiB are 2 GiB.
 pub const MAX_WAITING: usize = 1 << 15;
 /// Ranges that a peer may want to hear about; JavaScript sends at most this many.
 const MAX_WANTS: usize = 512;
