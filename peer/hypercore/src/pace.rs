@@ -15,10 +15,9 @@ use std::{
 /// What was measured counts for so long at least, and twice as long at most.
 const MEMORY: Duration = Duration::from_secs(10);
 /// So much time a burst takes at most,
-const BURST: Duration = Duration::from_millis(200);
-/// and so many bytes, or so many times the first window. While nothing was measured no more than these bytes are asked for either.
+const BURST: Duration = Duration::from_millis(100);
+/// and so many bytes. While nothing was measured no more than these are asked for either.
 const BURST_BYTES: u64 = 8 << 20;
-const BURST_WINDOWS: usize = 8;
 /// Bytes at most, or some blocks if they are large; and blocks at most.
 const MOST: (u64, usize) = (64 << 20, 1000);
 const LARGE: usize = 8;
@@ -92,8 +91,7 @@ impl Pace {
         if rate == 0.0 || self.probing {
             return if self.probing { LEAST.min(first) } else { first };
         }
-        let burst =
-            blocks(BURST_BYTES).min(BURST_WINDOWS.saturating_mul(first)).min((rate * BURST.as_secs_f64()) as usize);
+        let burst = blocks(BURST_BYTES).min((rate * BURST.as_secs_f64()) as usize);
         let fits = (2.0 * rate * self.way().as_secs_f64()) as usize;
         burst.max(fits).clamp(LEAST.min(first), blocks(MOST.0))
     }
