@@ -17,7 +17,7 @@ use crate::{
     pace::Pace,
     plan::PeerId,
     plans::{Plans, Stopped},
-    session::{Action, Asked, Local, MAX_WAITING, Misbehaviour, Question, Session},
+    session::{Action, Asked, Local, Misbehaviour, Question, Session},
     store::Store,
 };
 use bytes::Bytes;
@@ -36,6 +36,12 @@ const PROTOCOL: &str = "hypercore/alpha";
 const MAX_FEEDS: usize = 4096;
 /// Blocks that are asked of a remote at a time, all feeds together: ours once dropped who asked for twice as many.
 const MAX_ASKED: usize = 1 << 13;
+/// Requests of a remote that wait for their answers, all feeds together. JavaScript's hypercore has at most 512 in flight, but its
+/// mirror-drive (1.14) asks for whole files at once. With so many the remote is not read until some are answered: more than
+/// [`MAX_ASKED`], or two of ours might wait for each other.
+const MAX_WAITING: usize = 1 << 14;
+/// Bytes of the remote's that may wait so. Who says more in one frame has it hold memory that all connections share.
+const MAX_UNREAD: usize = 4 << 20;
 /// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
 const MAX_WANTS: usize = 1 << 13;
 /// Feeds that a remote asked for in vain, and is told of should they come.
@@ -73,6 +79,18 @@ pub enum Fault {
     Misbehaviour(#[from] Misbehaviour),
 }
 
+/// What is left of what came, see [`Peer::receive`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    #[default]
+    None,
+    /// As much as is for other steps.
+    Some,
+    /// Nothing of it is taken until requests were answered.
+    Waits,
+}
+
 /// What a connection is made with.
 pub struct Setup {
     pub id: PeerId,
@@ -104,7 +122,7 @@ pub struct Peer {
     room: Room,
     /// The feed that was served last.
     served: Option<ChannelId>,
-    /// Requests of the remote that wait, at most.
+    /// Requests of the remote that wait.
     waiting: usize,
     /// Channels whose remote has another length now, which is not answered yet.
     synced: BTreeSet<ChannelId>,
@@ -166,14 +184,15 @@ impl Peer {
         }
     }
 
-    /// Takes what came from the remote, as much of it as is done in one step. Whether some may be left: then there are to be no
-    /// other frames until it was called again without any.
-    pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<bool, Fault> {
+    /// Takes what came from the remote, as much of it as is done in one step. If some is left, nothing more should be read until
+    /// this was called again, without frames.
+    pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<Rest, Fault> {
         self.now = now;
         self.waiting = self.sum(Session::waiting);
         let (mut touched, mut cost) = (BTreeSet::new(), 0);
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
         while cost < cost::STEP
+            && self.waiting < MAX_WAITING
             && let Some(event) = self.mux.next()?
         {
             cost += 1;
@@ -217,7 +236,20 @@ impl Peer {
         self.check_doubts()?;
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
-        Ok(cost >= cost::STEP)
+        let rest = self.rest();
+        if rest == Rest::Waits && self.mux.input_len() > MAX_UNREAD {
+            return Err(Misbehaviour::Flood.into());
+        }
+        Ok(rest)
+    }
+
+    /// What is left of what came.
+    pub fn rest(&self) -> Rest {
+        match self.mux.input_len() {
+            0 => Rest::None,
+            _ if self.sum(Session::waiting) < MAX_WAITING => Rest::Some,
+            _ => Rest::Waits,
+        }
     }
 
     /// Takes what happened to the feeds of the store. `all` if some of it was missed.
@@ -485,7 +517,7 @@ impl Peer {
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { session: Some(session), moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let (before, action) = (session.waiting(), session.receive(message)?);
-        self.waiting += session.waiting().saturating_sub(before);
+        self.waiting = (self.waiting + session.waiting()).saturating_sub(before);
         match action {
             None => {}
             Some(Action::Synced) => {
@@ -502,13 +534,6 @@ impl Peer {
             Some(Action::Shown(data)) => self.shown(id, &data),
             Some(Action::Refused(question)) => self.refused(id, question.asked),
             Some(Action::Close) => self.close(id),
-        }
-        if self.waiting > MAX_WAITING {
-            // Some of them were taken back since.
-            self.waiting = self.sum(Session::waiting);
-            if self.waiting > MAX_WAITING {
-                return Err(Misbehaviour::Flood.into());
-            }
         }
         Ok(())
     }

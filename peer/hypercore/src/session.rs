@@ -19,9 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Requests of a peer that may wait for their answers. JavaScript has at most 512 in flight, but mirror-drive (1.14) sets no bound for
-/// the files that it loads ahead: so many blocks of 64 KiB are 2 GiB.
-pub const MAX_WAITING: usize = 1 << 15;
 /// Ranges that a peer may want to hear about; JavaScript sends at most this many.
 const MAX_WANTS: usize = 512;
 /// The largest range that can be wanted, in blocks.
@@ -101,8 +98,8 @@ pub enum Asked {
 /// The remote does what no honest peer does: drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misbehaviour {
-    /// More than [`MAX_WAITING`] requests unanswered.
-    #[error("too many requests at a time")]
+    /// More requests in one frame, or ranges wanted, than anybody needs.
+    #[error("it asks for too much at a time")]
     Flood,
     /// Requests that make no sense, again and again.
     #[error("too many requests that nobody could answer")]
@@ -204,9 +201,6 @@ impl Session {
             Message::Request(request) => {
                 // A request that reuses an id replaces the older one.
                 self.waiting.cancel(request.id);
-                if self.waiting.len() >= MAX_WAITING {
-                    return Err(Misbehaviour::Flood);
-                }
                 self.waiting.add(request);
                 None
             }
@@ -394,7 +388,7 @@ impl Session {
         repeated
     }
 
-    /// Requests of the remote that wait for answers.
+    /// Requests of the remote that wait for answers. Its owner reads no more of what the remote says while they are too many.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

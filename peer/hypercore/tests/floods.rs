@@ -1,11 +1,24 @@
 //! Remotes that make much of few bytes, played by hand: what they cost us.
 
 mod support;
+use bytes::Bytes;
 use datdot_hypercore::{
     Fault, Feed, Store,
-    messages::{Message, Request, Sync, Wanted},
+    messages::{Message, NodeRequest, Request, Sync, Wanted},
+    peer::{Peer, Rest},
 };
-use support::{played::Played, *};
+use datdot_wire::{
+    connection,
+    encoding::Writer,
+    mux::{Event, Mux},
+    noise,
+};
+use std::time::Instant;
+use support::{
+    played::{HASH, Played, open, say, setup},
+    *,
+};
+use tokio::net::TcpStream;
 
 const LENGTH: u64 = 20;
 
@@ -81,5 +94,111 @@ fn who_wants_to_hear_about_too_many_ranges_is_dropped() {
         peer.open_another(name)?;
         peer.say_all(&wants)
     });
+    assert!(matches!(told, Err(Fault::Misbehaviour(_))), "{told:?}");
+}
+
+/// What the peer has answered.
+fn answers(remote: &mut Mux) -> usize {
+    let events = std::iter::from_fn(|| remote.next().expect("the peer speaks as an honest end does"));
+    let messages = events.filter_map(|event| match event {
+        Event::Message { kind, body, .. } => Message::decode(kind, &body).expect("readable"),
+        _ => None,
+    });
+    messages.filter(|message| matches!(message, Message::Data(_) | Message::NoData { .. })).count()
+}
+
+/// More requests than may wait: JavaScript's mirror-drive asks for a whole file at once.
+const MANY: usize = 40_000;
+
+#[test]
+fn who_asks_for_much_at_once_is_read_as_far_as_it_is_answered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("the folder is free");
+    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup(&store, &Default::default())), Mux::new());
+    let channels = [1, 2, 3, 4].map(|name| {
+        let key = store.create(&keypair(name)).expect("room").key();
+        open(&mut remote, &key, false, &HASH)
+    });
+    for id in 1..=(MANY / channels.len()) as u64 {
+        channels.iter().for_each(|channel| {
+            say(&mut remote, *channel, &Message::Request(Request { id, fork: 3, ..Request::default() }));
+        });
+    }
+    let mut frames: Vec<_> = std::iter::from_fn(|| remote.take_output()).map(Bytes::from).collect();
+    let (mut answered, mut waited) = (0, false);
+    while answered < MANY {
+        let mut rest = Rest::Some;
+        while rest == Rest::Some {
+            rest = peer.receive(Instant::now(), std::mem::take(&mut frames)).expect("it is honest");
+        }
+        waited |= rest == Rest::Waits;
+        assert!(peer.has_requests(), "{answered} answered, and nothing more");
+        peer.serve(Instant::now(), 1 << 16).expect("it is honest");
+        peer.take_output().into_iter().for_each(|frame| remote.receive(frame.into()));
+        answered += answers(&mut remote);
+    }
+    assert!(waited);
+    assert_eq!((answered, peer.rest(), peer.has_requests()), (MANY, Rest::None, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_more_than_may_wait_gets_all_of_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (network, feed) = author(dir.path(), LENGTH, 1000).await;
+    let socket = TcpStream::connect(network.local_addr().expect("it listens")).await.expect("it listens");
+    let keys = noise::Keypair::from_seed(&[9; 32]);
+    let mut remote = connection::connect(socket, &keys, None, &Default::default()).await.expect("a handshake");
+    let mut mux = Mux::new();
+    let channel = open(&mut mux, &feed.key(), true, &remote.handshake_hash);
+    say(&mut mux, channel, &Message::Sync(Sync { downloading: true, ..Sync::default() }));
+    for id in 1..=MANY as u64 {
+        let block = Some(NodeRequest { index: id % LENGTH, nodes: 0 });
+        say(&mut mux, channel, &Message::Request(Request { id, block, ..Request::default() }));
+        // In many frames, as JavaScript says it.
+        if id % 100 == 0 {
+            mux.take_output().into_iter().for_each(|frame| remote.writer.queue(&frame).expect("small"));
+        }
+    }
+    let mut answered = 0;
+    while answered < MANY {
+        // What does not fit on the way now is written while answers are read.
+        tokio::select! {
+            biased;
+            written = remote.writer.flush(), if remote.writer.queued() > 0 => written.expect("it listens"),
+            frame = soon(remote.reader.next()) => {
+                mux.receive(frame.expect("it is honest").expect("it goes on"));
+                answered += answers(&mut mux);
+            }
+        }
+    }
+    assert_eq!(answered, MANY);
+}
+
+#[test]
+fn who_asks_for_all_of_it_in_one_frame_is_dropped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("the folder is free");
+    let (mut peer, mut remote) = (Peer::new(Instant::now(), setup(&store, &Default::default())), Mux::new());
+    let key = store.create(&keypair(1)).expect("room").key();
+    open(&mut remote, &key, false, &HASH);
+    let opening = remote.take_output().expect("it opened").into();
+    assert_eq!(peer.receive(Instant::now(), vec![opening]).expect("it is honest"), Rest::None);
+    // A batch on the first channel.
+    let mut frame = Writer::default();
+    frame.uint(0).uint(0).uint(1);
+    for id in 1..1_000_000 {
+        let (kind, body) = Message::Request(Request { id, fork: 3, ..Request::default() }).encode();
+        let mut message = Writer::default();
+        message.uint(kind).raw(&body);
+        frame.buffer(message.as_slice());
+    }
+    let mut frames = vec![Bytes::from(frame.into_vec())];
+    assert!(frames[0].len() < 16 << 20);
+    let told = loop {
+        match peer.receive(Instant::now(), std::mem::take(&mut frames)) {
+            Ok(Rest::Some) => {}
+            told => break told,
+        }
+    };
     assert!(matches!(told, Err(Fault::Misbehaviour(_))), "{told:?}");
 }

@@ -356,6 +356,11 @@ impl Mux {
         }
     }
 
+    /// Bytes that came and were not read: [`Mux::next`] has nothing more when there are none and it said so.
+    pub fn input_len(&self) -> usize {
+        self.events.len() + self.input.len()
+    }
+
     /// The next frame for the remote: everything queued so far, in batches. Call it until `None` after each round.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         self.take_frame().map(Vec::from)

@@ -14,7 +14,7 @@ use datdot_hypercore::{
     DiscoveryKey, Feed, FeedKey, Keypair, Store, Want,
     messages::{Data, Handshake, Message, NodeRequest, Request, SeekRequest, Sync, UpgradeRequest, Wanted},
     offers::Memory,
-    peer::{Peer, Setup},
+    peer::{Peer, Rest, Setup},
     plans::Plans,
 };
 use datdot_proof::flat;
@@ -114,7 +114,7 @@ impl World {
     }
 
     fn receive(&mut self, mut frames: Vec<Bytes>) -> Option<()> {
-        while self.peer.receive(self.now, std::mem::take(&mut frames)).ok()? {}
+        while self.peer.receive(self.now, std::mem::take(&mut frames)).ok()? == Rest::Some {}
         Some(())
     }
 

@@ -5,7 +5,7 @@ use crate::{
     feed::{Change, Changed},
     key::FeedKey,
     limit::Valve,
-    peer::{Fault, Peer},
+    peer::{Fault, Peer, Rest},
 };
 use bytes::Bytes;
 use datdot_wire::{
@@ -28,7 +28,8 @@ use tokio::{
 };
 
 /// Bytes that may wait for the feeds, per connection. With so much unsent nothing more is served; requests wait, but
-/// reading goes on: two peers that both waited for the other to read would wait for ever.
+/// reading goes on until they are more than one of ours would send: two peers that both waited for the other to read would
+/// wait for ever.
 const ROUND: usize = 1 << 20;
 /// Bytes that are encrypted before they are written: while they are in a cache, and the remote has something to do.
 const AT_ONCE: usize = 128 << 10;
@@ -75,8 +76,7 @@ struct Step {
     peer: Peer,
     output: Vec<Frame>,
     requests_left: bool,
-    /// Of what came, some was too much for one step.
-    frames_left: bool,
+    rest: Rest,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
@@ -101,7 +101,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         let (mut requests_left, mut said, mut taking) = (false, 0, Taking::new(clock()));
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
-        let (mut stepped, mut untold, mut frames_left) = (clock(), false, false);
+        let (mut stepped, mut untold, mut rest) = (clock(), false, Rest::None);
         let mut output = Output::default();
         loop {
             while self.writer.queued() < AT_ONCE
@@ -129,18 +129,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             // A few answers cost almost as much as many.
             let open = open && (limited || queued <= ROUND / 2) && !self.unsent.is_full();
             let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
-            let due = frames_left || news.is_urgent() || gathered || requests_left && room > 0;
+            let due = rest == Rest::Some || news.is_urgent() || gathered || requests_left && room > 0;
             // Otherwise each block of anybody would wake every connection.
             let listening = news.changes.is_empty() && now >= stepped + GATHER;
             if due && idle.is_some() {
                 self.gather(&mut news, queued, &mut untold);
             }
             if let Some(peer) = idle.take_if(|_| due) {
-                let (news, unsent) = (news.take(frames_left), self.unsent.clone());
+                let (news, unsent) = (std::mem::take(&mut news), self.unsent.clone());
                 stepped = now;
                 *working = Some(self.steps.run(move || step(peer, now, news, room, &unsent)));
             }
-            let reading = news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
+            let reading = rest == Rest::None && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             if !reading || read_at > now {
                 self.reader.leave_queue();
             }
@@ -167,7 +167,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     if self.writer.queued() + output.bytes > MAX_UNSENT {
                         return Ended::Stalled;
                     }
-                    (requests_left, frames_left) = (step.requests_left, step.frames_left);
+                    (requests_left, rest) = (step.requests_left, step.rest);
                     if !requests_left {
                         self.upload.done(clock());
                     }
@@ -241,16 +241,6 @@ impl Output {
 }
 
 impl News {
-    /// All of it for the next step; but the frames stay while there are earlier ones.
-    fn take(&mut self, frames_left: bool) -> News {
-        let mut taken = std::mem::take(self);
-        if frames_left {
-            std::mem::swap(&mut self.frames, &mut taken.frames);
-            std::mem::swap(&mut self.bytes, &mut taken.bytes);
-        }
-        taken
-    }
-
     /// Notes a change. What is gained is told all at once when there is room for it.
     fn change(&mut self, change: Change, queued: usize, untold: &mut bool) {
         match change.what {
@@ -277,11 +267,11 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) ->
     if news.missed || !news.changes.is_empty() {
         peer.changed(now, &news.changes, news.missed);
     }
-    let frames_left = peer.receive(now, news.frames)?;
+    peer.receive(now, news.frames)?;
     // It may have waited for its turn.
     let serves = room > 0 && !unsent.is_full();
     let requests_left = if serves { peer.serve(now, room)? } else { peer.has_requests() };
     let output = peer.take_output();
     unsent.add(output.iter().map(Frame::len).sum());
-    Ok(Step { output, peer, requests_left, frames_left })
+    Ok(Step { output, rest: peer.rest(), peer, requests_left })
 }

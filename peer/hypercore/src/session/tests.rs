@@ -48,11 +48,10 @@ fn requests_come_in_order_but_urgent_and_cancelled_ones() {
     assert_eq!(session.receive(Message::Cancel { id: 2 }), Ok(None));
     let order: Vec<_> = std::iter::from_fn(|| session.next_request()).map(|request| request.id).collect();
     assert_eq!(order, [4, 1, 3]);
-    for id in 0..MAX_WAITING as u64 {
+    for id in [5, 6, 5] {
         assert_eq!(session.receive(request(id, 0)), Ok(None));
     }
-    assert_eq!(session.receive(request(5, 0)), Ok(None), "a reused id takes no room");
-    assert_eq!(session.receive(request(1 << 40, 0)), Err(Misbehaviour::Flood));
+    assert_eq!(session.waiting(), 2, "a reused id takes no room");
 }
 
 #[test]

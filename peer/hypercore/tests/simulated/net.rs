@@ -10,7 +10,7 @@ use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
     messages::{DataBlock, Message, Sync},
     offers::Memory,
-    peer::{Peer, Setup},
+    peer::{Peer, Rest, Setup},
     plans::Plans,
 };
 use datdot_wire::{
@@ -294,7 +294,7 @@ impl Net {
             Party::Gone => {}
             Party::Peer(_) => self.step(id, |peer, now| {
                 let mut frames = frames;
-                while peer.receive(now, std::mem::take(&mut frames))? {}
+                while peer.receive(now, std::mem::take(&mut frames))? == Rest::Some {}
                 Ok(())
             }),
             Party::Liar(mux, channel) => {

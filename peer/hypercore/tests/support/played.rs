@@ -4,7 +4,7 @@ use bytes::Bytes;
 use datdot_hypercore::{
     Change, Fault, Feed, FeedKey, Store, Want,
     messages::{Handshake, Message, Request, Sync},
-    peer::{Peer, Setup},
+    peer::{Peer, Rest, Setup},
     plans::Plans,
 };
 use datdot_wire::mux::{ChannelId, Event, Mux};
@@ -125,7 +125,7 @@ impl Played {
         self.peer.tick(self.now);
         let mut frames = std::iter::from_fn(|| self.remote.take_output()).map(Bytes::from).collect();
         self.steps = 1;
-        while self.peer.receive(self.now, std::mem::take(&mut frames))? {
+        while self.peer.receive(self.now, std::mem::take(&mut frames))? == Rest::Some {
             self.steps += 1;
         }
         let changes: Vec<_> = std::iter::from_fn(|| self.changes.try_recv().ok()).collect();

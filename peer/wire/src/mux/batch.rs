@@ -40,6 +40,12 @@ impl Input {
         }
     }
 
+    /// Bytes that were not read.
+    pub(super) fn len(&self) -> usize {
+        let begun = self.batch.as_ref().map_or(0, |batch| batch.frame.len() - batch.at);
+        begun + self.frames.iter().map(Bytes::len).sum::<usize>()
+    }
+
     pub(super) fn next(&mut self) -> Result<Option<Message>, MuxError> {
         loop {
             let Some(batch) = &mut self.batch else {
