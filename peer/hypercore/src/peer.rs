@@ -4,6 +4,7 @@
 
 mod answers;
 mod ask;
+mod channels;
 mod cost;
 mod history;
 mod moves;
@@ -12,18 +13,18 @@ use self::{answers::Answers, history::History, moves::Moves};
 use crate::{
     feed::{Change, Changed, Feed, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{DATA, Data, Handshake, Message},
-    offers::{Memory, Offers, Room},
+    messages::{DATA, Data, Message},
+    offers::{Memory, Room},
     pace::Pace,
     plan::PeerId,
-    plans::{Plans, Stopped},
+    plans::Plans,
     session::{Action, Asked, Local, Misbehaviour, Question, Session},
     store::Store,
 };
 use bytes::Bytes;
 use datdot_wire::{
     encoding::DecodeError,
-    mux::{ChannelError, ChannelId, Event, Frame, Mux, MuxError, RequestId},
+    mux::{ChannelError, ChannelId, Event, Frame, Mux, MuxError},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +33,6 @@ use std::{
 };
 
 const PROTOCOL: &str = "hypercore/alpha";
-/// Feeds that one connection may have open.
-const MAX_FEEDS: usize = 4096;
 /// Blocks that are asked of a remote at a time, all feeds together: ours once dropped who asked for twice as many.
 const MAX_ASKED: usize = 1 << 13;
 /// Requests of a remote that wait for their answers, all feeds together. JavaScript's hypercore has at most 512 in flight, but its
@@ -44,8 +43,6 @@ const MAX_WAITING: usize = 1 << 14;
 const MAX_UNREAD: usize = 4 << 20;
 /// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
 const MAX_WANTS: usize = 1 << 13;
-/// Feeds that a remote asked for in vain, and is told of should they come.
-const MAX_MISSED: usize = 256;
 /// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open.
 const REOPEN: Duration = Duration::from_secs(5);
 /// For so long after the last want a channel stays open: who reads block by block need not open it for each.
@@ -425,95 +422,6 @@ impl Peer {
         std::iter::from_fn(|| self.mux.take_frame()).collect()
     }
 
-    fn handshake(&self, feed: &Feed, initiator: bool) -> Handshake {
-        Handshake { seeks: true, capability: feed.key().capability(initiator, &self.setup.handshake) }
-    }
-
-    fn open_wanted(&mut self, key: &FeedKey, discovery: DiscoveryKey) {
-        if self.closed.contains_key(&discovery) {
-            self.setup.plans.hear(key, self.setup.id, true);
-        }
-        if self.open.contains_key(&discovery) || self.closed.contains_key(&discovery) {
-            return;
-        }
-        match self.setup.store.shown(&discovery) {
-            // With too many channels it stays closed: the remote has the others to get done first.
-            Some(feed) => _ = self.open(feed),
-            None => self.setup.plans.stop(key, Stopped::Replaced),
-        }
-    }
-
-    fn open(&mut self, feed: Feed) -> Result<(), ChannelError> {
-        let discovery = feed.discovery();
-        let handshake = self.handshake(&feed, self.setup.initiator);
-        let id = self.mux.open(PROTOCOL, &discovery.0, &handshake.encode())?;
-        self.open.insert(discovery, id);
-        let (pace, hopes, history) = (Pace::default(), BTreeSet::new(), History::Ours);
-        let moves = self.excused.remove(&discovery).unwrap_or_default();
-        let (session, since, wanted) = (None, self.now, None);
-        self.channels.insert(id, Channel { feed, session, pace, hopes, history, moves, since, wanted });
-        Ok(())
-    }
-
-    fn requested(&mut self, request: RequestId, protocol: &str, id: &[u8], handshake: &[u8]) {
-        let discovery = id.try_into().map(DiscoveryKey).ok().filter(|_| protocol == PROTOCOL);
-        let free = |discovery: &DiscoveryKey| !self.open.contains_key(discovery) && self.channels.len() < MAX_FEEDS;
-        let feed = discovery.filter(free).and_then(|discovery| self.setup.store.shown(&discovery));
-        if let (None, Some(discovery)) = (&feed, discovery)
-            && self.missed.len() < MAX_MISSED
-        {
-            self.missed.insert(discovery);
-        }
-        // Who does not know the key learns nothing but that: not even that the feed is here.
-        let theirs = Handshake::decode(handshake).ok();
-        let expected = |feed: &Feed| self.handshake(feed, !self.setup.initiator).capability;
-        let feed = feed.filter(|feed| theirs.is_some_and(|theirs| theirs.capability == expected(feed)));
-        if feed.is_none_or(|feed| self.open(feed).is_err()) {
-            self.mux.reject(request);
-        }
-    }
-
-    fn opened(&mut self, id: ChannelId, handshake: &[u8]) -> Result<(), Fault> {
-        let Some(channel) = self.channels.get(&id) else { return Ok(()) };
-        let feed = channel.feed.clone();
-        if Handshake::decode(handshake)?.capability != self.handshake(&feed, !self.setup.initiator).capability {
-            return Err(Fault::Capability { feed: feed.key() });
-        }
-        let local = self.local(id, 0);
-        let (session, first) = Session::new(local.unwrap_or_default(), Offers::new(self.room.clone()));
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.session = Some(session);
-        }
-        first.iter().for_each(|message| self.say(id, message));
-        Ok(())
-    }
-
-    /// The remote closed a channel: it needs nothing of the feed any more. If we do, it is opened anew.
-    fn closed(&mut self, id: ChannelId) {
-        let Some(Channel { feed, since, .. }) = self.forget(id) else { return };
-        if self.now.duration_since(since) < REOPEN {
-            self.shut(&feed);
-        } else if self.setup.plans.is_wanted(&feed.key()) {
-            _ = self.open(feed);
-        }
-    }
-
-    /// The remote does not want to have the feed open: there is nothing to hear of it for a while.
-    fn shut(&mut self, feed: &Feed) {
-        self.closed.insert(feed.discovery(), self.now);
-        self.setup.plans.hear(&feed.key(), self.setup.id, true);
-    }
-
-    fn forget(&mut self, id: ChannelId) -> Option<Channel> {
-        let channel = self.channels.remove(&id)?;
-        self.setup.plans.with(&channel.feed.key(), |plan| plan.gone(self.setup.id));
-        self.open.remove(&channel.feed.discovery());
-        if let Some(moves) = channel.moves.carried() {
-            self.excused.insert(channel.feed.discovery(), moves);
-        }
-        Some(channel)
-    }
-
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { session: Some(session), moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let (before, action) = (session.waiting(), session.receive(message)?);
@@ -536,11 +444,6 @@ impl Peer {
             Some(Action::Close) => self.close(id),
         }
         Ok(())
-    }
-
-    fn close(&mut self, id: ChannelId) {
-        self.mux.close(id);
-        self.forget(id);
     }
 
     /// Tells the remote our side if it is news, and closes the channel if nobody needs it any more.

@@ -3,11 +3,11 @@
 mod support;
 use bytes::Bytes;
 use codec::Encode;
+use datdot_hypercore::peer::{Peer, Rest};
 use datdot_hypercore::{
     Conflict, Ended, Evidence, Fault, Feed, FeedError, Network, PeerEvent, Refused, Store, Want,
     messages::{Data, DataBlock, DataHash, DataUpgrade, Message, NodeRequest, Request, Sync, UpgradeRequest},
 };
-use datdot_hypercore::peer::{Peer, Rest};
 use datdot_proof::{
     flat,
     head::{Head, Root, SignedHead},
