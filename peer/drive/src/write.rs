@@ -2,7 +2,7 @@
 
 use crate::{
     blobs::{StreamError, Writing},
-    drive::{Drive, DriveError},
+    drive::{BadEntry, Drive, DriveError},
     entry::Entry,
     path::DrivePath,
 };
@@ -38,7 +38,8 @@ impl Drive {
         Ok(self.change([(path.clone(), Some(Entry::file(blob, executable)))])?)
     }
 
-    /// Puts a symbolic link at a path. Where it leads is up to who reads the drive.
+    /// Puts a symbolic link at a path. Where it leads is up to who reads the drive. [`DriveError::Entry`] if its entry had more than
+    /// 64 KiB.
     pub fn put_link(&self, path: &DrivePath, target: impl Into<String>) -> Result<(), DriveError> {
         let _alone = self.alone()?;
         self.change([(path.clone(), Some(Entry::link(target)))])
@@ -73,7 +74,12 @@ impl Drive {
         let mut batch = version.bee().batch();
         for (path, entry) in changes {
             match entry {
-                Some(entry) => batch.put(path.to_key(), entry.to_json().into())?,
+                Some(entry) => {
+                    let json = entry.to_json();
+                    // What nobody could read back is not written.
+                    Entry::from_json(&json).map_err(|error| BadEntry { name: path.to_string(), why: error.into() })?;
+                    batch.put(path.to_key(), json.into())?;
+                }
                 None => _ = batch.del(&path.to_key())?,
             }
         }

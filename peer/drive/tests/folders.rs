@@ -183,6 +183,10 @@ fn single_files_are_put_read_linked_and_deleted() {
     assert_eq!(read(&drive.latest()).as_deref(), Some(&b"another"[..]));
     assert_eq!(read(&drive.checkout(first)).as_deref(), Some(&b"one"[..]));
     assert_eq!(drive.latest().get(&link, 7).unwrap(), None);
+    let version = drive.version();
+    let error = drive.put_link(&link, "x".repeat(64 << 10)).unwrap_err();
+    assert!(error.to_string().starts_with("/a/link: "), "{error}");
+    assert_eq!(drive.version(), version);
     let error = drive.latest().get(&file, 6).unwrap_err();
     assert!(error.to_string().contains("7 bytes, more than the 6"), "{error}");
     assert!(drive.delete(&file).unwrap());
