@@ -225,6 +225,11 @@ impl Handshake {
         Ok(message)
     }
 
+    /// The key that the remote has, or says to have: proven by the payload that came with it, or after it.
+    pub fn remote(&self) -> Option<PublicKey> {
+        self.rs
+    }
+
     /// Reads the remote's next message and returns its payload.
     pub fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, HandshakeError> {
         let (done, tokens) = self.begin(false)?;

@@ -211,13 +211,18 @@ impl Task {
             return Ok(());
         }
         let called = Called::read(&self.identity, &call.noise, &rand::random())?;
-        let pending = self.dht.udx_stream();
         let (remote, refusal) = match &called.payload {
             Ok(payload) if payload.udx.is_some() => (Some(payload.clone()), None),
             Ok(_) => (None, Some(Refusal::Aborted)),
             Err(_) => (None, Some(Refusal::VersionMismatch)),
         };
-        let key = self.identity.public();
+        // Before an answer is computed.
+        if let (Some(gate), Some(remote)) = (&self.options.gate, &remote)
+            && !gate(&called.remote, remote, call.client)
+        {
+            return Ok(());
+        }
+        let (pending, key) = (self.dht.udx_stream(), self.identity.public());
         let (open, relays) = self.dht.look(move |node| (node.open_address(), node.relays(&key))).await?;
         let local = local_addresses(self.dht.local_addr());
         let payload = Payload {
@@ -231,13 +236,6 @@ impl Task {
             relays,
         };
         let (answer, session) = called.answer(&payload)?;
-        let is_welcome = match (&self.options.gate, &remote) {
-            (Some(gate), Some(remote)) => gate(&session.remote, remote, call.client),
-            _ => true,
-        };
-        if !is_welcome {
-            return Ok(());
-        }
         self.recent.put(now, call.noise.clone(), answer.clone());
         let (client, direct, socket) = (call.client, call.direct, call.socket);
         self.dht.answer_call(call, answer).await?;

@@ -58,6 +58,8 @@ impl Caller {
 pub struct Called {
     /// What the caller says, unless its version is another.
     pub payload: Result<Payload, PayloadError>,
+    /// Who wrote it; whether it is they who send it now shows when they answer us.
+    pub remote: PublicKey,
     noise: Handshake,
 }
 
@@ -66,10 +68,11 @@ impl Called {
     pub fn read(identity: &Identity, message: &[u8], ephemeral: &[u8; 32]) -> Result<Self, HandshakeError> {
         let mut noise = Handshake::ik_responder(&identity.noise(), &prologue(), ephemeral);
         let payload = noise.read(message)?;
-        Ok(Called { payload: Payload::decode(&payload), noise })
+        let remote = noise.remote().expect("the first message has it");
+        Ok(Called { payload: Payload::decode(&payload), remote, noise })
     }
 
-    /// The answer, and the session that begins if it's sent: it also tells who called.
+    /// The answer, and the session that begins if it's sent.
     pub fn answer(mut self, payload: &Payload) -> Result<(Vec<u8>, Session), HandshakeError> {
         let message = self.noise.write(&payload.encode())?;
         Ok((message, self.noise.finish()?))
