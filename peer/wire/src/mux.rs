@@ -282,7 +282,8 @@ impl Mux {
         self.send_around(channel, kind, body, (0, &Bytes::new()))
     }
 
-    /// Queues a message whose body has something else in between, after so many bytes: what is large is not copied.
+    /// Queues a message whose body has something else in between, after so many bytes (at its end if it has fewer): what is
+    /// large is not copied.
     pub fn send_around(
         &mut self,
         channel: ChannelId,
@@ -297,7 +298,7 @@ impl Mux {
         if len > MAX_BODY {
             return Err(ChannelError::TooLarge(len));
         }
-        self.output.push(number(channel.slot), kind, body, (at, large));
+        self.output.push(number(channel.slot), kind, body, (at.min(body.len()), large));
         Ok(())
     }
 
