@@ -18,7 +18,9 @@ pub enum Error {
     #[error("{0} is not the address of a ledger: one looks like ws://127.0.0.1:9944")]
     BadUrl(String),
     /// After a reconnection another chain answers: what is known of the first says nothing about it.
-    #[error("the ledger at {url} is another chain than before: was its folder removed? restart to follow the new one")]
+    #[error(
+        "the ledger at {url} is another chain than before, and not followed: was its folder removed? what was stored is about the chain before"
+    )]
     OtherChain {
         /// Where it was.
         url: String,

@@ -60,14 +60,21 @@ impl Known {
         }
     }
 
+    /// The name of the chain that was seen before, if `chain` is another one: by that nobody's contracts are what they were.
+    pub fn other_than(&self, chain: &Chain) -> Option<&str> {
+        self.note.as_ref().filter(|note| note.genesis.0 != chain.genesis).map(|note| note.name.as_str())
+    }
+
     /// Notes the chain that is followed; of another one nothing was seen.
     pub fn is(&mut self, chain: &Chain) -> io::Result<()> {
         if self.note.as_ref().is_some_and(|note| note.chain() == *chain) {
             return Ok(());
         }
-        self.finalized = 0;
+        if self.other_than(chain).is_some() {
+            self.finalized = 0;
+        }
         let Chain { name, genesis, params } = chain.clone();
-        self.note = Some(Note { name, genesis: Key(genesis), params, finalized: 0 });
+        self.note = Some(Note { name, genesis: Key(genesis), params, finalized: self.finalized });
         self.write()
     }
 
@@ -118,8 +125,12 @@ mod tests {
         known.is(&chain).unwrap();
         known.is_final(3).unwrap();
         assert_eq!(known.finalized(), NOTED_EVERY, "a node that catches up takes nothing back");
-        known.is(&Chain { genesis: [2; 32], ..chain }).unwrap();
-        assert_eq!(known.finalized(), 0);
+        known.is(&Chain { name: "renamed".into(), ..chain.clone() }).unwrap();
+        assert_eq!(known.finalized(), NOTED_EVERY, "it is the same");
+        let other = Chain { genesis: [2; 32], ..chain };
+        assert_eq!(known.other_than(&other), Some("renamed"));
+        known.is(&other).unwrap();
+        assert_eq!((known.finalized(), known.other_than(&other)), (0, None));
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(Known::in_dir(dir.path()).unwrap().note.is_none());
     }

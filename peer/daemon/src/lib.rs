@@ -92,6 +92,20 @@ pub enum StartError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] datdot_ledger::Error),
+    /// The folder's data is about another ledger, on which nothing of it would be needed.
+    #[error(
+        "what is in {} belongs to another chain ({known}) than the one at {url}, where nobody needs it: name a node of \
+         {known} with --ledger, or another folder with --dir",
+        .dir.display()
+    )]
+    OtherChain {
+        /// The folder.
+        dir: PathBuf,
+        /// The name of its chain.
+        known: String,
+        /// Where the ledger is.
+        url: String,
+    },
     /// The folder with the feeds.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,6 +168,12 @@ impl Daemon {
 
         let mut known = Known::in_dir(&config.dir).map_err(at(config.dir.clone()))?;
         let ledger = known.connect(&config.ledger).await?;
+        // By the other chain all that is stored would be dropped, and offers and requests be made once more.
+        if let Some(name) = known.other_than(ledger.chain())
+            && !(journal.is_blank() && store.feeds().is_empty())
+        {
+            return Err(StartError::OtherChain { dir: config.dir, known: name.into(), url: config.ledger });
+        }
         known.is(ledger.chain()).map_err(at(config.dir.clone()))?;
         let on_one_machine = ledger.params() == Params::dev();
         let allow_private = config.allow_private_addresses.unwrap_or(on_one_machine);

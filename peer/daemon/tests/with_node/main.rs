@@ -126,6 +126,34 @@ async fn daemons_that_are_restarted_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a node: see above"]
+async fn a_ledger_of_another_chain_drops_nothing_of_what_is_here() {
+    let world = World::new();
+    let user = world.peer("Alice").await;
+    let order = PublishOrder { path: world.file(5), wanted: None };
+    user.ask(move |client| client.publish(&order).unwrap().for_each(|step| _ = step.unwrap())).await;
+    let Peer { dir, daemon, .. } = user;
+    daemon.stop().await;
+    let note = fs::read_to_string(dir.join("ledger.json")).unwrap();
+    let genesis = note.split('"').find(|word| word.len() == 64).unwrap();
+    let start = async |dir| {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = Config::new(dir, &world.node.url, Account::dev("//Alice").unwrap());
+        Daemon::start(Config { listen, ..config }).await
+    };
+    let other = note.replace(genesis, &"7".repeat(64));
+    fs::write(dir.join("ledger.json"), &other).unwrap();
+    let Err(error) = start(dir.clone()).await else { panic!("it follows another chain") };
+    assert!(error.to_string().contains("belongs to another chain"), "{error}");
+
+    // In a folder where nothing was done yet it doesn't matter.
+    let blank = world.dir.path().join("blank");
+    fs::create_dir(&blank).unwrap();
+    fs::write(blank.join("ledger.json"), other).unwrap();
+    start(blank).await.unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a node: see above"]
 async fn a_feed_is_sponsored_by_somebody_who_is_not_its_author() {
     let world = World::new();
     let _hosters = world.hosters(["Bob", "Charlie"]).await;
