@@ -2,10 +2,13 @@
 
 use super::Engine;
 use datdot_drive::{drive::blobs_key, node::Header};
-use datdot_hypercore::{Feed, FeedKey};
+use datdot_hypercore::{Feed, FeedError, FeedKey};
 use datdot_ledger::AccountView;
 use datdot_roles::hoster::Data;
 use std::collections::BTreeSet;
+
+/// Bytes of the largest block 0 that is looked at: a drive's has some hundred, a published file's 64 KiB.
+const MAX_HEADER: u64 = 4 << 10;
 
 impl Engine {
     /// Announces the feeds that we made, sponsor or host, and no others: what we only read is nobody's business. Nor the
@@ -26,13 +29,13 @@ impl Engine {
         for feed in keys.iter().filter_map(|key| self.ctx.store.feed(key)).filter(|feed| feed.info().bytes_here > 0) {
             here.insert(feed.key());
             if !self.contents.contains_key(&feed.key())
-                && let Some(contents) = contents_of(&feed)
+                && let Ok(contents) = contents_of(&feed)
             {
                 self.contents.insert(feed.key(), contents);
             }
         }
-        self.contents.retain(|drive, _| here.contains(drive));
-        let contents: BTreeSet<_> = self.contents.values().copied().collect();
+        self.contents.retain(|feed, _| here.contains(feed));
+        let contents: BTreeSet<_> = self.contents.values().copied().flatten().collect();
         self.ctx.topics.announce(here.difference(&contents).copied());
     }
 
@@ -48,10 +51,16 @@ impl Engine {
     }
 }
 
-/// The feed with the contents, if a feed is a drive's.
-fn contents_of(feed: &Feed) -> Option<FeedKey> {
-    let header = Header::from_block(feed.read(0).ok()?.into()).ok().filter(Header::is_drive)?;
-    header.content_feed().map(FeedKey).or_else(|| blobs_key(&feed.key(), feed.authors()?.as_ref()))
+/// The feed with the contents, if a feed is a drive's. An error if block 0 isn't here.
+fn contents_of(feed: &Feed) -> Result<Option<FeedKey>, FeedError> {
+    let bytes = feed.byte_range(0..1)?;
+    if bytes.end - bytes.start > MAX_HEADER {
+        return Ok(None);
+    }
+    let header = Header::from_block(feed.read(0)?.into()).ok().filter(Header::is_drive);
+    Ok(header.and_then(|header| {
+        header.content_feed().map(FeedKey).or_else(|| blobs_key(&feed.key(), feed.authors()?.as_ref()))
+    }))
 }
 
 #[cfg(test)]
@@ -65,10 +74,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let drive = Drive::create(&store, &Keypair::from_seed([1; 32])).unwrap();
-        assert_eq!(contents_of(drive.metadata()), Some(drive.blobs().unwrap().key()));
-        let plain = store.create(&Keypair::from_seed([2; 32])).unwrap();
-        assert_eq!(contents_of(&plain), None);
-        plain.write(&[b"text".to_vec().into()]).unwrap();
-        assert_eq!(contents_of(&plain), None);
+        assert_eq!(contents_of(drive.metadata()).unwrap(), Some(drive.blobs().unwrap().key()));
+        for (seed, first) in [(2, &b"text"[..]), (3, &[0; 64 << 10])] {
+            let plain = store.create(&Keypair::from_seed([seed; 32])).unwrap();
+            assert!(contents_of(&plain).is_err(), "it may become one");
+            plain.write(&[first.to_vec().into()]).unwrap();
+            assert_eq!(contents_of(&plain).unwrap(), None);
+        }
     }
 }
