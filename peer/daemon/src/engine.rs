@@ -80,8 +80,8 @@ pub(crate) struct Engine {
     pins: BTreeMap<Key, usize>,
     /// Feeds that were here for contracts at the start.
     hosted_before: BTreeSet<[u8; 32]>,
-    /// Feeds with the contents of drives, by the drive's feed.
-    contents: BTreeMap<FeedKey, FeedKey>,
+    /// Of the feeds that are announced those with the contents, if it is a drive's. Known from block 0, which never changes.
+    contents: BTreeMap<FeedKey, Option<FeedKey>>,
     shown: Shown,
 }
 
@@ -89,21 +89,13 @@ impl Engine {
     /// An engine that goes on where the journal and the store left off.
     pub fn new(
         ctx: Arc<Context>,
-        journal: Journal,
+        mut journal: Journal,
         known: Known,
         policy: hoster::Policy,
         me: mpsc::Sender<Msg>,
     ) -> Self {
-        for feed in ctx.store.feeds() {
-            // Files that never got into their feed whole, and drives that were made and not noted.
-            if feed.info().writable
-                && !journal.is_author(&Key(feed.key().0))
-                && let Err(error) = ctx.store.remove(&feed.key())
-            {
-                ctx.trouble(format!("what is left of an interrupted publishing can't be removed: {error}"));
-            }
-        }
-        let own: BTreeSet<_> = journal.own().into_iter().map(|key| key.0).collect();
+        tidy(&ctx, &mut journal);
+        let own: BTreeSet<_> = own(&ctx, &journal).into_iter().map(|key| key.0).collect();
         let stored = ctx.store.feeds().into_iter().map(|feed| feed.key().0).filter(|key| !own.contains(key));
         let stored: BTreeSet<_> = stored.collect();
         Self {
@@ -127,7 +119,7 @@ impl Engine {
 
     /// Runs until nobody can send messages any more.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Msg>) {
-        for key in self.journal.own() {
+        for key in own(&self.ctx, &self.journal) {
             self.tell_hoster(hoster::Input::Own(key.0)).await;
         }
         for (id, intent) in self.journal.intents() {
@@ -358,7 +350,8 @@ impl Engine {
 
     /// A feed is needed no longer for one reason; there may be others.
     async fn release(&mut self, key: Key) {
-        if !self.pins.contains_key(&key) && !self.journal.own().contains(&key) {
+        let is_ours = self.ctx.store.feed(&FeedKey(key.0)).is_some_and(|feed| feed.info().writable);
+        if !is_ours && !self.pins.contains_key(&key) && !self.journal.own().contains(&key) {
             self.tell_hoster(hoster::Input::Disown(key.0)).await;
         }
     }
@@ -415,6 +408,26 @@ impl Engine {
             self.tell_hoster(hoster::Input::Ended(errand, outcome)).await;
         }
     }
+}
+
+/// Removes what is left of files that never got into their feed whole, and of what was being deleted.
+fn tidy(ctx: &Context, journal: &mut Journal) {
+    let is_ours = |key: &FeedKey| ctx.store.feed(key).is_some_and(|feed| feed.info().writable);
+    let mut left = journal.leftover().iter().map(|key| FeedKey(key.0)).filter(is_ours);
+    let tidied = match left.try_for_each(|key| ctx.store.remove(&key).map(drop)) {
+        Ok(()) if journal.leftover().is_empty() => Ok(()),
+        Ok(()) => journal.tidied().map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(why) = tidied {
+        ctx.trouble(format!("what is left of an interrupted publishing can't be removed: {why}"));
+    }
+}
+
+/// Feeds that stay whatever contracts say. Should the journal be lost or an old one restored, nothing that only we can write goes.
+fn own(ctx: &Context, journal: &Journal) -> BTreeSet<Key> {
+    let written = ctx.store.feeds().into_iter().filter(|feed| feed.info().writable);
+    journal.own().into_iter().chain(written.map(|feed| Key(feed.key().0))).collect()
 }
 
 /// A role's call as the ledger's client wants it.

@@ -26,7 +26,7 @@ pub struct Journal {
     notes: Notes,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Notes {
     /// What the owner last ordered of the offer.
     #[serde(default)]
@@ -37,6 +37,9 @@ struct Notes {
     /// Orders to publish that are neither done nor an intent: a start begins them again.
     #[serde(default)]
     begun: Vec<PublishOrder>,
+    /// Feeds that a file or folder was being made into, or that were being deleted: what is left of them a start removes.
+    #[serde(default)]
+    leftover: BTreeSet<Key>,
     /// Files that were published, by the key of their feed.
     #[serde(default)]
     published: BTreeMap<Key, Published>,
@@ -127,7 +130,7 @@ pub struct FileState {
 }
 
 /// An intent as it is written down.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Noted {
     #[serde(with = "scale")]
     what: What,
@@ -138,7 +141,7 @@ struct Noted {
 }
 
 /// What an intent asks of the ledger; written as the ledger would get it: SCALE in hex.
-#[derive(Clone, Debug, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 struct What {
     feeds: Feeds,
     terms: Terms,
@@ -148,11 +151,19 @@ struct What {
 impl Journal {
     /// Reads the journal at `path`; an empty one if it isn't there.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let damaged = |error: serde_json::Error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("it is damaged ({error}): restore it from a backup"))
+        };
         let notes = match files::read(path)? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from)?,
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(damaged)?,
             None => Notes::default(),
         };
         Ok(Self { path: path.to_owned(), notes })
+    }
+
+    /// Whether nothing is noted.
+    pub fn is_blank(&self) -> bool {
+        self.notes == Notes::default()
     }
 
     /// What was ordered of the offer.
@@ -199,6 +210,23 @@ impl Journal {
         self.write()
     }
 
+    /// Feeds of which nothing is to be left after a start.
+    pub fn leftover(&self) -> &BTreeSet<Key> {
+        &self.notes.leftover
+    }
+
+    /// Notes feeds that are about to be made: they are leftovers until they are published.
+    pub fn make(&mut self, keys: &[Key]) -> io::Result<()> {
+        self.notes.leftover.extend(keys);
+        self.write()
+    }
+
+    /// Notes that nothing is left over.
+    pub fn tidied(&mut self) -> io::Result<()> {
+        self.notes.leftover.clear();
+        self.write()
+    }
+
     /// Files that were published, by the key of their feed.
     pub fn published(&self) -> &BTreeMap<Key, Published> {
         &self.notes.published
@@ -207,6 +235,7 @@ impl Journal {
     /// Notes a published file.
     pub fn publish(&mut self, key: Key, file: Published) -> io::Result<()> {
         self.notes.unpublished.remove(&key);
+        self.notes.leftover.remove(&key);
         self.notes.published.insert(key, file);
         self.write()
     }
@@ -224,14 +253,18 @@ impl Journal {
 
     /// Notes a drive, or what has become of it. The folder of one that is published here stays.
     pub fn set_drive(&mut self, key: Key, drive: Drive) -> io::Result<()> {
-        [key, drive.blobs].iter().for_each(|key| _ = self.notes.unpublished.remove(key));
+        for key in [key, drive.blobs] {
+            self.notes.unpublished.remove(&key);
+            self.notes.leftover.remove(&key);
+        }
         let folder = self.notes.drives.get(&key).and_then(|before| before.folder.clone());
         self.notes.drives.insert(key, Drive { folder: drive.folder.or(folder), ..drive });
         self.write()
     }
 
-    /// Forgets a drive.
+    /// Forgets a drive. Its feeds, if it was published here, are leftovers.
     pub fn forget_drive(&mut self, key: &Key) -> io::Result<()> {
+        self.notes.leftover.extend(self.feeds_of(key).unwrap_or_default());
         self.notes.drives.remove(key);
         self.write()
     }
@@ -257,10 +290,11 @@ impl Journal {
         self.write()
     }
 
-    /// Forgets what we published.
+    /// Forgets what we published. Its feeds are leftovers.
     pub fn forget(&mut self, key: &Key) -> io::Result<()> {
         for feed in self.feeds_of(key).unwrap_or_default() {
             self.notes.unpublished.remove(&feed);
+            self.notes.leftover.insert(feed);
         }
         self.notes.published.remove(key);
         self.notes.drives.remove(key);
@@ -522,6 +556,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_whole_and_what_was_deleted_are_left_over_until_all_is_tidied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).unwrap();
+        assert!(journal.is_blank());
+        let [file, folder, blobs, half] = [1, 2, 3, 4].map(|name| Key([name; 32]));
+        journal.make(&[file, half]).unwrap();
+        journal.make(&[folder, blobs]).unwrap();
+        let state = FileState { path: "/a".into(), bytes: 5, modified: 0 };
+        journal.publish(file, Published { file: state, root: file }).unwrap();
+        let drive = Drive { blobs, folder: Some("/folder".into()), figures: Figures::default() };
+        journal.set_drive(folder, drive).unwrap();
+        assert_eq!(*Journal::open(&path).unwrap().leftover(), [half].into());
+
+        journal.forget(&file).unwrap();
+        journal.forget_drive(&folder).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(*journal.leftover(), [file, folder, blobs, half].into());
+        journal.tidied().unwrap();
+        assert!(Journal::open(&path).unwrap().is_blank());
+    }
+
+    #[test]
     fn an_order_is_begun_again_until_it_is_an_intent_or_has_ended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.json");
@@ -562,7 +619,8 @@ mod tests {
         assert!(whole.contains(&what));
         for damaged in ["{".to_owned(), whole.replace(&what, &what[2..]), whole.replace(&what, "xy")] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(Journal::open(&path).is_err(), "an intent that can't be read is not forgotten");
+            let error = Journal::open(&path).expect_err("an intent that can't be read is not forgotten").to_string();
+            assert!(error.contains("restore it from a backup"), "{error}");
         }
     }
 }

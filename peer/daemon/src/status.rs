@@ -405,7 +405,7 @@ fn feeds(ctx: &Context, view: Option<&AccountView>, journal: &Journal) -> Vec<Fe
         let (info, key) = (feed.info(), Key(feed.key().0));
         let role = if journal.unpublished().contains(&key) {
             FeedRole::Unpublished
-        } else if journal.is_author(&key) {
+        } else if info.writable {
             FeedRole::Author
         } else if journal.sponsored().contains(&key) {
             FeedRole::Sponsor

@@ -4,7 +4,8 @@
 use codec::Encode;
 use datdot_api::{
     Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder,
-    Unpublished, status::FeedRole,
+    Unpublished,
+    status::{FeedRole, FeedStatus},
 };
 use datdot_daemon::{
     Config, Daemon,
@@ -145,6 +146,30 @@ async fn what_needs_the_ledger_is_refused_or_noted_and_what_does_not_is_done() {
     assert!(offer.why.unwrap().contains("the offer is noted"));
     let refused = peer.ask(|client| client.cancel(0)).await;
     assert!(matches!(&refused, Err(ClientError::Refused(why)) if why.contains("does not answer")), "{refused:?}");
+    peer.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_we_can_write_survives_the_loss_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let at = dir.path().join("peer");
+    let peer = Peer::start(&at, dht.bootstrap()).await;
+    let (file, folder) = (dir.path().join("file"), dir.path().join("folder"));
+    fs::write(&file, "text").unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a"), "content").unwrap();
+    for path in [&file, &folder] {
+        peer.publish(path).await;
+    }
+    let before = peer.ask(|client| client.status()).await.unwrap().feeds;
+    assert_eq!(before.len(), 3);
+    peer.daemon.stop().await;
+    fs::remove_file(at.join("journal.json")).unwrap();
+    let peer = Peer::start(&at, dht.bootstrap()).await;
+    let after = peer.ask(|client| client.status()).await.unwrap().feeds;
+    let in_short = |feeds: &[FeedStatus]| feeds.iter().map(|feed| (feed.key, feed.role, feed.held)).collect::<Vec<_>>();
+    assert_eq!(in_short(&after), in_short(&before));
     peer.daemon.stop().await;
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Order {
     Begin(PublishOrder, Reply<()>),
     /// Forget it.
     End(PublishOrder, Reply<()>),
+    /// Note feeds that are about to be made: should that be cut off, a start removes them.
+    Make(Vec<Key>, Reply<()>),
     /// Note a file that is in its feed whole.
     Publish(Key, Published, Reply<()>),
     /// The requests that have to end before what was published by this name can be taken back.
@@ -112,6 +114,10 @@ impl Engine {
             }
             Order::End(order, reply) => {
                 let noted = self.journal.ended(&order);
+                _ = reply.send(self.noted(noted));
+            }
+            Order::Make(keys, reply) => {
+                let noted = self.journal.make(&keys);
                 _ = reply.send(self.noted(noted));
             }
             Order::Publish(key, file, reply) => {

@@ -58,6 +58,7 @@ impl Work {
         let begun = Instant::now();
         let keypair = Keypair::from_seed(files::fresh());
         let key = keypair.feed_key(&keypair.manifest());
+        self.order(|reply| Order::Make(vec![Key(key.0)], reply)).await?;
         let (ctx, told, state) = (self.ctx.clone(), steps.clone(), file.clone());
         let read = blocking(move || {
             let read = || {

@@ -85,12 +85,12 @@ impl Work {
 
     /// Makes a drive and notes whose it is.
     async fn new_drive(&self, folder: &Path) -> Result<(Drive, Noted), String> {
-        let store = self.ctx.store.clone();
-        let made = move || Drive::create(&store, &Keypair::from_seed(files::fresh()));
-        let drive = blocking(made).await?.map_err(|error| error.to_string())?;
-        let blobs = Key(drive.blobs().map_err(|error| error.to_string())?.key().0);
-        let noted = Noted { blobs, folder: Some(folder.to_owned()), figures: Figures::default() };
-        let (key, note) = (Key(drive.key().0), noted.clone());
+        let (store, keypair) = (self.ctx.store.clone(), Keypair::from_seed(files::fresh()));
+        let (key, blobs) = Drive::keys(&keypair);
+        self.order(|reply| Order::Make(vec![Key(key.0), Key(blobs.0)], reply)).await?;
+        let drive = blocking(move || Drive::create(&store, &keypair)).await?.map_err(|error| error.to_string())?;
+        let noted = Noted { blobs: Key(blobs.0), folder: Some(folder.to_owned()), figures: Figures::default() };
+        let (key, note) = (Key(key.0), noted.clone());
         self.order(|reply| Order::NoteDrive(key, note, reply)).await?;
         Ok((drive, noted))
     }
