@@ -134,7 +134,8 @@ impl Work {
             QuoteOf::Feed(key) => {
                 let feed = self.ctx.store.feed(&FeedKey(key.0)).ok_or_else(|| {
                     format!(
-                        "feed {key} is not here, so its size is not known: `datdot get` or `datdot request` fetches it"
+                        "feed {key} is not here, so its size is not known yet: `datdot request` fetches it first, and \
+                         --max-price bounds what that may cost"
                     )
                 })?;
                 let store = self.ctx.store.clone();

@@ -7,6 +7,7 @@ use crate::{
     show::{doctor::Findings, say},
 };
 use anyhow::{Context, Result, bail};
+use datdot_api::ClientError;
 use datdot_daemon::swarm::{self, Settings};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -33,6 +34,8 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     running::log("error");
     let findings = match place.daemon() {
         Ok((_, status)) => Findings { addresses: Some(status.addresses), swarm: status.swarm },
+        // One that runs and can't be asked is another matter.
+        Err(error) if error.is::<ClientError>() => return Err(error),
         Err(_) => {
             let nodes = args.bootstrap.iter().map(Endpoint::resolve_v4).collect::<Result<Vec<_>, _>>()?;
             // A node of this machine only sees what comes from this machine.

@@ -57,7 +57,8 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Looks up where to fetch, so that a wrong name is found before anything begins.
+/// Names of where to fetch, looked up so that a wrong one is found before anything begins. The daemon tries all its addresses.
 pub fn addresses(from: &[Endpoint]) -> Result<Vec<String>> {
-    from.iter().map(|endpoint| Ok(endpoint.resolve()?.to_string())).collect()
+    let found = |endpoint: &Endpoint| Ok(endpoint.resolve().map(|_| endpoint.to_string())?);
+    from.iter().map(found).collect()
 }

@@ -66,7 +66,7 @@ pub fn run(args: Args, place: &Place) -> Result<()> {
     let address = account.id();
     let config = Config {
         listen: args.listen,
-        addresses: args.address.iter().map(Endpoint::resolve).collect::<Result<_, _>>()?,
+        addresses: args.address.iter().map(|at| at.resolve_for(args.listen)).collect::<Result<_, _>>()?,
         name_addresses: !args.no_address,
         swarm: args.swarm.settings()?,
         api_port: args.api_port,

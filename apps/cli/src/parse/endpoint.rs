@@ -36,10 +36,17 @@ impl Endpoint {
         addresses.into_iter().find_map(v4).ok_or_else(|| BadEndpoint::NotV4(self.clone()))
     }
 
-    /// Looks the host up. One address is enough: the first is taken.
-    pub fn resolve(&self) -> Result<SocketAddr, BadEndpoint> {
-        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
-        addresses.ok().and_then(|mut all| all.next()).ok_or_else(|| BadEndpoint::NotFound(self.clone()))
+    /// Looks the host up: all its addresses, one at least.
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, BadEndpoint> {
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs().map(Vec::from_iter);
+        addresses.ok().filter(|all| !all.is_empty()).ok_or_else(|| BadEndpoint::NotFound(self.clone()))
+    }
+
+    /// The host's first address at which somebody can answer who listens at `listen`.
+    pub fn resolve_for(&self, listen: SocketAddr) -> Result<SocketAddr, BadEndpoint> {
+        let all = self.resolve()?;
+        let first = all.iter().find(|address| address.is_ipv4() == listen.is_ipv4());
+        Ok(first.copied().unwrap_or(all[0]))
     }
 }
 
@@ -84,7 +91,9 @@ mod tests {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         let endpoint: Endpoint = "127.0.0.1:4977".parse().unwrap();
-        assert_eq!(endpoint.resolve(), Ok("127.0.0.1:4977".parse().unwrap()));
+        assert_eq!(endpoint.resolve(), Ok(vec!["127.0.0.1:4977".parse().unwrap()]));
+        let local: Endpoint = "localhost:4977".parse().unwrap();
+        assert!(local.resolve_for(([0, 0, 0, 0], 1).into()).unwrap().is_ipv4(), "::1 comes first in many places");
         assert_eq!(endpoint.resolve_v4(), Ok("127.0.0.1:4977".parse().unwrap()));
         let v6: Endpoint = "[::1]:4977".parse().unwrap();
         assert_eq!(v6.resolve_v4(), Err(BadEndpoint::NotV4(v6)));

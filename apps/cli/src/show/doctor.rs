@@ -51,10 +51,13 @@ impl Findings {
         let by_tcp = self.addresses.as_ref().is_some_and(|addresses| !addresses.is_empty());
         let port =
             self.swarm.listen.as_ref().and_then(|listen| listen.rsplit_once(':')).map_or("3282", |(_, port)| port);
-        let forward = format!(
-            "let the router forward UDP port {port} to this computer. For peers that dial, TCP port {port} too, and start \
-             the daemon with --address HOST:{port}."
-        );
+        let dialled = match by_tcp {
+            true => "Whoever reads the ledger reaches this peer by its TCP address, if that is right.".into(),
+            false => {
+                format!("For peers that dial, TCP port {port} too, and start the daemon with --address HOST:{port}.")
+            }
+        };
+        let forward = format!("let the router forward UDP port {port} to this computer. {dialled}");
         let (off, answers) = (self.swarm.off.is_some(), self.swarm.answers);
         match (self.swarm.nat, by_tcp) {
             _ if off && by_tcp => (
@@ -121,6 +124,8 @@ mod tests {
             assert!(said.contains("forward UDP port 4000") && said.contains("--address HOST:4000"), "{said}");
         }
         assert!(said(behind(Nat::Random), &[]).contains("another port for each"));
+        let named = said(behind(Nat::Random), &["1.1.1.1:1"]);
+        assert!(named.contains("forward UDP port 4000") && !named.contains("--address"), "{named}");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::{blocks, bytes, limits, millis, money, price, progress::count, short,
 use datdot_api::{
     Status,
     status::{
-        ContractState, ContractStatus, DamageStatus, FeedRole, Money, OfferStatus, ProofOutcome, ProofStatus,
-        RequestState, RequestStatus, Standing, SwarmStatus,
+        ContractState, ContractStatus, DamageStatus, FeedRole, FeedStatus, Money, OfferStatus, ProofOutcome,
+        ProofStatus, RequestState, RequestStatus, Standing, SwarmStatus,
     },
 };
 use std::fmt::{self, Display, Formatter};
@@ -285,7 +285,8 @@ fn drives(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
         let of = |key| status.feeds.iter().find(|feed| feed.key == key);
         let is_hidden = of(drive.key).is_some_and(|feed| feed.role == FeedRole::Unpublished);
         let hidden = if is_hidden { ", unpublished: nobody gets to see it" } else { "" };
-        writeln!(f, "  {}  {folder}{hidden}", drive.key)?;
+        let announced = announced(of(drive.key));
+        writeln!(f, "  {}  {folder}{hidden}{announced}", drive.key)?;
         let stored: u64 = [drive.key, drive.blobs].into_iter().filter_map(of).map(|feed| feed.held).sum();
         match drive.version {
             0 => writeln!(f, "        being read for the first time, {} so far", bytes(stored))?,
@@ -321,10 +322,15 @@ fn feeds(f: &mut Formatter<'_>, status: &Status) -> fmt::Result {
         } else {
             bytes(feed.bytes)
         };
-        let announced = feed.announced.map_or(String::new(), |ago| format!(", announced {} ago", span(ago)));
+        let announced = announced(Some(feed));
         writeln!(f, "  {}  {held} in {}, {role}{announced}", feed.key, count(feed.blocks, "block", "blocks"))?;
     }
     Ok(())
+}
+
+fn announced(feed: Option<&FeedStatus>) -> String {
+    let ago = feed.and_then(|feed| feed.announced);
+    ago.map_or(String::new(), |ago| format!(", announced {} ago", span(ago)))
 }
 
 fn why(f: &mut Formatter<'_>, why: &Option<String>) -> fmt::Result {
