@@ -245,8 +245,10 @@ pub async fn grow(options: &Options) -> Result<()> {
         let mut downloads: Vec<_> = wanted.into_iter().map(|want| reader.download(&copy, want)).collect();
         reader.connect(address, None).await?;
         for download in &mut downloads {
-            download.done().await?;
+            download.here().await?;
         }
+        // Once: each flush has what the next blocks have in common with these written again.
+        copy.flush().await?;
         let fetch = start.elapsed();
         let each = |time: Duration| time.as_secs_f64() * 1e6 / BLOCKS as f64;
         let figures = json!({
