@@ -3,8 +3,8 @@
 
 use codec::Encode;
 use datdot_api::{
-    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder,
-    Unpublished, status::FeedRole,
+    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, ListOrder, Listed, Progress, PublishOrder, Status,
+    UnpublishOrder, Unpublished, status::FeedRole,
 };
 use datdot_daemon::{
     Config, Daemon,
@@ -129,6 +129,47 @@ async fn what_is_hosted_is_found_and_served_and_the_status_says_what_is_wrong() 
         assert!(begun.elapsed() < Duration::from_secs(25), "it doesn't wait for the ledger first");
     }
     hoster.daemon.stop().await;
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_here_is_read_as_long_as_its_author_has_made_it_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let author = network(&dir.path().join("author"), 7, true).await;
+    let feed = author.store().create(&Keypair::from_seed([7; 32])).unwrap();
+    let from = vec![author.local_addr().unwrap().to_string()];
+    for (appended, whole) in [(Some("one"), "one"), (Some(" two"), "one two"), (None, "one two")] {
+        match appended {
+            Some(text) => _ = feed.append(vec![text.into()]).await.unwrap(),
+            None => author.close().await,
+        }
+        let out = dir.path().join(format!("out{}", appended.unwrap_or("")));
+        let steps = reader.get(feed.key(), out.clone(), from.clone()).await;
+        assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+        assert_eq!(fs::read_to_string(out).unwrap(), whole);
+    }
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listing_a_drive_leaves_nothing_of_its_contents_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let author = Peer::start(&dir.path().join("author"), dht.bootstrap()).await;
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a"), "content").unwrap();
+    let key = author.publish(&folder).await;
+    let from = vec![author.daemon.listen().to_string()];
+    let order = ListOrder { key, inside: None, recursive: false, encryption_key_file: None, from };
+    let lines: Vec<_> = reader.ask(move |client| client.list(&order).unwrap().map(Result::unwrap).collect()).await;
+    assert!(matches!(lines.last(), Some(Listed::Done { .. })), "{lines:?}");
+    let feeds = reader.until("has looked", |status| !status.feeds.is_empty()).await.feeds;
+    assert!(feeds.iter().all(|feed| feed.key == key), "{feeds:?}");
+    author.daemon.stop().await;
     reader.daemon.stop().await;
 }
 

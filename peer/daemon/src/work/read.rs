@@ -32,7 +32,6 @@ use tokio::sync::mpsc;
 
 /// Left out paths that are named.
 const MAX_NAMED: usize = 20;
-
 impl Work {
     /// Reads a feed into a file, or a drive into a folder.
     pub async fn get(self, order: GetOrder, steps: Steps) -> Result<(), String> {
@@ -68,17 +67,17 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         // What is fetched, and beside it what is written.
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
-        let bytes =
-            match self.find_out(order.key, order.encryption_key_file.as_deref(), &order.from, room, steps).await? {
-                Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
-                Subject::Bee => return Err(no_files(order.key)),
-                Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
-                Subject::Drive(drive) => {
-                    let blobs = Key(blobs_of(&drive)?.0);
-                    self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
-                    self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
-                }
-            };
+        let key_file = order.encryption_key_file.as_deref();
+        let bytes = match self.find_out(order.key, key_file, &order.from, room, steps).await?.subject {
+            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
+            Subject::Bee => return Err(no_files(order.key)),
+            Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
+            Subject::Drive(drive) => {
+                let blobs = blobs_of(&drive).await?;
+                self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
+                self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
+            }
+        };
         let millis = begun.elapsed().as_millis() as u64;
         self.ctx.story.tell(Event::Read { key: order.key, bytes, millis });
         say(steps, Progress::Done { key: order.key, bytes, request: None, hosted: 0, of: 0 }).await;
@@ -204,7 +203,8 @@ impl Work {
         }
     }
 
-    /// Gets a feed here, if it isn't: from where the user says, then from where the ledger says. At most `room` bytes.
+    /// Gets a feed here as long as it is known to be, if it isn't: from where the user says, then from where the ledger says. At
+    /// most `room` bytes.
     pub(super) async fn fetch(&self, key: Key, from: &[String], room: u64, steps: &Steps) -> Result<Fetched, String> {
         self.fetch_as(key, Fetch::First { room }, from, steps).await
     }
@@ -222,12 +222,14 @@ impl Work {
         for place in from {
             named.extend(resolve(place).await?);
         }
-        let here = self.ctx.store.feed(&feed).is_some_and(|feed| is_here(&feed, &wanted));
-        let newest = matches!(wanted, Fetch::Newest { .. });
-        let endpoints = match here && !newest {
-            true => Vec::new(),
-            false => self.ctx.endpoints(feed, named).await,
+        let known = self.ctx.store.feed(&feed);
+        let here = known.as_ref().is_some_and(|feed| is_here(feed, &wanted));
+        // Nobody knows more of a feed than who writes it.
+        let asks = match wanted {
+            Fetch::Kind { .. } => known.is_none_or(|feed| !feed.info().writable),
+            _ => !here,
         };
+        let endpoints = if asks { self.ctx.endpoints(feed, named).await } else { Vec::new() };
         if !here && endpoints.is_empty() && !self.ctx.topics.is_on() {
             return Err(format!(
                 "nobody is known to have feed {key}: no request on the ledger names it, and there is no swarm to look for \
@@ -243,18 +245,14 @@ impl Work {
             }
         };
         let result = self.ctx.fetcher.fetch(feed, &wanted, &endpoints, &mut progress).await;
-        let mut fetched = result.map_err(|failed| failed.why.to_string())?;
-        if here && !newest {
-            // Not dialled, so their keys are not known; nobody is named as a source whose key was not seen.
-            fetched.reached.clear();
-        }
-        Ok(fetched)
+        result.map_err(|failed| failed.why.to_string())
     }
 }
 
 /// Whether nothing has to be fetched, as far as one can see without asking anybody.
 fn is_here(feed: &Feed, wanted: &Fetch) -> bool {
     match wanted {
+        Fetch::Kind { .. } => feed.missing_in(0..1) == 0,
         Fetch::Runs { runs, .. } => runs.iter().all(|run| feed.missing_in(run.clone()) == 0),
         _ => feed.info().is_complete(),
     }
