@@ -54,6 +54,8 @@ pub(crate) struct Work {
     pub ctx: Arc<Context>,
     pub engine: mpsc::Sender<Msg>,
     pub jobs: Jobs,
+    /// How long what nobody has now is looked for again and again.
+    pub patience: Duration,
 }
 
 /// The jobs of a daemon; they end with it.
