@@ -264,6 +264,7 @@ impl Engine {
             self.tell_lost();
         }
         self.announce();
+        self.keep_no_longer().await;
         let dir = self.ctx.dir.clone();
         let Ok(Ok(free)) = tokio::task::spawn_blocking(move || files::free_bytes(&dir)).await else { return };
         self.shown.disk_free = Some(free);

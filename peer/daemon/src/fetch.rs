@@ -12,22 +12,23 @@ use datdot_api::Size;
 use datdot_hypercore::{Download, Feed, FeedError, FeedKey, Network, PeerInfo, Stopped, Store, StoreError, Want};
 use datdot_proof::head::SignedHead;
 use datdot_roles::Trouble;
-use std::{ops::Range, pin::pin, time::Duration};
+use futures::{StreamExt, stream::FuturesUnordered};
+use std::{net::SocketAddr, ops::Range, pin::pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
 const STALL: Duration = Duration::from_secs(15);
 /// How long one dial may take, its handshake included.
 const DIAL: Duration = Duration::from_secs(10);
-/// A peer tells of a newer head as soon as it is asked: after so long none will come.
+/// Who is connected tells of its newest head as soon as it is asked: after so long none will come.
 const SETTLED: Duration = Duration::from_secs(1);
-/// If nobody is connected, the swarm has to find somebody before.
+/// For whom a newest head waits so long: peers that are being dialled, or looked for in the swarm.
 const FOUND: Duration = Duration::from_secs(2);
 /// Runs of blocks that are asked for at a time.
 const RUNS: usize = 256;
 /// How often peers that went away are dialled again while blocks still come from others.
 const REDIAL: Duration = Duration::from_secs(5);
-/// How often a feed is looked for in the swarm, one [`REDIAL`] each, before nobody is there.
+/// How often in a row a feed is looked for in vain, one [`REDIAL`] each, before nobody is there.
 const SEARCHES: u32 = 2;
 /// Peers that one fetch dials at most.
 const MAX_DIALLED: usize = 8;
@@ -46,13 +47,14 @@ pub struct Fetcher {
 pub enum Wanted {
     /// The blocks of this head.
     Head(SignedHead),
-    /// The blocks of the first head that a peer shows.
+    /// The blocks of the head that is here, or of the first one that a peer shows.
     First {
         /// Bytes that may come.
         room: u64,
     },
-    /// The blocks of the newest head that peers show; what is here counts if there are none.
-    Newest {
+    /// What there is to fetch: the newest head that peers show, and the first block, which says what it is. What is here counts
+    /// if nobody shows more.
+    Kind {
         /// Bytes that may come.
         room: u64,
     },
@@ -121,6 +123,8 @@ impl Fetcher {
         let mut dialled = Dialled { network: &self.network, peers: Vec::new(), looking };
         let done = self.run(&feed, wants, wanted, endpoints, &mut dialled, progress).await;
         let bytes = feed.info().bytes_here.saturating_sub(before);
+        // Those whom the user named come first, whoever answered first.
+        dialled.peers.sort_by_key(|(endpoint, _)| endpoints.iter().position(|(other, _)| other == endpoint));
         let reached = dialled.peers.iter().map(|(endpoint, peer)| endpoint.proven(peer)).collect();
         match done {
             Ok(()) => Ok(Fetched { feed, bytes, reached }),
@@ -143,21 +147,24 @@ impl Fetcher {
             let info = feed.info();
             match wanted {
                 Wanted::Runs { bytes, .. } => progress(gained().min(*bytes), *bytes, peers),
+                Wanted::Kind { .. } => {}
                 _ => progress(info.bytes_here.min(info.bytes), info.bytes, peers),
             }
         };
         let fits = || match wanted {
-            Wanted::First { room } | Wanted::Newest { room } => fits(feed.info().bytes.saturating_sub(before), *room),
-            Wanted::Runs { room, .. } => fits(gained(), *room),
+            Wanted::First { room } => fits(feed.info().bytes.saturating_sub(before), *room),
+            Wanted::Kind { room } | Wanted::Runs { room, .. } => fits(gained(), *room),
             Wanted::Head(_) => Ok(()),
         };
-        if let Wanted::Newest { .. } = wanted {
+        if let Wanted::Kind { .. } = wanted {
             self.settle(feed, endpoints, dialled).await;
         }
         for wants in wants.chunks(RUNS) {
             let mut goal = Goal::new(&self.network, feed, wants, wanted);
             let mut watch = feed.watch();
             let mut last_gain = Instant::now();
+            // The first round since then.
+            let mut since = 0;
             let mut why = Vec::new();
             for round in 0u32.. {
                 if goal.is_reached() {
@@ -172,7 +179,7 @@ impl Fetcher {
                             () = &mut dialling => break,
                             reached = goal.reached() => break reached.map_err(trouble)?,
                             Ok(()) = watch.changed() => {
-                                last_gain = Instant::now();
+                                (last_gain, since) = (Instant::now(), round + 1);
                                 watch.borrow_and_update();
                                 fits()?;
                             }
@@ -183,15 +190,18 @@ impl Fetcher {
                 if goal.is_reached() {
                     break;
                 }
-                if dialled.connected() == 0 && self.network.peers().is_empty() {
-                    if dialled.looking.is_on() {
-                        why.push(format!("nobody who announces it answered within {round} searches"));
-                    }
-                    if !dialled.looking.is_on() || round >= SEARCHES {
+                let nobody = dialled.connected() == 0 && self.network.peers().is_empty();
+                if nobody {
+                    let (searches, is_on) = (round.saturating_sub(since), dialled.looking.is_on());
+                    // Who sent something may come back where it was, too.
+                    if searches >= SEARCHES || (!is_on && gained() == 0) {
+                        if is_on {
+                            why.push(format!("nobody who announces it answered within {searches} searches"));
+                        }
                         return Err(Trouble::Unreachable(reasons(&why)));
                     }
                 }
-                if round > 0 && last_gain.elapsed() >= REDIAL {
+                if round > 0 && (nobody || last_gain.elapsed() >= REDIAL) {
                     dialled.looking.again();
                 }
                 report(dialled.peers());
@@ -204,7 +214,7 @@ impl Fetcher {
                             break;
                         }
                         Ok(()) = watch.changed() => {
-                            last_gain = Instant::now();
+                            (last_gain, since) = (Instant::now(), round + 1);
                             watch.borrow_and_update();
                             fits()?;
                             report(dialled.peers());
@@ -235,40 +245,58 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Gives peers the time to show a newer head than the one that is here. Nobody knows a newer one than the author.
+    /// Gives peers the time to show the newest head: those who are dialled and looked for a bounded one, whoever is connected
+    /// then as long as it needs. Nobody knows a newer one than who writes the feed.
     async fn settle(&self, feed: &Feed, endpoints: &[(Endpoint, NamedBy)], dialled: &mut Dialled<'_>) {
-        let before = feed.info();
-        if before.length == 0 || before.writable {
+        if feed.info().writable {
             return;
         }
-        let _following = self.network.download(feed, Want { blocks: 0..0, follow: true });
-        self.dial(endpoints, dialled, &mut Vec::new()).await;
-        let patience = match dialled.connected() {
-            0 if dialled.looking.is_on() => FOUND,
-            0 => return,
-            _ => SETTLED,
-        };
-        let mut watch = feed.watch();
-        _ = timeout(patience, watch.wait_for(|now| now.length > before.length)).await;
+        let (key, mut why) = (feed.key(), Vec::new());
+        let found = self.topics.found(&key, &self.network);
+        let all_have_come = async { tokio::join!(self.dial(endpoints, dialled, &mut why), found) };
+        _ = timeout(FOUND, all_have_come).await;
+        // If a newer head is not followed, the one that is here counts.
+        _ = self.network.update(feed, SETTLED).await;
     }
 
-    /// Connects to endpoints that are not connected, one at a time.
+    /// Connects to endpoints that are not connected: several at a time, but to one at a time of those with the same address.
     async fn dial(&self, endpoints: &[(Endpoint, NamedBy)], dialled: &mut Dialled<'_>, why: &mut Vec<String>) {
+        let mut places: Vec<(SocketAddr, Vec<Endpoint>)> = Vec::new();
         for (endpoint, named_by) in endpoints.iter().take(MAX_DIALLED) {
             let address = endpoint.address;
-            if endpoint.noise_key == Some(self.network.public_key()) || dialled.has(endpoint) {
+            if endpoint.noise_key == Some(self.network.public_key()) {
                 continue;
             }
             if *named_by == NamedBy::Stranger && !self.allow_private && !is_public(address) {
                 why.push(format!("{address} is a private address, which is not dialled on a stranger's word"));
                 continue;
             }
-            match timeout(DIAL, self.network.connect(address, endpoint.noise_key)).await {
-                Ok(Ok(peer)) => dialled.peers.push((*endpoint, peer)),
-                Ok(Err(error)) => why.push(error.to_string()),
-                Err(_) => why.push(format!("{address}: no answer")),
+            match places.iter_mut().find(|(at, _)| *at == address) {
+                Some((_, same)) => same.push(*endpoint),
+                None => places.push((address, vec![*endpoint])),
             }
         }
+        places.retain(|(_, same)| !same.iter().any(|endpoint| dialled.has(endpoint)));
+        let mut calls: FuturesUnordered<_> = places.into_iter().map(|(_, same)| self.call(same)).collect();
+        while let Some(called) = calls.next().await {
+            match called {
+                Ok(peer) => dialled.peers.push(peer),
+                Err(failed) => why.extend(failed),
+            }
+        }
+    }
+
+    /// Connects to the first of some endpoints that answers, or says what each did.
+    async fn call(&self, endpoints: Vec<Endpoint>) -> Result<(Endpoint, PeerInfo), Vec<String>> {
+        let mut why = Vec::new();
+        for endpoint in endpoints {
+            match timeout(DIAL, self.network.connect(endpoint.address, endpoint.noise_key)).await {
+                Ok(Ok(peer)) => return Ok((endpoint, peer)),
+                Ok(Err(error)) => why.push(error.to_string()),
+                Err(_) => why.push(format!("{}: no answer", endpoint.address)),
+            }
+        }
+        Err(why)
     }
 }
 
@@ -290,7 +318,7 @@ impl<'a> Goal<'a> {
     fn new(network: &Network, feed: &'a Feed, wants: &'a [Want], wanted: &Wanted) -> Self {
         let downloads = wants.iter().map(|want| network.download(feed, want.clone())).collect();
         // A head that is longer than the one here has to be reached, however complete the shorter one is.
-        let exact = if matches!(wanted, Wanted::Runs { .. } | Wanted::Head(_)) { wants } else { &[] };
+        let exact = if matches!(wanted, Wanted::First { .. }) { &[] } else { wants };
         Goal { feed, downloads, exact }
     }
 
@@ -377,7 +405,7 @@ fn open(store: &Store, key: FeedKey, wanted: &Wanted) -> Result<(Feed, Vec<Want>
             };
             Ok((feed, vec![want]))
         }
-        Wanted::Newest { .. } => Ok((remote()?, vec![Want::all()])),
+        Wanted::Kind { .. } => Ok((remote()?, vec![Want { blocks: 0..1, follow: true }])),
         Wanted::Runs { runs, .. } => {
             let want = |run: &Range<u64>| Want { blocks: run.clone(), follow: true };
             Ok((remote()?, runs.iter().map(want).collect()))
@@ -430,6 +458,7 @@ mod tests {
     use datdot_wire::noise::Keypair as NoiseKeypair;
 
     const ANY: Wanted = Wanted::First { room: u64::MAX };
+    const KIND: Wanted = Wanted::Kind { room: u64::MAX };
 
     struct Peer {
         network: Network,
@@ -511,18 +540,96 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_block_behind_the_head_that_is_here_brings_one_that_reaches_it() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(3).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let from = [(author.endpoint(), NamedBy::User)];
+        fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+        author.publish(4).await;
+        let last = Wanted::Runs { runs: vec![5..6], bytes: 0, room: u64::MAX };
+        let got = fetcher.fetch(feed.key(), &last, &from, &mut |_, _, _| {}).await.unwrap();
+        assert_eq!((got.feed.info().length, got.feed.info().blocks_here), (7, 4));
+        let got = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+        assert_eq!(got.feed.info().contiguous, 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn the_newest_head_is_followed_and_what_is_here_is_enough_without_peers() {
         let (author, reader) = (peer(1).await, peer(2).await);
         let feed = author.publish(3).await;
         let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
         let from = [(author.endpoint(), NamedBy::User)];
-        let newest = Wanted::Newest { room: u64::MAX };
-        let length = |got: Fetched| got.feed.info().contiguous;
-        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 3);
+        for length in [3, 5, 5] {
+            let got = fetcher.fetch(feed.key(), &KIND, &from, &mut |_, _, _| {}).await.unwrap();
+            assert_eq!((got.feed.info().length, got.feed.has(0)), (length, true));
+            let got = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+            assert_eq!(got.feed.info().contiguous, length);
+            match length {
+                3 => _ = author.publish(2).await,
+                _ => author.network.close().await,
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_does_not_answer_holds_up_neither_the_newest_head_nor_what_is_here() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(3).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let to_author = (author.endpoint(), NamedBy::User);
+        fetcher.fetch(feed.key(), &ANY, &[to_author], &mut |_, _, _| {}).await.unwrap();
         author.publish(2).await;
-        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
-        author.network.close().await;
-        assert_eq!(length(fetcher.fetch(feed.key(), &newest, &from, &mut |_, _, _| {}).await.unwrap()), 5);
+        // They take connections and say nothing.
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            silent.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let endpoint = |at: &tokio::net::TcpListener| Endpoint { address: at.local_addr().unwrap(), noise_key: None };
+        let mut from: Vec<_> = silent.iter().map(|at| (endpoint(at), NamedBy::Stranger)).collect();
+        from.push(to_author);
+        for length in [5, 5] {
+            let begun = Instant::now();
+            let got = fetcher.fetch(feed.key(), &KIND, &from, &mut |_, _, _| {}).await.unwrap();
+            assert_eq!(got.feed.info().length, length);
+            assert!(begun.elapsed() < DIAL, "{:?}", begun.elapsed());
+            author.network.close().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_endpoints_with_one_address_the_one_that_is_there_is_reached() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(1).await;
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let older = Endpoint { noise_key: Some([7; 32]), ..author.endpoint() };
+        let from = [older, author.endpoint()].map(|endpoint| (endpoint, NamedBy::Stranger));
+        let got = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+        assert_eq!(got.reached, [author.endpoint()]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_goes_away_for_some_seconds_is_called_again_and_sends_the_rest() {
+        let (author, reader) = (peer(1).await, peer(2).await);
+        let feed = author.publish(40).await;
+        let (store, address) = (author.network.store().clone(), author.network.local_addr());
+        author.network.limits().upload.set(Some(300_000));
+        let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+        let from = [(author.endpoint(), NamedBy::User)];
+        let fetching = async {
+            fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+        };
+        let going_away = async {
+            while reader.network.store().feed(&feed.key()).is_none_or(|feed| feed.info().blocks_here < 5) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            author.network.close().await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            let config = Config { listen: address, ..Config::new(NoiseKeypair::from_seed(&[1; 32])) };
+            Network::start(store, config).await.unwrap()
+        };
+        let ((), _back) = tokio::join!(fetching, going_away);
+        assert_eq!(reader.network.store().feed(&feed.key()).unwrap().info().contiguous, 40);
     }
 
     #[tokio::test(flavor = "multi_thread")]

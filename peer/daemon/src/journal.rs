@@ -13,7 +13,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// How long what came is kept if its work was interrupted, so that it can go on.
+pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Blocks after which a transaction that was sent before a crash can't come into a block any more: what the ledger's
 /// client gives an ordinary call, and some more.
@@ -52,6 +56,9 @@ struct Notes {
     /// Orders to read that are not done: a start begins them again.
     #[serde(default)]
     readings: Vec<Reading>,
+    /// Feeds that came in part when nobody was left who had more, and until when they are kept: milliseconds since 1970.
+    #[serde(default)]
+    interrupted: BTreeMap<Key, u64>,
     /// Feeds that are served because we sponsor them.
     #[serde(default)]
     sponsored: BTreeSet<Key>,
@@ -114,6 +121,9 @@ pub struct Figures {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Reading {
     order: GetOrder,
+    /// When it was given, in milliseconds since 1970.
+    #[serde(default)]
+    since: u64,
     /// What it keeps here meanwhile.
     feeds: BTreeSet<Key>,
 }
@@ -313,9 +323,9 @@ impl Journal {
         file.or_else(|| self.notes.drives.get(key)?.folder.as_deref())
     }
 
-    /// Orders to read that a start begins again.
-    pub fn readings(&self) -> Vec<GetOrder> {
-        self.notes.readings.iter().map(|reading| reading.order.clone()).collect()
+    /// Orders to read that a start begins again, and when they were given.
+    pub fn readings(&self) -> Vec<(GetOrder, u64)> {
+        self.notes.readings.iter().map(|reading| (reading.order.clone(), reading.since)).collect()
     }
 
     /// Whether an order to read needs a feed.
@@ -324,21 +334,45 @@ impl Journal {
     }
 
     /// Notes that an order to read is under way, and needs this feed.
-    pub fn reads(&mut self, order: &GetOrder, feed: Key) -> io::Result<()> {
+    pub fn reads(&mut self, order: &GetOrder, feed: Key, now: u64) -> io::Result<()> {
         match self.notes.readings.iter_mut().find(|reading| reading.order == *order) {
             Some(reading) => _ = reading.feeds.insert(feed),
-            None => self.notes.readings.push(Reading { order: order.clone(), feeds: [feed].into() }),
+            None => self.notes.readings.push(Reading { order: order.clone(), since: now, feeds: [feed].into() }),
         }
         self.write()
     }
 
-    /// Forgets an order to read, and says which feeds it kept here.
-    pub fn has_read(&mut self, order: &GetOrder) -> io::Result<BTreeSet<Key>> {
+    /// Forgets an order to read, and says which feeds it kept here. If all was read, nothing of them is kept to go on with.
+    pub fn has_read(&mut self, order: &GetOrder, whole: bool) -> io::Result<BTreeSet<Key>> {
         let (done, others): (Vec<_>, _) =
             std::mem::take(&mut self.notes.readings).into_iter().partition(|reading| reading.order == *order);
         self.notes.readings = others;
+        let feeds: BTreeSet<Key> = done.into_iter().flat_map(|reading| reading.feeds).collect();
+        self.notes.interrupted.retain(|key, _| !whole || !feeds.contains(key));
         self.write()?;
-        Ok(done.into_iter().flat_map(|reading| reading.feeds).collect())
+        Ok(feeds)
+    }
+
+    /// Notes that what came of a feed, and of those that are read with it, is to be kept for [`KEPT`]; says which they are.
+    pub fn keep(&mut self, feed: Key, now: u64) -> io::Result<BTreeSet<Key>> {
+        let with_it = self.notes.readings.iter().filter(|reading| reading.feeds.contains(&feed));
+        let kept: BTreeSet<Key> = with_it.flat_map(|reading| &reading.feeds).copied().chain([feed]).collect();
+        let until = now.saturating_add(KEPT.as_millis() as u64);
+        self.notes.interrupted.extend(kept.iter().map(|key| (*key, until)));
+        self.write()?;
+        Ok(kept)
+    }
+
+    /// Forgets which feeds are not to be kept for that any longer, and says which.
+    pub fn outdated(&mut self, now: u64) -> io::Result<BTreeSet<Key>> {
+        let is_old = |until: u64| until <= now;
+        let old: BTreeSet<Key> =
+            self.notes.interrupted.iter().filter(|(_, until)| is_old(**until)).map(|(key, _)| *key).collect();
+        if !old.is_empty() {
+            self.notes.interrupted.retain(|_, until| !is_old(*until));
+            self.write()?;
+        }
+        Ok(old)
     }
 
     /// Feeds of others that are served because we sponsor them.
@@ -349,7 +383,8 @@ impl Journal {
     /// Feeds that are needed here whatever contracts say.
     pub fn own(&self) -> BTreeSet<Key> {
         let readings = self.notes.readings.iter().flat_map(|reading| &reading.feeds);
-        self.offered().iter().chain(&self.notes.unpublished).chain(readings).copied().collect()
+        let interrupted = self.notes.interrupted.keys();
+        self.offered().iter().chain(&self.notes.unpublished).chain(readings).chain(interrupted).copied().collect()
     }
 
     /// Those of them that others are to find here: what is only being read is not, nor what was taken back.
@@ -375,7 +410,10 @@ impl Journal {
         self.notes.next += 1;
         let others: Vec<_> = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.is_author(key)).collect();
         self.notes.sponsored.extend(others);
-        feeds.iter().for_each(|feed| _ = self.notes.unpublished.remove(&Key(feed.key)));
+        for key in feeds.iter().map(|feed| Key(feed.key)) {
+            self.notes.unpublished.remove(&key);
+            self.notes.interrupted.remove(&key);
+        }
         self.notes.begun.retain(|begun| Some(begun) != order);
         let noted = Noted { what: What { feeds, terms, sources }, since, sent: None, request: None };
         let intent = noted.intent();
@@ -428,6 +466,11 @@ impl Noted {
         let until = self.sent.map(|sent| sent.saturating_add(TOO_OLD_AFTER));
         Intent { feeds, terms, sources, since: self.since, until, request: self.request }
     }
+}
+
+/// The time: milliseconds since 1970.
+pub fn millis_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 pub(crate) mod scale {
@@ -540,16 +583,16 @@ mod tests {
             encryption_key_file: None,
             from: vec![],
         };
-        journal.reads(&order, Key([5; 32])).unwrap();
-        journal.reads(&order, Key([6; 32])).unwrap();
+        journal.reads(&order, Key([5; 32]), 7).unwrap();
+        journal.reads(&order, Key([6; 32]), 8).unwrap();
 
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(journal.own(), [1, 2, 3, 5, 6].map(|name| Key([name; 32])).into());
         assert_eq!(journal.offered(), [1, 2, 3].map(|name| Key([name; 32])).into(), "what is only read is not offered");
         assert!(journal.is_author(&Key([2; 32])) && !journal.is_author(&Key([4; 32])));
         assert_eq!(journal.drive_of(Path::new("/folder")).map(|(key, _)| key), Some(Key([1; 32])));
-        assert_eq!(journal.readings(), std::slice::from_ref(&order));
-        assert_eq!(journal.has_read(&order).unwrap(), [5, 6].map(|name| Key([name; 32])).into());
+        assert_eq!(journal.readings(), [(order.clone(), 7)]);
+        assert_eq!(journal.has_read(&order, true).unwrap(), [5, 6].map(|name| Key([name; 32])).into());
         journal.over(theirs).unwrap();
         assert_eq!(journal.drives().len(), 1, "a drive that was only sponsored is forgotten with its request");
         assert_eq!(journal.own(), [1, 2].map(|name| Key([name; 32])).into());
@@ -576,6 +619,38 @@ mod tests {
         assert_eq!(*journal.leftover(), [file, folder, blobs, half].into());
         journal.tidied().unwrap();
         assert!(Journal::open(&path).unwrap().is_blank());
+    }
+
+    #[test]
+    fn what_came_before_reading_was_interrupted_is_kept_for_a_day_or_until_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).unwrap();
+        let (drive, blobs, other) = (Key([1; 32]), Key([2; 32]), Key([3; 32]));
+        let order = GetOrder {
+            key: drive,
+            inside: None,
+            path: "/out".into(),
+            replace: false,
+            encryption_key_file: None,
+            from: vec![],
+        };
+        let day = KEPT.as_millis() as u64;
+        journal.keep(other, 50).unwrap();
+        for whole in [false, true] {
+            journal.reads(&order, drive, 90).unwrap();
+            journal.reads(&order, blobs, 90).unwrap();
+            assert_eq!(journal.keep(blobs, 100).unwrap(), [drive, blobs].into());
+            assert_eq!(journal.has_read(&order, whole).unwrap(), [drive, blobs].into());
+            journal = Journal::open(&path).unwrap();
+            assert!(journal.readings().is_empty(), "who gave the order heard that it failed");
+            let kept: &[Key] = if whole { &[other] } else { &[drive, blobs, other] };
+            assert_eq!(journal.own(), kept.iter().copied().collect());
+        }
+        assert!(journal.offered().is_empty());
+        assert_eq!(journal.outdated(49 + day).unwrap(), [].into());
+        assert_eq!(journal.outdated(50 + day).unwrap(), [other].into());
+        assert!(Journal::open(&path).unwrap().own().is_empty());
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl Daemon {
         let (to_engine, inbox) = mpsc::channel(engine::WAITING);
         let (begun, readings) = (journal.begun().to_vec(), journal.readings());
         let engine = Engine::new(ctx.clone(), journal, known, config.policy, to_engine.clone());
-        let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new() };
+        let work = Work { ctx: ctx.clone(), engine: to_engine.clone(), jobs: Jobs::new(), patience: Duration::ZERO };
         let found = Found { url: format!("http://{api_address}"), token: hex::encode(files::fresh()) };
         tasks.spawn(jobs::watch_store(ctx.clone(), to_engine.clone()));
         tasks.spawn(engine.run(inbox));

@@ -27,7 +27,7 @@ use datdot_api::status::SwarmStatus;
 use datdot_hypercore::{Ended, FeedKey, Network, PeerEvent, PeerId};
 use datdot_hyperswarm::{
     dht::{Dht, Id, Identity},
-    swarm::{Limits, Settings as SwarmSettings, Swarm, SwarmStream},
+    swarm::{Limits, PeerState, Settings as SwarmSettings, Swarm, SwarmStream},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, broadcast::error::RecvError, mpsc},
+    sync::{Notify, broadcast::error::RecvError, mpsc, oneshot},
     time::{interval, timeout},
 };
 use topics::{Change, Link, Table};
@@ -69,7 +69,7 @@ enum State {
 
 struct Shared {
     table: Mutex<Table>,
-    changes: mpsc::UnboundedSender<Change>,
+    changes: mpsc::UnboundedSender<Step>,
     swarm: Swarm,
     dht: Dht,
     settings: Settings,
@@ -80,10 +80,17 @@ struct Shared {
     path: PathBuf,
 }
 
+/// What is done in its order.
+enum Step {
+    Change(Change),
+    /// Say that all before is done.
+    Tell(oneshot::Sender<()>),
+}
+
 /// What is to run for as long as the swarm lasts.
 pub(crate) struct Running {
     shared: Arc<Shared>,
-    changes: mpsc::UnboundedReceiver<Change>,
+    changes: mpsc::UnboundedReceiver<Step>,
     network: Network,
 }
 
@@ -145,6 +152,27 @@ impl Topics {
         let looking = Looking { topics: self.clone(), topic: topic(&feed) };
         looking.change(|table, topic| table.seek(topic));
         looking
+    }
+
+    /// Waits until a feed that is looked for has been searched, and the network has who was found, as far as they answer.
+    pub async fn found(&self, feed: &FeedKey, network: &Network) {
+        let State::On(shared) = &self.0 else { return };
+        let (topic, (tell, told)) = (topic(feed), oneshot::channel());
+        _ = shared.changes.send(Step::Tell(tell));
+        if told.await.is_err() || shared.swarm.searched(topic).await.is_err() {
+            return;
+        }
+        // Before the first look, so that nothing is missed.
+        let (mut calls, mut events) = (shared.swarm.events(), network.events());
+        while shared.awaits_any(topic, network) {
+            let is_over = tokio::select! {
+                call = calls.recv() => matches!(call, Err(RecvError::Closed)),
+                event = events.recv() => matches!(event, Err(RecvError::Closed)),
+            };
+            if is_over {
+                return;
+            }
+        }
     }
 
     /// What there is to see of it.
@@ -213,8 +241,19 @@ impl Shared {
         let mut table = lock(&self.table);
         for change in change(&mut table) {
             // Nobody hears it any more once the swarm ends.
-            _ = self.changes.send(change);
+            _ = self.changes.send(Step::Change(change));
         }
+    }
+
+    /// Whether somebody who was found at a topic is still to be called, or handed to the network.
+    fn awaits_any(&self, topic: Id, network: &Network) -> bool {
+        let open: BTreeSet<_> = network.peers().iter().map(|peer| peer.remote).collect();
+        let found = self.swarm.peers().into_iter().filter(|peer| peer.topics.contains(&topic));
+        found.into_iter().any(|peer| match peer.state {
+            PeerState::Queued | PeerState::Dialing => true,
+            PeerState::Connected { .. } => !open.contains(&peer.key),
+            PeerState::Idle | PeerState::Waiting { .. } => false,
+        })
     }
 
     async fn save(&self) {
@@ -246,12 +285,17 @@ impl Running {
 }
 
 /// Joins and leaves topics as the table changes.
-async fn apply(shared: &Shared, mut changes: mpsc::UnboundedReceiver<Change>) {
+async fn apply(shared: &Shared, mut changes: mpsc::UnboundedReceiver<Step>) {
     begin::find_the_network(&shared.dht).await;
-    while let Some(change) = changes.recv().await {
-        let done = match change {
-            Change::Join(topic, as_) => shared.swarm.join(topic, as_).await,
-            Change::Leave(topic) => shared.swarm.leave(topic).await,
+    while let Some(step) = changes.recv().await {
+        let done = match step {
+            Step::Change(Change::Join(topic, as_)) => shared.swarm.join(topic, as_).await,
+            Step::Change(Change::Leave(topic)) => shared.swarm.leave(topic).await,
+            Step::Tell(told) => {
+                // Who waited may have given up.
+                _ = told.send(());
+                Ok(())
+            }
         };
         if done.is_err() {
             return;

@@ -32,7 +32,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use subject::Subject;
+use subject::{Found, Subject};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -54,6 +54,8 @@ pub(crate) struct Work {
     pub ctx: Arc<Context>,
     pub engine: mpsc::Sender<Msg>,
     pub jobs: Jobs,
+    /// How long what nobody has now is looked for again and again.
+    pub patience: Duration,
 }
 
 /// The jobs of a daemon; they end with it.
@@ -103,18 +105,20 @@ impl Work {
         // What is wrong with the wish whatever the feed's size is found before it is fetched.
         quote::cost(&self.ctx, 1, &order.wanted).await?;
         let RequestOrder { key, from, wanted } = order;
-        match self.find_out(*key, None, from, self.ctx.room()?, steps).await? {
+        let Found { subject, mut reached } = self.find_out(*key, None, from, self.ctx.room()?, steps).await?;
+        match subject {
             Subject::Feed(_) | Subject::Bee => {
                 let fetched = self.fetch(*key, from, self.ctx.room()?, steps).await?;
+                reached.extend(fetched.reached);
                 let feeds = vec![self.as_it_is(&fetched.feed).await?];
                 self.serve(*key, &feeds, steps).await;
-                let hosted = Hosted { feeds, reached: &fetched.reached, wanted: *wanted, order: None };
+                let hosted = Hosted { feeds, reached: &reached, wanted: *wanted, order: None };
                 self.sponsor(hosted, steps).await
             }
             Subject::Drive(drive) => {
-                let blobs = Key(blobs_of(&drive)?.0);
+                let blobs = blobs_of(&drive).await?;
                 let work = async {
-                    let reached = self.fetch_whole(&drive, from, steps).await?;
+                    reached.extend(self.fetch_whole(&drive, from, steps).await?);
                     let feeds = self.both_feeds(&drive).await?;
                     self.note_others(&drive).await?;
                     self.serve(*key, &feeds, steps).await;
@@ -334,8 +338,11 @@ fn bytes_of(feeds: &[terms::Feed]) -> u64 {
     feeds.iter().filter_map(|feed| feed.head.bytes().ok()).sum()
 }
 
-fn blobs_of(drive: &Drive) -> Result<FeedKey, String> {
-    drive.blobs().map(Feed::key).map_err(|error| error.to_string())
+/// The feed with the contents of a drive, opened for that.
+async fn blobs_of(drive: &Drive) -> Result<Key, String> {
+    let drive = drive.clone();
+    let opened = blocking(move || drive.blobs().map(|blobs| Key(blobs.key().0)));
+    opened.await?.map_err(|error| error.to_string())
 }
 
 /// Waits for whoever asked; if nobody does any more, nothing is said.

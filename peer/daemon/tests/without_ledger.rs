@@ -3,8 +3,8 @@
 
 use codec::Encode;
 use datdot_api::{
-    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, Progress, PublishOrder, Status, UnpublishOrder,
-    Unpublished,
+    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, ListOrder, Listed, Progress, PublishOrder, Status,
+    UnpublishOrder, Unpublished,
     status::{FeedRole, FeedStatus},
 };
 use datdot_daemon::{
@@ -17,7 +17,7 @@ use datdot_market::params::{DAT, Params};
 use datdot_wire::noise;
 use std::{
     fs,
-    net::SocketAddrV4,
+    net::{SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -90,6 +90,28 @@ async fn network(dir: &Path, name: u8, listen: bool) -> Network {
     Network::start(Store::open(dir).unwrap(), config).await.unwrap()
 }
 
+/// A feed of 4 MiB, in a store that can be served again and again.
+async fn large(dir: &Path) -> (Store, FeedKey) {
+    let store = Store::open(dir).unwrap();
+    let feed = store.create(&Keypair::from_seed([7; 32])).unwrap();
+    feed.append((0..64u8).map(|at| vec![at; 64 << 10].into()).collect()).await.unwrap();
+    (store, feed.key())
+}
+
+/// Serves it at an address, so slowly that it can go away in the middle.
+async fn serve(store: &Store, at: SocketAddr, rate: Option<u64>) -> Network {
+    let config = NetworkConfig { listen: Some(at), ..NetworkConfig::new(noise::Keypair::from_seed(&[7; 32])) };
+    let network = Network::start(store.clone(), config).await.unwrap();
+    network.limits().upload.set(rate);
+    network
+}
+
+const RATE: Option<u64> = Some(400_000);
+
+fn has_some(status: &Status) -> bool {
+    status.feeds.iter().any(|feed| feed.held > 1 << 20)
+}
+
 /// Leaves a whole feed in a store, as if it had been fetched for a contract.
 async fn hosts(dir: &Path) -> FeedKey {
     let author = network(&dir.join("author"), 7, true).await;
@@ -130,6 +152,106 @@ async fn what_is_hosted_is_found_and_served_and_the_status_says_what_is_wrong() 
         assert!(begun.elapsed() < Duration::from_secs(25), "it doesn't wait for the ledger first");
     }
     hoster.daemon.stop().await;
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_lost_its_source_goes_on_by_being_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let (store, key) = large(&dir.path().join("author")).await;
+    let author = serve(&store, "127.0.0.1:0".parse().unwrap(), RATE).await;
+    let at = author.local_addr().unwrap();
+    let (out, from) = (dir.path().join("out"), vec![at.to_string()]);
+    let losing = async {
+        reader.until("some of it came", has_some).await;
+        author.close().await;
+    };
+    let (steps, ()) = tokio::join!(reader.get(key, out.clone(), from.clone()), losing);
+    let Some(Progress::Failed { error }) = steps.last() else { panic!("{steps:?}") };
+    assert!(error.contains("kept here for a day") && !out.exists(), "{error}");
+
+    let _author = serve(&store, at, None).await;
+    let steps = reader.get(key, out.clone(), from).await;
+    assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+    let came_again = |step: &Progress| matches!(step, Progress::Fetching { bytes, .. } if *bytes <= 1 << 20);
+    assert!(!steps.iter().any(came_again), "{steps:?}");
+    assert_eq!(fs::read(out).unwrap().len(), 4 << 20);
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_looks_again_for_what_it_finds_nobody_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let (store, key) = large(&dir.path().join("author")).await;
+    let author = serve(&store, "127.0.0.1:0".parse().unwrap(), RATE).await;
+    let at = author.local_addr().unwrap();
+    let (out, client) = (dir.path().join("out"), Client::open(&reader.dir).unwrap());
+    let order = GetOrder {
+        key: Key(key.0),
+        inside: None,
+        path: out.clone(),
+        replace: false,
+        encryption_key_file: None,
+        from: vec![at.to_string()],
+    };
+    let reading = spawn_blocking(move || client.read(&order).unwrap().take_while(Result::is_ok).count());
+    reader.until("some of it came", has_some).await;
+    reader.daemon.stop().await;
+    author.close().await;
+    reading.await.unwrap();
+
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    // Longer than a fetch looks for somebody.
+    sleep(Duration::from_secs(15)).await;
+    assert!(!out.exists());
+    let _author = serve(&store, at, None).await;
+    reader.until("it is read", |_| out.exists()).await;
+    assert_eq!(fs::read(&out).unwrap().len(), 4 << 20);
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_here_is_read_as_long_as_its_author_has_made_it_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let author = network(&dir.path().join("author"), 7, true).await;
+    let feed = author.store().create(&Keypair::from_seed([7; 32])).unwrap();
+    let from = vec![author.local_addr().unwrap().to_string()];
+    for (appended, whole) in [(Some("one"), "one"), (Some(" two"), "one two"), (None, "one two")] {
+        match appended {
+            Some(text) => _ = feed.append(vec![text.into()]).await.unwrap(),
+            None => author.close().await,
+        }
+        let out = dir.path().join(format!("out{}", appended.unwrap_or("")));
+        let steps = reader.get(feed.key(), out.clone(), from.clone()).await;
+        assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+        assert_eq!(fs::read_to_string(out).unwrap(), whole);
+    }
+    reader.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listing_a_drive_leaves_nothing_of_its_contents_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let author = Peer::start(&dir.path().join("author"), dht.bootstrap()).await;
+    let reader = Peer::start(&dir.path().join("reader"), dht.bootstrap()).await;
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a"), "content").unwrap();
+    let key = author.publish(&folder).await;
+    let from = vec![author.daemon.listen().to_string()];
+    let order = ListOrder { key, inside: None, recursive: false, encryption_key_file: None, from };
+    let lines: Vec<_> = reader.ask(move |client| client.list(&order).unwrap().map(Result::unwrap).collect()).await;
+    assert!(matches!(lines.last(), Some(Listed::Done { .. })), "{lines:?}");
+    let feeds = reader.until("has looked", |status| !status.feeds.is_empty()).await.feeds;
+    assert!(feeds.iter().all(|feed| feed.key == key), "{feeds:?}");
+    author.daemon.stop().await;
     reader.daemon.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Engine, Reply};
 use crate::{
-    journal::{Drive, Ordered, Published},
+    journal::{Drive, Ordered, Published, millis_now},
     limits,
 };
 use datdot_api::{GetOrder, HostOrder, Key, Limits, LimitsOrder, PublishOrder, Size, Status, status::OfferStatus};
@@ -49,8 +49,14 @@ pub(crate) enum Order {
     ForgetDrive(Key, Reply<()>),
     /// Note that an order to read needs a feed: a start begins it again until it has ended, and the feed is kept.
     Reads(GetOrder, Key, Reply<()>),
-    /// Forget it.
-    HasRead(GetOrder, Reply<()>),
+    /// Forget it; if all was read, also what was kept of it for that.
+    HasRead {
+        order: GetOrder,
+        whole: bool,
+        reply: Reply<()>,
+    },
+    /// Keep what came of a feed for a while, though nobody needs it now: its work was interrupted, and may be ordered again.
+    Keep(Key, Reply<()>),
     /// Open a request; answered when it is on the ledger.
     Want(Box<Want>, Reply<Opened>),
     /// Keep a feed, or don't any longer: as often as it was asked for.
@@ -158,16 +164,24 @@ impl Engine {
                 _ = reply.send(noted);
             }
             Order::Reads(order, key, reply) => {
-                let noted = self.journal.reads(&order, key);
+                let noted = self.journal.reads(&order, key, millis_now());
                 let noted = self.noted(noted);
                 self.tell_hoster(hoster::Input::Own(key.0)).await;
                 _ = reply.send(noted);
             }
-            Order::HasRead(order, reply) => {
-                let kept = self.journal.has_read(&order);
+            Order::HasRead { order, whole, reply } => {
+                let kept = self.journal.has_read(&order, whole);
                 let kept = self.noted(kept);
                 for key in kept.iter().flatten() {
                     self.release(*key).await;
+                }
+                _ = reply.send(kept.map(drop));
+            }
+            Order::Keep(key, reply) => {
+                let kept = self.journal.keep(key, millis_now());
+                let kept = self.noted(kept);
+                for key in kept.iter().flatten() {
+                    self.tell_hoster(hoster::Input::Own(key.0)).await;
                 }
                 _ = reply.send(kept.map(drop));
             }
@@ -183,6 +197,14 @@ impl Engine {
                 }
                 _ = reply.send(());
             }
+        }
+    }
+
+    /// Lets go of what was kept for orders that were not given again in time.
+    pub(super) async fn keep_no_longer(&mut self) {
+        let old = self.journal.outdated(millis_now());
+        for key in self.noted(old).unwrap_or_default() {
+            self.release(key).await;
         }
     }
 

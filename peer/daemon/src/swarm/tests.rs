@@ -3,13 +3,15 @@
 use super::*;
 use crate::{
     discovery::Endpoint,
-    fetch::{Failed, Fetcher, Wanted},
+    fetch::{Failed, Fetcher, NamedBy, Wanted},
 };
 use bytes::Bytes;
 use datdot_hypercore::{Config, Feed, Keypair, Store, Want};
 use datdot_hyperswarm::dht;
 use datdot_wire::{connection::Options, noise};
 use tokio::time::{Instant, sleep};
+
+const KIND: Wanted = Wanted::Kind { room: u64::MAX };
 
 struct Peer {
     topics: Topics,
@@ -110,8 +112,45 @@ async fn a_newer_head_is_found_in_the_swarm_by_who_has_all_of_an_older_one() {
     reader.network.disconnect(dialled.id);
     until("nobody is connected", || reader.network.peers().is_empty()).await;
     feed.append(vec![Bytes::from("news")]).await.unwrap();
-    let newest = Wanted::Newest { room: u64::MAX };
-    assert_eq!(reader.fetch_as(feed.key(), newest).await.unwrap().get(2).await.unwrap(), "news");
+    assert_eq!(reader.fetch_as(feed.key(), KIND).await.unwrap().info().length, 3);
+    assert_eq!(reader.fetch(feed.key()).await.unwrap().get(2).await.unwrap(), "news");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_author_in_the_swarm_is_heard_before_a_hoster_of_an_older_version_is_believed() {
+    let (_dht, settings) = dht().await;
+    let (author, hoster, reader) =
+        (Peer::start(1, &settings).await, Peer::start(2, &settings).await, Peer::start(3, &settings).await);
+    let feed = author.write(9, 2).await;
+    let copy = hoster.network.store().open_remote(feed.key(), None).unwrap();
+    let dialled = hoster.network.connect(author.network.local_addr().unwrap(), None).await.unwrap();
+    hoster.network.download(&copy, Want::all()).done().await.unwrap();
+    hoster.network.disconnect(dialled.id);
+    until("nobody is connected", || hoster.network.peers().is_empty()).await;
+    feed.append(vec![Bytes::from("news")]).await.unwrap();
+    author.announce(&feed).await;
+    until("it knows the DHT", || reader.topics.status().known > 0).await;
+    let from = [(Endpoint { address: hoster.network.local_addr().unwrap(), noise_key: None }, NamedBy::User)];
+    let got = reader.fetcher.fetch(feed.key(), &KIND, &from, &mut |_, _, _| {}).await.unwrap();
+    assert_eq!((got.feed.info().length, copy.info().length), (3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_lost_late_in_a_long_fetch_is_found_again() {
+    let (_dht, settings) = dht().await;
+    let (author, reader) = (Peer::start(1, &settings).await, Peer::start(2, &settings).await);
+    let feed = author.write(9, 60).await;
+    author.announce(&feed).await;
+    author.network.limits().upload.set(Some(250_000));
+    let losing = async {
+        // Longer than nobody is looked for.
+        sleep(Duration::from_secs(12)).await;
+        author.network.peers().iter().for_each(|peer| author.network.disconnect(peer.id));
+        reader.network.store().feed(&feed.key()).unwrap().info().blocks_here
+    };
+    let (fetched, came) = tokio::join!(reader.fetch(feed.key()), losing);
+    assert!((1..60).contains(&came), "it was lost in the middle: {came}");
+    assert_eq!(fetched.unwrap().info().contiguous, 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ impl Work {
         // Progress of the metadata is of no interest.
         let (steps, _) = mpsc::channel(1);
         let key_file = order.encryption_key_file.as_deref();
-        let drive = match self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await? {
+        let drive = match self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?.subject {
             Subject::Drive(drive) => drive,
             Subject::Feed(_) => return Err(no_drive(order.key)),
             Subject::Bee => return Err(no_files(order.key)),

@@ -1,6 +1,8 @@
 //! Reading: a feed is fetched and becomes a file, a drive becomes a folder.
 //!
-//! The order is noted until it is done, with the feeds that it needs, so that a daemon that was stopped goes on with what came.
+//! The order is noted until it has ended, with the feeds that it needs, so that a daemon that was stopped goes on with what
+//! came. What it finds nobody for at its start it looks for again, since the network may be up later than the daemon. Whoever
+//! gave an order to a running daemon hears soon that nobody is there; what came by then is kept for a day, for the same order.
 
 use super::{
     REPORT, Steps, Work, blobs_of, blocking, say,
@@ -11,6 +13,7 @@ use crate::{
     engine::Order,
     fetch::{Fetched, Wanted as Fetch},
     files,
+    journal::millis_now,
     segments::GoesOn,
 };
 use datdot_api::{Event, GetOrder, Key, Progress, Size};
@@ -20,18 +23,31 @@ use datdot_drive::{
     progress::{Skipped, Why},
 };
 use datdot_hypercore::{Feed, FeedKey};
+use datdot_roles::Trouble;
 use std::{
     fs::Permissions,
     io::{self, Write},
     ops::ControlFlow,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 
 /// Left out paths that are named.
 const MAX_NAMED: usize = 20;
+/// How long after an order to read was given a start looks again and again for what nobody has.
+const PATIENT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Pauses between looks for a feed that nobody has now, for who is patient: each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Why a feed is not here.
+enum NotHere {
+    /// Nobody who has it can be reached, now.
+    Unreachable(String),
+    Otherwise(String),
+}
 
 impl Work {
     /// Reads a feed into a file, or a drive into a folder.
@@ -41,17 +57,21 @@ impl Work {
         let done = self.keeping(order.key, self.get_begun(&order, &steps)).await;
         // What a stop interrupted goes on at the next start.
         if self.ctx.goes_on().is_ok() {
-            self.order(|reply| Order::HasRead(order, reply)).await?;
+            let whole = done.is_ok();
+            self.order(|reply| Order::HasRead { order, whole, reply }).await?;
         }
         done
     }
 
     /// Begins again what was not done when the daemon was stopped.
-    pub fn resume_readings(&self, orders: Vec<GetOrder>) {
-        for order in orders {
+    pub fn resume_readings(&self, orders: Vec<(GetOrder, u64)>) {
+        for (order, since) in orders {
             tracing::info!(target: "daemon", path = %order.path.display(), "reading goes on after a stop");
             let (steps, _) = mpsc::channel(1);
-            self.spawn(steps, |work, steps| async move {
+            // Nobody waits who could give it again.
+            let patience = PATIENT.saturating_sub(Duration::from_millis(millis_now().saturating_sub(since)));
+            let patient = Work { patience, ..self.clone() };
+            patient.spawn(steps, |work, steps| async move {
                 let (ctx, path) = (work.ctx.clone(), order.path.clone());
                 let done = work.get(order, steps).await;
                 if let Err(why) = &done {
@@ -68,17 +88,17 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         // What is fetched, and beside it what is written.
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
-        let bytes =
-            match self.find_out(order.key, order.encryption_key_file.as_deref(), &order.from, room, steps).await? {
-                Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
-                Subject::Bee => return Err(no_files(order.key)),
-                Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
-                Subject::Drive(drive) => {
-                    let blobs = Key(blobs_of(&drive)?.0);
-                    self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
-                    self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
-                }
-            };
+        let key_file = order.encryption_key_file.as_deref();
+        let bytes = match self.find_out(order.key, key_file, &order.from, room, steps).await?.subject {
+            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
+            Subject::Bee => return Err(no_files(order.key)),
+            Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
+            Subject::Drive(drive) => {
+                let blobs = blobs_of(&drive).await?;
+                self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
+                self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
+            }
+        };
         let millis = begun.elapsed().as_millis() as u64;
         self.ctx.story.tell(Event::Read { key: order.key, bytes, millis });
         say(steps, Progress::Done { key: order.key, bytes, request: None, hosted: 0, of: 0 }).await;
@@ -204,12 +224,13 @@ impl Work {
         }
     }
 
-    /// Gets a feed here, if it isn't: from where the user says, then from where the ledger says. At most `room` bytes.
+    /// Gets a feed here as long as it is known to be, if it isn't: from where the user says, then from where the ledger says. At
+    /// most `room` bytes.
     pub(super) async fn fetch(&self, key: Key, from: &[String], room: u64, steps: &Steps) -> Result<Fetched, String> {
         self.fetch_as(key, Fetch::First { room }, from, steps).await
     }
 
-    /// Gets what is wanted of a feed here, as far as it isn't.
+    /// Gets what is wanted of a feed here, as far as it isn't. If nobody has it, what came stays for whoever wants it again soon.
     pub(super) async fn fetch_as(
         &self,
         key: Key,
@@ -217,22 +238,48 @@ impl Work {
         from: &[String],
         steps: &Steps,
     ) -> Result<Fetched, String> {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let why = loop {
+            match self.fetch_once(key, &wanted, from, steps).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(NotHere::Otherwise(why)) => return Err(why),
+                Err(NotHere::Unreachable(why)) if begun.elapsed() + pause > self.patience => break why,
+                Err(NotHere::Unreachable(why)) => {
+                    tracing::info!(target: "daemon", feed = %FeedKey(key.0), ?pause, "looked for again later: {why}");
+                }
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        };
+        match self.ctx.store.feed(&FeedKey(key.0)).map_or(0, |feed| feed.info().bytes_here) {
+            0 => Err(why),
+            came => {
+                self.order(|reply| Order::Keep(key, reply)).await?;
+                let came = Size(came);
+                Err(format!("{why}; {came} of it are kept here for a day: the same command goes on with them"))
+            }
+        }
+    }
+
+    async fn fetch_once(&self, key: Key, wanted: &Fetch, from: &[String], steps: &Steps) -> Result<Fetched, NotHere> {
         let feed = FeedKey(key.0);
         let mut named = Vec::new();
         for place in from {
-            named.extend(resolve(place).await?);
+            named.extend(resolve(place).await.map_err(NotHere::Unreachable)?);
         }
-        let here = self.ctx.store.feed(&feed).is_some_and(|feed| is_here(&feed, &wanted));
-        let newest = matches!(wanted, Fetch::Newest { .. });
-        let endpoints = match here && !newest {
-            true => Vec::new(),
-            false => self.ctx.endpoints(feed, named).await,
+        let known = self.ctx.store.feed(&feed);
+        let here = known.as_ref().is_some_and(|feed| is_here(feed, wanted));
+        // Nobody knows more of a feed than who writes it.
+        let asks = match wanted {
+            Fetch::Kind { .. } => known.is_none_or(|feed| !feed.info().writable),
+            _ => !here,
         };
+        let endpoints = if asks { self.ctx.endpoints(feed, named).await } else { Vec::new() };
         if !here && endpoints.is_empty() && !self.ctx.topics.is_on() {
-            return Err(format!(
+            return Err(NotHere::Unreachable(format!(
                 "nobody is known to have feed {key}: no request on the ledger names it, and there is no swarm to look for \
                  it; give --from HOST:PORT"
-            ));
+            )));
         }
         let mut reported = Instant::now();
         let told = steps.clone();
@@ -242,19 +289,18 @@ impl Work {
                 _ = told.try_send(Progress::Fetching { bytes, total, peers: peers as u32 });
             }
         };
-        let result = self.ctx.fetcher.fetch(feed, &wanted, &endpoints, &mut progress).await;
-        let mut fetched = result.map_err(|failed| failed.why.to_string())?;
-        if here && !newest {
-            // Not dialled, so their keys are not known; nobody is named as a source whose key was not seen.
-            fetched.reached.clear();
-        }
-        Ok(fetched)
+        let result = self.ctx.fetcher.fetch(feed, wanted, &endpoints, &mut progress).await;
+        result.map_err(|failed| match failed.why {
+            why @ Trouble::Unreachable(_) => NotHere::Unreachable(why.to_string()),
+            why => NotHere::Otherwise(why.to_string()),
+        })
     }
 }
 
 /// Whether nothing has to be fetched, as far as one can see without asking anybody.
 fn is_here(feed: &Feed, wanted: &Fetch) -> bool {
     match wanted {
+        Fetch::Kind { .. } => feed.missing_in(0..1) == 0,
         Fetch::Runs { runs, .. } => runs.iter().all(|run| feed.missing_in(run.clone()) == 0),
         _ => feed.info().is_complete(),
     }

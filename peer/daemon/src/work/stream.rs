@@ -65,7 +65,7 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         let (steps, _) = mpsc::channel(1);
         let key_file = order.encryption_key_file.as_deref();
-        let subject = self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?;
+        let subject = self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?.subject;
         match (subject, inside) {
             (Subject::Bee, _) => Err(no_files(order.key)),
             (Subject::Feed(_), Some(_)) => Err(no_drive(order.key)),
@@ -85,7 +85,7 @@ impl Work {
                     let place = self.place(order, &drive, &path, blob).await?;
                     self.pour(order, place, asked).await
                 };
-                self.keeping(Key(blobs_of(&drive)?.0), work).await
+                self.keeping(blobs_of(&drive).await?, work).await
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What a key names, a feed or a drive, and how a drive comes here.
 
-use super::{Steps, Work, blocking};
+use super::{Steps, Work, blobs_of, blocking};
 use crate::{
     discovery::Endpoint,
     engine::Order,
-    fetch::Wanted as Fetch,
+    fetch::{Fetched, Wanted as Fetch},
     files,
     journal::{Drive as Noted, Figures},
 };
@@ -14,7 +14,7 @@ use datdot_drive::{
     fetch::{Round, wanted},
 };
 use datdot_hypercore::{Feed, FeedError, FeedKey, View};
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 /// What a key names.
 pub(super) enum Subject {
@@ -24,6 +24,13 @@ pub(super) enum Subject {
     Bee,
     /// A drive; all of its newest metadata is here.
     Drive(Drive),
+}
+
+/// What was found out of a key.
+pub(super) struct Found {
+    pub subject: Subject,
+    /// Peers that were reached.
+    pub reached: Vec<Endpoint>,
 }
 
 /// How a feed is read: decrypted, if the order names the file with its key.
@@ -42,7 +49,8 @@ async fn secret_in(key_file: Option<&Path>) -> Result<Option<[u8; 32]>, String> 
 }
 
 impl Work {
-    /// Finds out what a key names, in a file with the key that it is encrypted with if so, for which the first block has to come; of a drive all metadata comes, at most `room` bytes.
+    /// Finds out what a key names, for which the first block has to come, and how long it is now; of a drive all metadata comes,
+    /// at most `room` bytes. In `key_file` is the key that it is encrypted with, if it is.
     pub(super) async fn find_out(
         &self,
         key: Key,
@@ -50,10 +58,9 @@ impl Work {
         from: &[String],
         room: u64,
         steps: &Steps,
-    ) -> Result<Subject, String> {
+    ) -> Result<Found, String> {
         let secret = secret_in(key_file).await?;
-        let first = Fetch::Runs { runs: vec![0..1], bytes: 0, room };
-        let feed = self.fetch_as(key, first, from, steps).await?.feed;
+        let Fetched { feed, reached, .. } = self.fetch_as(key, Fetch::Kind { room }, from, steps).await?;
         let (looked, store) = (feed.clone(), self.ctx.store.clone());
         let kinds = move || {
             let as_it_is = Drive::kind(&looked)?;
@@ -64,38 +71,48 @@ impl Work {
                 // A key that it ignores is not what the user meant.
                 return Err(format!("{key} is not encrypted: read it without --encryption-key-file"));
             }
-            (_, Kind::Feed) => return Ok(Subject::Feed(feed)),
-            (_, Kind::Bee) => return Ok(Subject::Bee),
+            (_, Kind::Feed) => return Ok(Found { subject: Subject::Feed(feed), reached }),
+            (_, Kind::Bee) => return Ok(Found { subject: Subject::Bee, reached }),
             (_, Kind::Drive) => {}
         }
-        self.fetch_as(key, Fetch::Newest { room }, from, steps).await?;
-        let open = move || {
-            let key = FeedKey(key.0);
-            let drive = match secret {
-                None => Drive::open(&store, key)?,
-                Some(secret) => Drive::open_encrypted(&store, key, secret)?,
-            };
-            drive.blobs()?;
-            Ok(drive)
+        self.fetch(key, from, room, steps).await?;
+        // The feed with the contents is not opened: who only lists the drive needs nothing of it.
+        let open = move || match secret {
+            None => Drive::open(&store, FeedKey(key.0)),
+            Some(secret) => Drive::open_encrypted(&store, FeedKey(key.0), secret),
         };
-        blocking(open).await?.map(Subject::Drive).map_err(|error: DriveError| error.to_string())
+        let drive = blocking(open).await?.map_err(|error: DriveError| error.to_string())?;
+        Ok(Found { subject: Subject::Drive(drive), reached })
     }
 
-    /// Brings all blocks of a drive here whose metadata is here; returns the peers that were reached.
+    /// Brings all contents of a drive here whose metadata is here: every block of a head that reaches what the metadata names.
+    /// Returns the peers that were reached.
     pub(super) async fn fetch_whole(
         &self,
         drive: &Drive,
         from: &[String],
         steps: &Steps,
     ) -> Result<Vec<Endpoint>, String> {
-        let (all, blobs) = (drive.clone(), drive.blobs().map_err(|error| error.to_string())?.key());
-        // Not which blocks: of deduplicated files that is only known once their lists of blocks are here.
-        let nothing = blocking(move || Ok(bytes_in(&all, None)? == 0));
-        if nothing.await?.map_err(|error: DriveError| error.to_string())? {
-            return Ok(Vec::new());
+        let blobs = blobs_of(drive).await?;
+        let room = || self.ctx.room();
+        let lists = runs_of(drive, Round::Maps).await?;
+        if !lists.is_empty() {
+            self.fetch_as(blobs, Fetch::Runs { runs: lists, bytes: 0, room: room()? }, from, steps).await?;
         }
-        let newest = Fetch::Newest { room: self.ctx.room()? };
-        Ok(self.fetch_as(Key(blobs.0), newest, from, steps).await?.reached)
+        let Some(last) = runs_of(drive, Round::Contents).await?.pop() else { return Ok(Vec::new()) };
+        // Peers may have an older head than the metadata needs: with this block comes one that is long enough.
+        let last = vec![last.end.saturating_sub(1)..last.end];
+        let Fetched { feed, mut reached, .. } =
+            self.fetch_as(blobs, Fetch::Runs { runs: last.clone(), bytes: 0, room: room()? }, from, steps).await?;
+        if last.iter().any(|run| feed.missing_in(run.clone()) > 0) {
+            return Err(format!(
+                "the drive names contents that nobody who was reached has: they hold {} blocks of them, and its newest version \
+                 goes on behind. Give the same command again once its author or a hoster of that version can be reached",
+                feed.info().length
+            ));
+        }
+        reached.extend(self.fetch(blobs, from, room()?, steps).await?.reached);
+        Ok(reached)
     }
 
     /// Brings the contents here of a file or folder of a drive whose metadata is here, at most `room` bytes.
@@ -107,7 +124,7 @@ impl Work {
         room: u64,
         steps: &Steps,
     ) -> Result<(), String> {
-        let blobs = Key(drive.blobs().map_err(|error| error.to_string())?.key().0);
+        let blobs = blobs_of(drive).await?;
         // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
         for round in [Round::Maps, Round::Contents] {
             let (all, inside) = (drive.clone(), inside.cloned());
@@ -139,6 +156,12 @@ impl Work {
         let noted = noted.await?.map_err(|error: DriveError| error.to_string())?;
         self.order(|reply| Order::NoteDrive(key, noted, reply)).await
     }
+}
+
+/// The blocks that all files of a drive take.
+async fn runs_of(drive: &Drive, round: Round) -> Result<Vec<Range<u64>>, String> {
+    let all = drive.clone();
+    blocking(move || wanted(&all, None, round)).await?.map_err(|error| error.to_string())
 }
 
 /// A path in a drive as the user wrote it; `None` is all of it.
