@@ -57,6 +57,11 @@ impl Context {
         if *self.stop.borrow() { Err(io::Error::other("the daemon stops")) } else { Ok(()) }
     }
 
+    /// Folders with secrets and feeds, which are never published. The feeds may be on another disk.
+    pub fn own_folders(&self) -> [PathBuf; 2] {
+        [self.dir.clone(), self.dir.join("store")]
+    }
+
     /// What to say of a ledger that is away.
     pub fn ledger_is_away(&self) -> String {
         let why = self.ledger.is_down().map_or(String::new(), |why| format!(" ({why})"));

@@ -65,9 +65,13 @@ impl Peer {
         }
     }
 
-    async fn publish(&self, path: &Path) -> Key {
+    async fn publishes(&self, path: &Path) -> Vec<Progress> {
         let order = PublishOrder { path: path.to_owned(), wanted: None };
-        let steps: Vec<_> = self.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await;
+        self.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await
+    }
+
+    async fn publish(&self, path: &Path) -> Key {
+        let steps = self.publishes(path).await;
         let Some(Progress::Done { key, .. }) = steps.last() else { panic!("{steps:?}") };
         *key
     }
@@ -340,5 +344,27 @@ async fn what_is_unpublished_is_shown_to_nobody_and_comes_back_under_the_same_ke
         assert_ne!(other, key, "its secret key is gone");
         peer.unpublish(other, true).await.unwrap();
     }
+    peer.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_s_own_folder_is_published_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dht = LocalDht::start().await.unwrap();
+    let (home, at, link) = (dir.path().join("home"), dir.path().join("home/peer"), dir.path().join("link"));
+    let peer = Peer::start(&at, dht.bootstrap()).await;
+    fs::write(home.join("mine"), "mine").unwrap();
+    std::os::unix::fs::symlink(&at, &link).unwrap();
+    for secret in [at.clone(), at.join("store"), at.join("noise.key"), link.clone(), link.join("api.json")] {
+        let steps = peer.publishes(&secret).await;
+        let Some(Progress::Failed { error }) = steps.last() else { panic!("{secret:?}: {steps:?}") };
+        assert!(error.contains("the daemon's own folder") && error.contains("another place"), "{error}");
+    }
+    let steps = peer.publishes(&home).await;
+    assert!(matches!(steps.last(), Some(Progress::Done { .. })), "{steps:?}");
+    let is_named = |step: &Progress| matches!(step, Progress::Skipped { name, .. } if name == "peer");
+    assert!(steps.iter().any(is_named), "{steps:?}");
+    let status = peer.until("it is published", |status| status.drives.len() == 1).await;
+    assert_eq!((status.drives[0].files, status.drives[0].bytes), (1, 4), "the rest is the daemon's");
     peer.daemon.stop().await;
 }

@@ -63,7 +63,7 @@ pub enum Kind {
 
 /// An entry that its author, or somebody in the author's name, wrote so that it can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{name}: {why}")]
+#[error("{}: {why}", name.escape_debug())]
 pub struct BadEntry {
     /// The entry's key, as far as it is text, shortened.
     pub name: String,
@@ -92,7 +92,7 @@ pub enum DriveError {
     #[error(transparent)]
     Entry(#[from] BadEntry),
     /// A content can't be read.
-    #[error("{path}: {why}")]
+    #[error("{}: {why}", path.as_str().escape_debug())]
     Content {
         /// The file.
         path: DrivePath,

@@ -29,6 +29,12 @@ use std::{
 /// What a file is called until it is whole.
 const PART: &str = ".datdot-part";
 
+/// Whether a file has a name that files only have until they are whole: `.datdot-part` here, `.datdot-` with anything and `.part` where
+/// a program writes several into one folder. No drive is given such a file, and no folder.
+pub fn is_part(name: &str) -> bool {
+    name == PART || name.strip_prefix(".datdot-").is_some_and(|rest| rest.ends_with(".part"))
+}
+
 /// What an export did.
 #[derive(Debug, Default)]
 pub struct Exported {
@@ -38,6 +44,8 @@ pub struct Exported {
     pub unchanged: u64,
     /// Bytes of files that were written.
     pub bytes: u64,
+    /// Bytes of files that were there already.
+    pub unchanged_bytes: u64,
     /// What could not be taken over.
     pub skipped: Vec<Skipped>,
 }
@@ -46,7 +54,7 @@ pub struct Exported {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The target can't be written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", path.display().to_string().escape_debug())]
     Write {
         /// Which file or folder.
         path: PathBuf,
@@ -60,9 +68,9 @@ pub enum ExportError {
         path: PathBuf,
     },
     /// The files are larger than the caller allows.
-    #[error("the files have {bytes} bytes in all, more than the {max} that are allowed")]
+    #[error("{bytes} bytes would have to be written, more than the {max} that are allowed")]
     TooLarge {
-        /// Bytes of all files.
+        /// Bytes of the files that are not there.
         bytes: u64,
         /// The caller's bound.
         max: u64,
@@ -86,14 +94,15 @@ impl From<Stopped> for ExportError {
 pub struct Options {
     /// The folder of the drive whose content is written; the whole drive if not set.
     pub folder: Option<DrivePath>,
-    /// Bytes that all files together may have. A small drive can describe very large ones: several files, or several places
-    /// in a file, may share a block.
+    /// Bytes that all files together may have, without those that are there with the size that they have in the drive. A small
+    /// drive can describe very large files: several of them, or several places in one, may share a block.
     pub max_bytes: u64,
     /// Whether files and links that are there, and are others, are replaced. Folders never are.
     pub replace: bool,
 }
 
-/// Brings a folder up to a drive; makes it if it isn't there. Waits for the disk: not for a thread that has other things to do.
+/// Brings a folder up to a drive; makes it if it isn't there. What was written is on the disk then. Waits for that: not for a
+/// thread that has other things to do.
 pub fn export<'a>(
     version: &Version,
     target: &Path,
@@ -102,6 +111,10 @@ pub fn export<'a>(
 ) -> Result<Exported, ExportError> {
     let mut exported = Exported::default();
     let plan = Plan::of(version, options, &mut exported.skipped, listener)?;
+    let (bytes, max) = (plan.bytes_to_write(target), options.max_bytes);
+    if bytes > max {
+        return Err(ExportError::TooLarge { bytes, max });
+    }
     let root = Root::open(target)?;
     let counter = Counter::new((plan.files.len() + plan.links.len()) as u64, plan.bytes, listener);
     let mut work = Work { version, root, replace: options.replace, exported, counter };
@@ -115,6 +128,7 @@ pub fn export<'a>(
         work.settle(path, result)?;
         work.counter.done(0)?;
     }
+    work.root.sync()?;
     Ok(work.exported)
 }
 
@@ -158,7 +172,7 @@ impl Plan {
                 return Err(ExportError::Stopped);
             }
             let path = DrivePath::from_parts(full.parts().skip(depth)).expect("it is a path below the folder");
-            if path.parts().any(|part| part == PART) {
+            if path.parts().any(is_part) {
                 skipped.push(Skipped { name: path.to_string(), why: Why::Reserved });
                 continue;
             }
@@ -182,10 +196,17 @@ impl Plan {
                 Content::Bare => {}
             }
         }
-        if plan.bytes > options.max_bytes {
-            return Err(ExportError::TooLarge { bytes: plan.bytes, max: options.max_bytes });
-        }
         Ok(plan)
+    }
+
+    /// Bytes of the files that are not in a folder, as far as their sizes tell: an export that was cut off goes on with less room.
+    fn bytes_to_write(&self, folder: &Path) -> u64 {
+        let is_there = |file: &&PlannedFile| {
+            let there = folder.join(&file.path.as_str()[1..]).symlink_metadata();
+            there.is_ok_and(|there| there.is_file() && there.len() == file.bytes)
+        };
+        let missing = self.files.iter().filter(|file| !is_there(file));
+        missing.fold(0, |sum: u64, file| sum.saturating_add(file.bytes))
     }
 }
 
@@ -306,6 +327,7 @@ impl Work<'_, '_> {
         let PlannedFile { path, blob, executable, .. } = planned;
         let (folder, name) = self.root.folder_of(path)?;
         if self.is_there(&folder, name, planned)? {
+            self.exported.unchanged_bytes += planned.bytes;
             return Ok(false);
         }
         if !self.replace && is_taken(&folder, name)? {
@@ -322,6 +344,9 @@ impl Work<'_, '_> {
                 file.write_all(&block).map_err(Failed::Io)?;
                 written += block.len() as u64;
                 self.counter.tell(written)?;
+            }
+            if !SYNCED_AT_ONCE {
+                file.sync_all().map_err(Failed::Io)?;
             }
             give_name(&folder, name, self.replace)
         };
@@ -355,6 +380,9 @@ struct Root {
     fd: OwnedFd,
 }
 
+/// Whether the system can bring all that was written to the disk at once: a file at a time takes many times as long.
+const SYNCED_AT_ONCE: bool = cfg!(target_os = "linux");
+
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Root {
@@ -367,6 +395,15 @@ impl Root {
             Err(Errno::WOULDBLOCK) => Err(ExportError::InUse { path: path.to_owned() }),
             Err(errno) => Err(failed(errno.into())),
         }
+    }
+
+    /// Brings what was written to the disk, names included.
+    fn sync(&self) -> Result<(), ExportError> {
+        #[cfg(target_os = "linux")]
+        let synced = fs::syncfs(&self.fd);
+        #[cfg(not(target_os = "linux"))]
+        let synced = fs::fsync(&self.fd);
+        synced.map_err(|errno| ExportError::Write { path: self.path.clone(), source: errno.into() })
     }
 
     /// The folder in which a path is, made if necessary, and the name in it.

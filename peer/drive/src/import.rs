@@ -8,6 +8,7 @@ use crate::{
     blobs::{Layout, StreamError, Writing},
     drive::{Drive, DriveError},
     entry::{Blob, Content, Entry},
+    export::is_part,
     leftover::{Found as There, Leftover},
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
@@ -17,17 +18,34 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, Metadata},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::mpsc,
     time::SystemTime,
 };
 
-/// Files that are left out: patterns as in `.gitignore`, for the folder with the file and those below.
+/// Names what is left out: patterns as in `.gitignore`, for the folder with the file and those below. It is left out itself.
 pub const IGNORE_FILE: &str = ".datdotignore";
 /// After so much new content the metadata is written too: that much is read again at most if the import is cut off.
 const COMMIT_BYTES: u64 = 1 << 30;
 /// Contents of the same size that a new file is compared with.
 const MAX_COMPARED: usize = 8;
+
+/// What is imported: a path, or a path without some of what is below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Folder<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// Folders in which the program keeps secrets and feeds of its own. They are left out by whatever name they are met, and
+    /// a folder in one of them is refused.
+    pub without: &'a [PathBuf],
+}
+
+impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Folder<'a> {
+    fn from(path: &'a P) -> Self {
+        Folder { path: path.as_ref(), without: &[] }
+    }
+}
 
 /// What an import did.
 #[derive(Debug, Default)]
@@ -52,7 +70,7 @@ pub struct Imported {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A file or folder can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(Some(source)))]
     Read {
         /// Which.
         path: PathBuf,
@@ -60,8 +78,22 @@ pub enum ImportError {
         source: io::Error,
     },
     /// The folder can't be walked through, or a line of an [`IGNORE_FILE`] is no pattern.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice(.0.io_error()))]
     Walk(#[from] ignore::Error),
+    /// An [`IGNORE_FILE`] can't be read, and what it hides would be published.
+    #[error("{}: {why}; it says what is left out, so make it readable, and save it as UTF-8", path.display())]
+    Patterns {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+    /// It lies in one of the folders that are left out.
+    #[error("{} lies where this program keeps its own secrets and feeds", path.display())]
+    Own {
+        /// What was to be imported.
+        path: PathBuf,
+    },
     /// The drive can't be written.
     #[error(transparent)]
     Drive(#[from] DriveError),
@@ -76,12 +108,24 @@ impl From<Stopped> for ImportError {
     }
 }
 
+/// What whoever may not read something can do.
+fn advice(error: Option<&io::Error>) -> String {
+    match error.map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied) => format!("; make it readable, or name it in {IGNORE_FILE}"),
+        _ => String::new(),
+    }
+}
+
 /// Brings a drive up to a folder. Links are not followed, empty folders are not kept. Waits for the disk: not for a thread
 /// that has other things to do.
-pub fn import<'a>(drive: &Drive, folder: &Path, listener: &'a mut Listener<'a>) -> Result<Imported, ImportError> {
+pub fn import<'a, 'f>(
+    drive: &Drive,
+    folder: impl Into<Folder<'f>>,
+    listener: &'a mut Listener<'a>,
+) -> Result<Imported, ImportError> {
     let _alone = drive.alone()?;
     let mut imported = Imported::default();
-    let found = walk(folder, &mut imported.skipped)?;
+    let found = walk(folder.into(), &mut imported.skipped)?;
     let known = Known::of(drive)?;
     let mut work = Work {
         leftover: Leftover::after(drive.blobs()?, known.end).map_err(DriveError::Blobs)?,
@@ -115,8 +159,11 @@ pub struct Measured {
 }
 
 /// Measures a folder, compared with the drive that it was imported to at some time, if it was.
-pub fn measure(folder: &Path, before: Option<(&Drive, SystemTime)>) -> Result<Measured, ImportError> {
-    let found = walk(folder, &mut Vec::new())?;
+pub fn measure<'f>(
+    folder: impl Into<Folder<'f>>,
+    before: Option<(&Drive, SystemTime)>,
+) -> Result<Measured, ImportError> {
+    let found = walk(folder.into(), &mut Vec::new())?;
     let (known, since) = match before {
         Some((drive, since)) => (Known::of(drive)?.entries, Some(since)),
         None => (BTreeMap::new(), None),
@@ -149,32 +196,50 @@ struct Found {
 }
 
 /// All files and links of a folder that are not ignored.
-fn walk(folder: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<Found>, ImportError> {
-    let mut builder = WalkBuilder::new(folder);
+fn walk(folder: Folder<'_>, skipped: &mut Vec<Skipped>) -> Result<Vec<Found>, ImportError> {
+    // What can't be found is the walk's to tell.
+    if leads_into(folder.path, folder.without).unwrap_or(false) {
+        return Err(ImportError::Own { path: folder.path.to_owned() });
+    }
+    let own: Vec<_> = folder.without.iter().filter_map(|own| identity(own)).collect();
+    let (tell, left_out) = mpsc::channel();
+    let mut builder = WalkBuilder::new(folder.path);
     builder.standard_filters(false).add_custom_ignore_filename(IGNORE_FILE).sort_by_file_name(Ord::cmp);
+    builder.filter_entry(move |entry| {
+        let may_be = !own.is_empty() && entry.file_type().is_some_and(|kind| kind.is_dir());
+        let is_own = may_be && identity(entry.path()).is_some_and(|it| own.contains(&it));
+        if is_own {
+            _ = tell.send(entry.path().to_owned());
+        }
+        !is_own
+    });
+    let name_of = |path: &Path| path.strip_prefix(folder.path).unwrap_or(path).display().to_string();
     let mut all = Vec::new();
     for entry in builder.build() {
         let entry = match entry {
             Err(error) if is_gone(error.io_error()) && error.depth() != Some(0) => continue,
             entry => entry?,
         };
+        let is_folder = entry.depth() == 0 || entry.file_type().is_some_and(|kind| kind.is_dir());
+        if is_folder {
+            check_patterns(entry.path())?;
+        }
         // A pattern that can't be read would publish what it was to hide.
         if let Some(error) = entry.error() {
             return Err(error.clone().into());
         }
-        let kind = entry.file_type();
-        if entry.depth() == 0 || kind.is_some_and(|kind| kind.is_dir()) {
+        if is_folder || entry.file_name() == IGNORE_FILE {
             continue;
         }
         let from = entry.into_path();
         let Some(metadata) = unless_gone(fs::symlink_metadata(&from), &from)? else { continue };
-        let name = from.strip_prefix(folder).unwrap_or(&from);
-        let mut skip = |why| skipped.push(Skipped { name: name.display().to_string(), why });
+        let mut skip = |why| skipped.push(Skipped { name: name_of(&from), why });
         if !metadata.is_file() && !metadata.is_symlink() {
             skip(Why::Special);
             continue;
         }
-        match path_of(name) {
+        match path_of(from.strip_prefix(folder.path).unwrap_or(&from)) {
+            Ok(path) if path.parts().any(is_part) => skip(Why::Reserved),
             Ok(path) => all.push(Found {
                 path,
                 is_link: metadata.is_symlink(),
@@ -185,7 +250,38 @@ fn walk(folder: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<Found>, ImportE
             Err(why) => skip(why.into()),
         }
     }
+    skipped.extend(left_out.try_iter().map(|own| Skipped { name: name_of(&own), why: Why::Own }));
     Ok(all)
+}
+
+/// Whether a path leads to one of these folders or into it. Links and other names of a folder make no difference.
+pub fn leads_into(path: &Path, folders: &[PathBuf]) -> io::Result<bool> {
+    let folders: Vec<_> = folders.iter().filter_map(|folder| identity(folder)).collect();
+    let is_one = |above: &Path| identity(above).is_some_and(|it| folders.contains(&it));
+    Ok(path.canonicalize()?.ancestors().any(is_one))
+}
+
+/// What a file or folder is whatever it is called.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|it| (it.dev(), it.ino()))
+}
+
+/// Refuses patterns that would be taken for fewer than they are: what reads them ends at the first line that is not UTF-8, and
+/// doesn't tell.
+fn check_patterns(folder: &Path) -> Result<(), ImportError> {
+    let path = folder.join(IGNORE_FILE);
+    match fs::symlink_metadata(&path).map_err(|error| (error.kind(), error)) {
+        Ok(_) => {}
+        Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _)) => return Ok(()),
+        Err((_, source)) => return Err(ImportError::Read { path: folder.to_owned(), source }),
+    }
+    let why = match fs::read_to_string(&path) {
+        // So it looks if it is UTF-16 without a mark at its start.
+        Ok(text) if text.contains('\0') => io::Error::new(io::ErrorKind::InvalidData, "it has zero bytes in it"),
+        Ok(_) => return Ok(()),
+        Err(why) => why,
+    };
+    Err(ImportError::Patterns { path, why })
 }
 
 fn path_of(name: &Path) -> Result<DrivePath, crate::path::PathError> {
@@ -285,7 +381,7 @@ impl Work<'_> {
         };
         let metadata = file.metadata().map_err(|error| failed(StreamError::Read(error)))?;
         let executable = is_executable(&metadata);
-        let mut source = Source { file, at: 0, counter: &mut self.counter };
+        let mut source = Source { file, len: metadata.len(), at: 0, counter: &mut self.counter };
 
         let before = self.known.entries.get(&found.path).and_then(|entry| match &entry.content {
             Content::File { blob, .. } => Some(*blob),
@@ -350,9 +446,11 @@ fn is_executable(metadata: &Metadata) -> bool {
     metadata.permissions().mode() & 0o100 != 0
 }
 
-/// A file that tells how far it was read.
+/// A file that tells how far it was read, up to the length that it had when it was opened: who appends to it meanwhile, a log
+/// for example, makes it no longer.
 struct Source<'a, 'b> {
     file: File,
+    len: u64,
     at: u64,
     counter: &'a mut Counter<'b>,
 }
@@ -369,7 +467,8 @@ impl Seek for Source<'_, '_> {
 
 impl Read for Source<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.file.read(buffer)?;
+        let most = self.len.saturating_sub(self.at).min(buffer.len() as u64) as usize;
+        let len = self.file.read(&mut buffer[..most])?;
         self.at += len as u64;
         self.counter.tell(self.at).map_err(io::Error::other)?;
         Ok(len)

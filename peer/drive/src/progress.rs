@@ -40,9 +40,12 @@ pub enum Why {
     /// The drive says nothing that makes sense about it.
     #[error("{0}")]
     Entry(String),
-    /// It is the name that a file has here until it is whole.
-    #[error("files have that name while they are written")]
+    /// It is a name that a file has here until it is whole.
+    #[error("files have such a name until they are whole")]
     Reserved,
+    /// Where the program that publishes keeps what is its own.
+    #[error("this program keeps its own secrets and feeds there")]
+    Own,
     /// A link that leads out of the folder.
     #[error("the link leads out of the drive, to {}", target.escape_debug())]
     Outside {

@@ -5,9 +5,9 @@
 mod folder;
 use datdot_drive::{
     BeeError, Content, Drive, DriveError, DrivePath, Version,
-    export::{ExportError, Exported, Options, export},
+    export::{ExportError, Exported, Options, export, is_part},
     fetch::{fetch, fetch_blobs, fetch_metadata, with_missing},
-    import::{IGNORE_FILE, ImportError, Imported, Measured, import, measure},
+    import::{Folder, IGNORE_FILE, ImportError, Imported, Measured, import, leads_into, measure},
     progress::{Progress, Why},
 };
 use datdot_hypercore::{Config, FeedError, Keypair, Network, Store};
@@ -15,7 +15,8 @@ use datdot_wire::noise;
 use folder::*;
 use proptest::prelude::*;
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     ops::ControlFlow,
     os::unix::{ffi::OsStrExt, net::UnixListener},
     path::Path,
@@ -108,14 +109,15 @@ fn what_is_ignored_is_not_published_and_a_bad_pattern_publishes_nothing() {
     {
         write(source.join(name), name);
     }
-    write(source.join(IGNORE_FILE), "# comment\n*.key\nbuild/\n/.datdotignore\n");
-    write(source.join("docs").join(IGNORE_FILE), "draft*\n!public.key\n.datdotignore\n");
+    // They say what is hidden, so they stay here, too.
+    write(source.join(IGNORE_FILE), "# comment\n*.key\nbuild/\n");
+    write(source.join("docs").join(IGNORE_FILE), "draft*\n!public.key\n");
     // Files of other tools mean nothing.
     write(source.join(".gitignore"), "keep.txt\n");
     bring(&drive, &source);
     assert_eq!(names(&drive), ["/.git/config", "/.gitignore", "/docs/public.key", "/keep.txt"]);
     // What is ignored from now on is gone from the next version.
-    write(source.join(IGNORE_FILE), "*.key\n*.txt\nbuild/\n/.datdotignore\n");
+    write(source.join(IGNORE_FILE), "*.key\n*.txt\nbuild/\n");
     assert_eq!(bring(&drive, &source).deleted, 1);
 
     let version = drive.version();
@@ -126,6 +128,106 @@ fn what_is_ignored_is_not_published_and_a_bad_pattern_publishes_nothing() {
     let error = import(&drive, &source.join("nothing"), &mut go_on).unwrap_err();
     assert!(error.to_string().contains("nothing"), "{error}");
     assert_eq!(drive.version(), version, "a folder that is not there empties no drive");
+}
+
+#[test]
+fn patterns_that_are_not_utf_8_publish_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    write(source.join("docs/secret"), "secret");
+    let ignore = source.join("docs").join(IGNORE_FILE);
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    // As PowerShell writes it, the same without a mark, and with one line that is Latin-1.
+    for patterns in [utf_16("\u{feff}secret\r\n"), utf_16("secret\n"), b"caf\xe9\nsecret\n".into()] {
+        fs::write(&ignore, patterns).unwrap();
+        let error = import(&drive, &source, &mut go_on).unwrap_err();
+        assert!(matches!(error, ImportError::Patterns { .. }), "{error}");
+        assert!(error.to_string().contains(ignore.to_str().unwrap()) && error.to_string().contains("UTF-8"), "{error}");
+        assert!(measure(&source, None).is_err());
+    }
+    // What can't be read, too.
+    fs::remove_file(&ignore).unwrap();
+    std::os::unix::fs::symlink("nowhere", &ignore).unwrap();
+    assert!(matches!(import(&drive, &source, &mut go_on), Err(ImportError::Patterns { .. })));
+    assert_eq!(names(&drive), [""; 0]);
+    fs::remove_file(&ignore).unwrap();
+    write(&ignore, "\u{feff}secret\r\n");
+    bring(&drive, &source);
+    assert_eq!(names(&drive), [""; 0]);
+}
+
+#[test]
+fn what_the_program_keeps_itself_is_left_out_by_whatever_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, own) = (dir.path().join("source"), dir.path().join("source/state/own"));
+    let drive = drive(&own);
+    write(own.join("noise.key"), "secret");
+    write(source.join("state/mine"), "mine");
+    let (link, elsewhere) = (dir.path().join("link"), dir.path().join("elsewhere"));
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    write(elsewhere.join("secret"), "secret");
+    std::os::unix::fs::symlink(&elsewhere, own.join("moved away")).unwrap();
+    for without in [&own, &link] {
+        let without = &[without.clone(), own.join("moved away"), dir.path().join("not there")];
+        let folder = Folder { path: &source, without };
+        let imported = import(&drive, folder, &mut go_on).unwrap();
+        let skipped: Vec<_> = imported.skipped.iter().map(|skipped| &skipped.name[..]).collect();
+        assert_eq!((skipped, names(&drive)), (vec!["state/own"], vec!["/state/mine".to_owned()]));
+        assert!(matches!(imported.skipped[0].why, Why::Own));
+        assert_eq!(measure(folder, None).unwrap().files, 1);
+
+        for path in [&own, &own.join("store"), &link, &elsewhere] {
+            let inside = import(&drive, Folder { path, without }, &mut go_on);
+            assert!(matches!(inside, Err(ImportError::Own { .. })), "{}: {inside:?}", path.display());
+        }
+        for (path, leads) in [("state/own/noise.key", true), ("state/mine", false)] {
+            assert_eq!(leads_into(&source.join(path), without).unwrap(), leads, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_ends_where_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    write(source.join("log"), &"line\n".repeat(40_000));
+    let mut log = OpenOptions::new().append(true).open(source.join("log")).unwrap();
+    let mut told = 0;
+    let mut listener = |_| {
+        told += 1;
+        log.write_all(&[b'x'; 100_000]).unwrap();
+        if told < 1000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    assert_eq!(import(&drive, &source, &mut listener).unwrap().new_bytes, 200_000);
+    let content = drive.latest().get(&"/log".parse().unwrap(), 1 << 20).unwrap().unwrap();
+    assert!(content == "line\n".repeat(40_000).as_bytes());
+}
+
+#[test]
+fn a_file_that_is_not_whole_is_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let drive = drive(dir.path());
+    for name in ["a", ".datdot-part", "b/.datdot-Xy12ab.part", "b/.datdot-notes", "b/x.part"] {
+        write(source.join(name), name);
+    }
+    let skipped = bring(&drive, &source).skipped;
+    assert_eq!(names(&drive), ["/a", "/b/.datdot-notes", "/b/x.part"]);
+    assert!(skipped.len() == 2 && skipped.iter().all(|skipped| matches!(skipped.why, Why::Reserved)), "{skipped:?}");
+    assert!(is_part(".datdot-Xy12ab.part") && !is_part(".datdot-.parts") && !is_part("datdot-x.part"));
+}
+
+#[test]
+fn who_may_not_read_a_file_is_told_what_to_do() {
+    let source = || io::Error::from(io::ErrorKind::PermissionDenied);
+    let error = ImportError::Read { path: "photos/private".into(), source: source() };
+    let walk = ImportError::Walk(ignore::Error::WithPath { path: "photos".into(), err: Box::new(source().into()) });
+    for error in [error, walk] {
+        let error = error.to_string();
+        assert!(error.starts_with("photos") && error.contains("readable, or name it in .datdotignore"), "{error}");
+    }
 }
 
 #[test]
@@ -198,17 +300,49 @@ fn single_files_are_put_read_linked_and_deleted() {
 }
 
 #[test]
-fn the_name_that_unfinished_files_have_is_left_out() {
+fn the_names_that_unfinished_files_have_are_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("target");
     let drive = drive(dir.path());
-    for path in ["/.datdot-part", "/a", "/b/.datdot-part/c", "/b/d"] {
+    for path in ["/.datdot-part", "/a", "/b/.datdot-part/c", "/b/.datdot-Xy12ab.part", "/b/d"] {
         drive.put(&path.parse().unwrap(), &mut path.as_bytes(), false).unwrap();
     }
     let exported = write_out(&drive, &target);
     let skipped: Vec<_> = exported.skipped.iter().map(|skipped| &skipped.name[..]).collect();
-    assert_eq!(skipped, ["/.datdot-part", "/b/.datdot-part/c"]);
+    assert_eq!(skipped, ["/.datdot-part", "/b/.datdot-Xy12ab.part", "/b/.datdot-part/c"]);
     assert_eq!(names_in(&target), ["a", "b/d"]);
+}
+
+#[test]
+fn an_export_needs_no_room_for_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    let drive = drive(dir.path());
+    for (name, content) in [("a", "four"), ("b/c", "seven.."), ("d", "odd")] {
+        write(source.join(name), content);
+    }
+    bring(&drive, &source);
+    let with = |max_bytes| {
+        let options = Options { max_bytes, replace: false, ..everything() };
+        export(&drive.latest(), &target, &options, &mut go_on)
+    };
+    assert!(matches!(with(13), Err(ExportError::TooLarge { bytes: 14, max: 13 })));
+    assert!(!target.exists(), "nothing is written if it can't fit");
+    write(target.join("a"), "four");
+    write(target.join("b/c"), "another");
+    // Of what is there the size counts for now.
+    assert!(matches!(with(2), Err(ExportError::TooLarge { bytes: 3, max: 2 })));
+    let exported = with(3).unwrap();
+    assert_eq!((exported.written, exported.bytes), (1, 3));
+    assert_eq!((exported.unchanged, exported.unchanged_bytes), (1, 4));
+    assert_eq!(exported.skipped.len(), 1, "{:?}", exported.skipped);
+}
+
+#[test]
+fn a_strangers_name_does_nothing_to_the_screen() {
+    let source = io::ErrorKind::StorageFull.into();
+    let error = ExportError::Write { path: "folder/\u{1b}[2Jname".into(), source }.to_string();
+    assert!(error.starts_with("folder/") && !error.contains('\u{1b}'), "{error:?}");
 }
 
 #[test]
@@ -343,7 +477,7 @@ fn a_folder_is_measured_without_reading_it() {
     write(source.join("a"), "four");
     write(source.join("b/c"), "seven..");
     write(source.join("ignored"), "much more");
-    write(source.join(IGNORE_FILE), "ignored\n.datdotignore\n");
+    write(source.join(IGNORE_FILE), "ignored\n");
     std::os::unix::fs::symlink("a", source.join("link")).unwrap();
     let all = Measured { files: 3, bytes: 11, new_files: 3, new_bytes: 11 };
     assert_eq!(measure(&source, None).unwrap(), all);

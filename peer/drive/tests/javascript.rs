@@ -319,7 +319,8 @@ async fn a_hostile_drive_of_javascript_writes_nothing_outside() {
 
     // A bound on what is written.
     let options = export::Options { max_bytes: 3, ..options };
-    let error = export(&drive.latest(), &target, &options, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let fresh = dir.path().join("fresh");
+    let error = export(&drive.latest(), &fresh, &options, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, export::ExportError::TooLarge { max: 3, .. }), "{error}");
     ours.close().await;
 }

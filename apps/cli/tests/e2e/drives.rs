@@ -234,7 +234,7 @@ fn make_folder(root: &Path) {
     write(".datdotignore", b"build/\n");
 }
 
-/// All of a folder but what [`make_folder`] has ignored: kind, executable bit, content.
+/// All of a folder but what [`make_folder`] has ignored, and where it says so: kind, executable bit, content.
 fn tree(root: &Path) -> BTreeMap<String, (char, bool, Vec<u8>)> {
     fn walk(dir: &Path, root: &Path, all: &mut BTreeMap<String, (char, bool, Vec<u8>)>) {
         for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
@@ -247,7 +247,7 @@ fn tree(root: &Path) -> BTreeMap<String, (char, bool, Vec<u8>)> {
                 if name != "build" {
                     walk(&path, root, all);
                 }
-            } else {
+            } else if name != ".datdotignore" {
                 all.insert(name, ('f', meta.permissions().mode() & 0o100 != 0, fs::read(&path).unwrap()));
             }
         }

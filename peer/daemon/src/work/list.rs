@@ -158,4 +158,18 @@ mod tests {
         assert_eq!(names(&drive, "/", true), ["a.txt 3", "a/b/c 1", "a/d 2", "a/link -> d", "z/y 4", &done]);
         assert_eq!(names(&drive, "nothing", false), [""; 0]);
     }
+
+    #[test]
+    fn a_name_may_begin_and_end_with_a_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap();
+        let drive = Drive::create(&store, &Keypair::from_seed([1; 32])).unwrap();
+        for path in ["/ a /b ", "/ "] {
+            drive.put(&path.parse().unwrap(), &mut &b"1"[..], false).unwrap();
+        }
+        let done = format!("Done {{ version: {} }}", drive.version());
+        assert_eq!(names(&drive, " a ", false), ["b  1", &done]);
+        assert_eq!(names(&drive, "/ a /b ", false), ["b  1", &done]);
+        assert_eq!(names(&drive, " ", false), ["  1", &done]);
+    }
 }

@@ -96,6 +96,14 @@ impl Work {
     }
 }
 
+fn is_own(ctx: &Context, path: &Path) -> String {
+    format!(
+        "{} lies in the daemon's own folder, {}, with its secrets: copy what is to be published to another place",
+        path.display(),
+        ctx.dir.display()
+    )
+}
+
 fn too_large(ctx: &Context, path: &Path, bytes: u64, room: u64) -> String {
     format!("{} has {}, but the disk of {} has room for {}", path.display(), Size(bytes), ctx.dir.display(), Size(room))
 }

@@ -24,6 +24,7 @@ use datdot_drive::{
 };
 use datdot_hypercore::{Feed, FeedKey};
 use datdot_roles::Trouble;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::{
     fs::Permissions,
     io::{self, Write},
@@ -32,6 +33,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use tempfile::NamedTempFile;
 use tokio::{sync::mpsc, time::sleep};
 
 /// Left out paths that are named.
@@ -41,6 +43,11 @@ const PATIENT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Pauses between looks for a feed that nobody has now, for who is patient: each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A file's name begins and ends so until it is whole: one that [`export::is_part`] knows, so that it is never published.
+const PART_BEGINS: &str = ".datdot-";
+const PART_ENDS: &str = ".part";
+/// Random characters between.
+const PART_RANDOM: usize = 6;
 
 /// Why a feed is not here.
 enum NotHere {
@@ -139,6 +146,7 @@ impl Work {
                 self.get_file(order, drive, path, blob, executable, room, steps).await
             }
             ((Some(Content::Link { target }), _), Some(path)) => {
+                let target = target.escape_debug();
                 Err(format!("{path} is a link to {target}: ask for that, or for the folder with both"))
             }
             (_, inside) => self.get_folder(order, drive, inside, room, steps).await,
@@ -159,6 +167,10 @@ impl Work {
         may_write(&order.path)?;
         self.has_room(blob.byte_length, &order.path)?;
         self.fetch_contents(drive, Some(&path), &order.from, room, steps).await?;
+        // What the entry says of a deduplicated file is only a claim; by now the list of its blocks is here.
+        let (version, at) = (drive.latest(), path.clone());
+        let bytes = blocking(move || version.layout(&at, &blob).map(|layout| layout.bytes()));
+        self.has_room(bytes.await?.map_err(|error: DriveError| error.to_string())?, &order.path)?;
         let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
         let written = blocking(move || {
             let blocks = version.read(&path, &blob).map_err(io::Error::other)?;
@@ -183,32 +195,21 @@ impl Work {
         let options = export::Options { folder: inside, max_bytes, replace: order.replace };
         let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
         let written = blocking(move || {
-            let mut bytes = 0;
-            let mut listener = |now: datdot_drive::progress::Progress| {
-                bytes = now.of_bytes;
-                if ctx.goes_on().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            let exported = export::export(&version, &to, &options, &mut listener);
-            exported.map(|exported| (exported, bytes))
+            let mut listener =
+                |_| if ctx.goes_on().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+            export::export(&version, &to, &options, &mut listener)
         });
-        let (exported, bytes) = written.await?.map_err(|error| match error {
+        let exported = written.await?.map_err(|error| match error {
             ExportError::Stopped => "the daemon stops".into(),
             ExportError::TooLarge { bytes, max } => no_room(bytes, &order.path, max),
             ExportError::InUse { path } => format!("{} is being written by another get: wait for that", path.display()),
             error => error.to_string(),
         })?;
         tell_skipped(&exported.skipped, steps).await;
-        let Exported { written, unchanged, .. } = exported;
+        let Exported { written, unchanged, bytes, unchanged_bytes, skipped } = exported;
         say(steps, Progress::Exported { written, unchanged }).await;
-        let others = exported.skipped.iter().filter(|skipped| matches!(skipped.why, Why::Other)).count();
-        match others {
-            0 => Ok(bytes),
-            others => Err(format!(
-                "{others} of the drive's files are others in {} and were left as they are: move them away, or have them \
-                 replaced with --replace",
-                order.path.display()
-            )),
-        }
+        is_complete(&skipped, &order.path)?;
+        Ok(bytes.saturating_add(unchanged_bytes))
     }
 
     fn room_at(&self, path: &Path) -> Result<u64, String> {
@@ -218,10 +219,13 @@ impl Work {
     }
 
     fn has_room(&self, bytes: u64, path: &Path) -> Result<(), String> {
-        match self.room_at(path)? {
-            room if bytes > room => Err(no_room(bytes, path, room)),
-            _ => Ok(()),
+        let mut room = self.room_at(path)?;
+        if bytes > room {
+            // It may be taken by what a daemon that was killed left there.
+            remove_leftovers(parent_of(path)?);
+            room = self.room_at(path)?;
         }
+        if bytes > room { Err(no_room(bytes, path, room)) } else { Ok(()) }
     }
 
     /// Gets a feed here as long as it is known to be, if it isn't: from where the user says, then from where the ledger says. At
@@ -316,8 +320,42 @@ pub(super) async fn tell_skipped(skipped: &[Skipped], steps: &Steps) {
     }
 }
 
+/// Refuses to call a folder done that lacks files of the drive. Links that lead out of the drive are none.
+fn is_complete(skipped: &[Skipped], path: &Path) -> Result<(), String> {
+    let (mut others, mut in_the_way, mut unusable) = (0, 0, 0);
+    for skipped in skipped {
+        match skipped.why {
+            Why::Other => others += 1,
+            Why::InTheWay(_) => in_the_way += 1,
+            Why::Entry(_) | Why::Reserved => unusable += 1,
+            Why::Name(_) | Why::Special | Why::Own | Why::Outside { .. } => {}
+        }
+    }
+    let path = path.display();
+    let mut whys = Vec::new();
+    if others > 0 {
+        whys.push(format!(
+            "{others} of the drive's files are others in {path} and were left as they are: move them away, or have them \
+             replaced with --replace"
+        ));
+    }
+    if in_the_way > 0 {
+        whys.push(format!(
+            "{in_the_way} of the drive's files can't be written in {path}: move away what is in their place, or choose a \
+             folder on a disk that can have such names"
+        ));
+    }
+    if unusable > 0 {
+        whys.push(format!(
+            "{unusable} of the drive's files are not such as can be written, which only its author can mend: everything \
+             else is in {path}"
+        ));
+    }
+    if whys.is_empty() { Ok(()) } else { Err(whys.join("; ")) }
+}
+
 fn no_room(bytes: u64, path: &Path, room: u64) -> String {
-    format!("it has {}, but there is room for {} at {}", Size(bytes), Size(room), path.display())
+    format!("{} are to be written, but there is room for {} at {}", Size(bytes), Size(room), path.display())
 }
 
 /// The folder in which something is to be written.
@@ -354,12 +392,8 @@ fn write_out<Block: AsRef<[u8]>>(
     goes_on: &GoesOn,
 ) -> io::Result<u64> {
     let dir = path.parent().ok_or_else(|| io::Error::other("it names no file"))?;
-    // As any new file: who may read it is up to the user's umask.
-    let part = tempfile::Builder::new()
-        .prefix(".datdot-")
-        .suffix(".part")
-        .permissions(Permissions::from_mode(if executable { 0o777 } else { 0o666 }))
-        .tempfile_in(dir)?;
+    remove_leftovers(dir);
+    let part = begin_part(dir, executable)?;
     let mut file = io::BufWriter::with_capacity(1 << 20, part.as_file());
     let mut bytes = 0;
     for block in blocks {
@@ -373,6 +407,46 @@ fn write_out<Block: AsRef<[u8]>>(
     part.as_file().sync_all()?;
     part.persist_noclobber(path)?;
     Ok(bytes)
+}
+
+/// A file for what is not whole yet, locked as long as somebody writes to it.
+fn begin_part(dir: &Path, executable: bool) -> io::Result<NamedTempFile> {
+    loop {
+        let part = tempfile::Builder::new()
+            .prefix(PART_BEGINS)
+            .rand_bytes(PART_RANDOM)
+            .suffix(PART_ENDS)
+            // As any new file: who may read it is up to the user's umask.
+            .permissions(Permissions::from_mode(if executable { 0o777 } else { 0o666 }))
+            .tempfile_in(dir)?;
+        // Where files can't be locked nobody takes it for one that is left over.
+        _ = flock(part.as_file(), FlockOperation::LockExclusive);
+        // Before it was locked it may have been taken for one.
+        if part.path().try_exists()? {
+            return Ok(part);
+        }
+    }
+}
+
+/// Removes what daemons that were killed had written of files: it could only be done anew, and nobody would miss it.
+fn remove_leftovers(dir: &Path) {
+    for entry in dir.read_dir().into_iter().flatten().flatten() {
+        let is_part = |name: &str| {
+            let random = name.strip_prefix(PART_BEGINS).and_then(|rest| rest.strip_suffix(PART_ENDS));
+            random.is_some_and(|random| random.len() == PART_RANDOM)
+        };
+        let (path, is_file) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_file()));
+        if !is_file || !entry.file_name().to_str().is_some_and(is_part) {
+            continue;
+        }
+        // Somebody else's can't be written to.
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(&path, flags, Mode::empty())
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            _ = std::fs::remove_file(&path);
+        }
+    }
 }
 
 /// Where HOST:PORT is.
@@ -432,5 +506,48 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("out.part")).unwrap(), b"precious");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "out, out.part and store");
         assert!(may_write(&dir.path().join("no/out")).unwrap_err().contains("no folder"));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_daemon_left_goes_and_what_another_get_writes_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap();
+        let feed = store.create(&Keypair::from_seed([1; 32])).unwrap();
+        feed.append(vec!["new".into()]).await.unwrap();
+        let to = dir.path().join("to");
+        fs::create_dir(&to).unwrap();
+        let written = begin_part(&to, false).unwrap();
+        for name in ["precious", ".datdot-notes.part", ".datdot-Ab12yz.part", ".datdot-.part"] {
+            fs::write(to.join(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("precious", to.join(".datdot-link12.part")).unwrap();
+        write_out(&feed, &to.join("out"), &|| Ok(())).unwrap();
+        assert!(written.path().exists() && !to.join(".datdot-Ab12yz.part").exists());
+        for name in ["precious", ".datdot-notes.part", ".datdot-.part", ".datdot-link12.part", "out"] {
+            assert!(fs::symlink_metadata(to.join(name)).is_ok(), "{name}");
+        }
+        let name = written.path().file_name().unwrap().to_str().unwrap();
+        assert!(export::is_part(name), "{name} would be published");
+        let path = written.into_temp_path().keep().unwrap();
+        remove_leftovers(&to);
+        assert!(!path.exists(), "nobody writes to it any more");
+    }
+
+    #[test]
+    fn a_folder_that_lacks_files_is_not_done_and_it_is_said_what_to_do() {
+        let entry = |why| Skipped { name: "name".into(), why };
+        let link = || entry(Why::Outside { target: "/etc".into() });
+        assert_eq!(is_complete(&[link()], Path::new("/to")), Ok(()));
+        for (why, word) in [
+            (Why::Other, "--replace"),
+            (Why::InTheWay(io::ErrorKind::IsADirectory.into()), "move away"),
+            (Why::Entry("its place is beyond the end".into()), "author"),
+            (Why::Reserved, "author"),
+        ] {
+            let why = is_complete(&[entry(why), link()], Path::new("/to")).unwrap_err();
+            assert!(why.starts_with("1 of the drive's files") && why.contains("/to") && why.contains(word), "{why}");
+        }
+        let both = is_complete(&[entry(Why::Other), entry(Why::Reserved)], Path::new("/to")).unwrap_err();
+        assert!(both.contains("--replace") && both.contains("author"), "{both}");
     }
 }

@@ -183,7 +183,9 @@ async fn file_at(key: Key, drive: &Drive, path: &DrivePath) -> Result<Blob, Stri
     });
     match found.await?.map_err(|error: DriveError| error.to_string())? {
         (Some(Content::File { blob, .. }), _) => Ok(blob),
-        (Some(Content::Link { target }), _) => Err(format!("{path} is a link to {target}: ask for that")),
+        (Some(Content::Link { target }), _) => {
+            Err(format!("{path} is a link to {}: ask for that", target.escape_debug()))
+        }
         (Some(Content::Bare), _) => Err(format!("{path} is a name with nothing behind it")),
         (None, true) => Err(format!("{path} is a folder: `datdot get {key}{path} FOLDER` reads it")),
         (None, false) => Err(not_there(key, path)),
@@ -204,6 +206,16 @@ mod tests {
             all.extend_from_slice(&piece);
         }
         (sent, all)
+    }
+
+    #[tokio::test]
+    async fn where_a_strangers_link_leads_is_told_without_moving_the_cursor() {
+        let dir = tempfile::tempdir().unwrap();
+        let drive = Drive::create(&Store::open(dir.path()).unwrap(), &Keypair::from_seed([1; 32])).unwrap();
+        let path: DrivePath = "/link".parse().unwrap();
+        drive.put_link(&path, "\u{1b}[2Jfile").unwrap();
+        let why = file_at(Key(drive.key().0), &drive, &path).await.unwrap_err();
+        assert!(why.contains("[2Jfile") && !why.contains('\u{1b}'), "{why:?}");
     }
 
     #[tokio::test]

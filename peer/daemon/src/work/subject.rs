@@ -166,7 +166,7 @@ async fn runs_of(drive: &Drive, round: Round) -> Result<Vec<Range<u64>>, String>
 
 /// A path in a drive as the user wrote it; `None` is all of it.
 pub(super) fn path_in(inside: Option<&str>) -> Result<Option<DrivePath>, String> {
-    let path = inside.map(str::trim).filter(|path| !path.is_empty() && *path != "/");
+    let path = inside.filter(|path| !path.is_empty() && *path != "/");
     path.map(|path| path.parse().map_err(|error| format!("{path} is no path in a drive: {error}"))).transpose()
 }
 

@@ -1,6 +1,6 @@
 //! A file becomes a feed: all of it, or none.
 
-use super::{Made, Steps, Work, blocking, too_large};
+use super::{Made, Steps, Work, blocking, is_own, too_large};
 use crate::{
     engine::Order,
     files,
@@ -10,6 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use datdot_api::{Event, Key, Progress, PublishOrder};
+use datdot_drive::import::leads_into;
 use datdot_hypercore::{Feed, FeedKey, Keypair};
 use std::{
     fs::File,
@@ -26,6 +27,10 @@ const BATCH: usize = 64;
 impl Work {
     pub(super) async fn make_feed(&self, order: &PublishOrder, steps: &Steps) -> Result<Made, String> {
         let file = look(&order.path)?;
+        let in_own = leads_into(&file.path, &self.ctx.own_folders());
+        if in_own.map_err(|error| format!("{}: {error}", file.path.display()))? {
+            return Err(is_own(&self.ctx, &file.path));
+        }
         let (feed, root) = match self.published_before(&file).await? {
             Some((feed, root)) => {
                 // It may have been taken back meanwhile.

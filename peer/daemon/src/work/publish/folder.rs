@@ -8,8 +8,9 @@
 //! A daemon that is killed before the drive is noted forgets its feeds: nobody has heard of them. Killed later it goes on with
 //! the drive, and finds there what it had written.
 
-use super::{Made, Steps, Work, blocking, too_large};
+use super::{Made, Steps, Work, blocking, is_own, too_large};
 use crate::{
+    context::Context,
     engine::Order,
     files,
     journal::{Drive as Noted, Figures},
@@ -18,7 +19,7 @@ use crate::{
 use datdot_api::{Event, Key, Progress, PublishOrder};
 use datdot_drive::{
     Drive,
-    import::{ImportError, Imported, Measured, import, measure},
+    import::{Folder, ImportError, Imported, Measured, import, measure},
 };
 use datdot_hypercore::{FeedKey, Keypair};
 use std::{
@@ -117,12 +118,10 @@ impl Work {
                 }
                 if ctx.goes_on().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            import(&drive, &from, &mut listener)
+            let folder = Folder { path: &from, without: &ctx.own_folders() };
+            import(&drive, folder, &mut listener).map_err(|error| failed(&ctx, error))
         });
-        imported.await?.map_err(|error| match error {
-            ImportError::Stopped => "the daemon stops".into(),
-            error => error.to_string(),
-        })
+        imported.await?
     }
 
     async fn tell(&self, drive: &Drive, imported: Imported, took: Duration, steps: &Steps) {
@@ -139,11 +138,12 @@ impl Work {
 
     /// Measures a folder, and says how many bytes its drive will have about.
     async fn measured(&self, folder: &Path, before: Option<(Drive, Noted)>) -> Result<(Measured, u64), String> {
-        let folder = folder.to_owned();
+        let (ctx, folder) = (self.ctx.clone(), folder.to_owned());
         let measured = blocking(move || {
             let since = |noted: &Noted| UNIX_EPOCH + Duration::from_millis(noted.figures.read);
             let known = before.as_ref().map(|(drive, noted)| (drive, since(noted)));
-            let measured = measure(&folder, known).map_err(|error| error.to_string())?;
+            let folder = Folder { path: &folder, without: &ctx.own_folders() };
+            let measured = measure(folder, known).map_err(|error| failed(&ctx, error))?;
             let held = match &before {
                 Some((drive, _)) => {
                     let blobs = drive.blobs().map_err(|error| error.to_string())?;
@@ -162,6 +162,14 @@ impl Work {
         let before = self.drive_of(folder).await?;
         let (measured, total) = self.measured(folder, before).await?;
         if measured.files == 0 { Err(nothing_in(folder)) } else { Ok(total) }
+    }
+}
+
+fn failed(ctx: &Context, error: ImportError) -> String {
+    match error {
+        ImportError::Stopped => "the daemon stops".into(),
+        ImportError::Own { path } => is_own(ctx, &path),
+        error => error.to_string(),
     }
 }
 
