@@ -417,6 +417,11 @@ impl Peer {
         self.channels.values().filter_map(|channel| channel.session.as_ref()).map(count).sum()
     }
 
+    /// Bytes that have to be sent now, about.
+    pub fn output_len(&self) -> usize {
+        self.mux.output_len()
+    }
+
     /// What has to be sent now.
     pub fn take_output(&mut self) -> Vec<Frame> {
         std::iter::from_fn(|| self.mux.take_frame()).collect()

@@ -75,6 +75,8 @@ struct Output {
 struct Step {
     peer: Peer,
     output: Vec<Frame>,
+    /// Bytes of it that answer nothing.
+    unasked: usize,
     requests_left: bool,
     rest: Rest,
 }
@@ -82,11 +84,12 @@ struct Step {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
     /// Goes on until the connection ends, or is to be stopped; says why it did.
     pub async fn run(mut self, peer: Peer, stop: &Notify) -> Ended {
-        let mut working = None;
+        let (mut working, mut output) = (None, Output::default());
         let ended = tokio::select! {
-            ended = self.go_on(peer, &mut working) => ended,
+            ended = self.go_on(peer, &mut working, &mut output) => ended,
             () = stop.notified() => Ended::ByUs,
         };
+        self.upload.never_passed(self.writer.queued() + output.bytes);
         // A step under way can't be stopped, and holds the feeds.
         if let Some(step) = working {
             _ = step.await;
@@ -94,7 +97,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         ended
     }
 
-    async fn go_on(&mut self, peer: Peer, working: &mut Option<JoinHandle<Result<Step, Fault>>>) -> Ended {
+    async fn go_on(
+        &mut self,
+        peer: Peer,
+        working: &mut Option<JoinHandle<Result<Step, Fault>>>,
+        output: &mut Output,
+    ) -> Ended {
         let mut tick = interval(TICK);
         let mut idle = Some(peer);
         let mut news = News { tick: true, ..News::default() };
@@ -102,7 +110,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
         let (mut stepped, mut untold, mut rest) = (clock(), false, Rest::None);
-        let mut output = Output::default();
         loop {
             while self.writer.queued() < AT_ONCE
                 && let Some(text) = output.next()
@@ -162,8 +169,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
-                    self.upload.passed(step.output.iter().map(Frame::len).sum());
-                    output.add(step.output);
+                    self.upload.passed_unasked(step.unasked);
+                    self.upload.passed(output.add(step.output).saturating_sub(step.unasked));
                     if self.writer.queued() + output.bytes > MAX_UNSENT {
                         return Ended::Stalled;
                     }
@@ -228,9 +235,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
 }
 
 impl Output {
-    fn add(&mut self, texts: Vec<Frame>) {
-        self.bytes += texts.iter().map(Frame::len).sum::<usize>();
+    /// Returns the bytes that it takes.
+    fn add(&mut self, texts: Vec<Frame>) -> usize {
+        let bytes = texts.iter().map(Frame::len).sum();
+        self.bytes += bytes;
         self.texts.extend(texts);
+        bytes
     }
 
     fn next(&mut self) -> Option<Frame> {
@@ -268,10 +278,11 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) ->
         peer.changed(now, &news.changes, news.missed);
     }
     peer.receive(now, news.frames)?;
+    let unasked = peer.output_len();
     // It may have waited for its turn.
     let serves = room > 0 && !unsent.is_full();
     let requests_left = if serves { peer.serve(now, room)? } else { peer.has_requests() };
     let output = peer.take_output();
     unsent.add(output.iter().map(Frame::len).sum());
-    Ok(Step { output, rest: peer.rest(), peer, requests_left })
+    Ok(Step { output, unasked, rest: peer.rest(), peer, requests_left })
 }
