@@ -86,7 +86,9 @@ impl fmt::Debug for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        self.network.plans.unwant(&self.feed.key(), self.serial);
-        self.network.wake(&self.feed);
+        // Connections take back what they asked for; otherwise there is nothing that they need to know.
+        if self.network.plans.unwant(&self.feed.key(), self.serial) {
+            self.network.wake(&self.feed);
+        }
     }
 }
