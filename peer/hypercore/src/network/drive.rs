@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_slow_reader_is_told_everything_anew_once_for_much_that_it_takes_and_once_a_second() {
         let (start, mut untold, key) = (Instant::now(), Untold::default(), FeedKey([1; 32]));
-        let change = Change { key, what: Changed::Gained(0..1) };
+        let change = Change { key, discovery: key.discovery(), what: Changed::Gained(0..1) };
         let mut told = 0;
         for ms in 0..10_000 {
             let mut news = News::default();
