@@ -395,7 +395,7 @@ impl Feed {
         // Within the lock of the watch, so that of two the later has the last word.
         self.0.progress.send_modify(|info| *info = self.info());
         // Nobody listens: fine.
-        _ = self.0.shared.changes.send(Change { key: self.0.key, what });
+        _ = self.0.shared.changes.send(Change { key: self.0.key, discovery: self.0.discovery, what });
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -14,6 +14,12 @@ const TURNS: u64 = 20;
 const SHORTEST: u64 = 500;
 /// So much unused time is made up for: who is busy with something else comes late for his turn, and may take more.
 const SLACK: Duration = Duration::from_millis(250);
+/// What is said unasked passes anyway. The next turns pay for so many seconds of it at most, and each with so much of it that some
+/// is left to answer with: or who asks would wait until we say nothing more, and longer.
+const UNASKED: f64 = 1.0;
+const UNASKED_OF_TEN: u64 = 9;
+/// Who leaves owes others no more than so many seconds.
+const LEFT: f64 = 30.0;
 /// Bytes of the smallest turn.
 const LEAST: u64 = 1 << 10;
 
@@ -135,13 +141,15 @@ pub(crate) struct Valve {
     opens: Instant,
     /// Bytes that were granted and have not passed yet; below zero what has passed ungranted.
     credit: i64,
+    /// Bytes that have passed unasked, and are not paid for.
+    owed: u64,
     /// Bytes that the next frame will have, if it is like those before; nothing is expected of who is silent.
     expected: usize,
 }
 
 impl Valve {
     pub fn new(now: Instant, all: &Limit, own: &Limit) -> Valve {
-        Valve { limits: [all.clone(), own.clone()], version: 0, opens: now, credit: 0, expected: 0 }
+        Valve { limits: [all.clone(), own.clone()], version: 0, opens: now, credit: 0, owed: 0, expected: 0 }
     }
 
     pub fn is_limited(&self) -> bool {
@@ -157,7 +165,9 @@ impl Valve {
             let turns = self.limits.iter().filter_map(|limit| limit.turn(now));
             let turn = turns.min().unwrap_or(0).max(LEAST);
             self.opens = self.grant(now, turn, 0);
-            self.credit = self.credit.saturating_add_unsigned(turn);
+            let paid = self.owed.min(turn * UNASKED_OF_TEN / 10);
+            self.owed -= paid;
+            self.credit = self.credit.saturating_add_unsigned(turn - paid);
         }
         self.opens
     }
@@ -174,9 +184,24 @@ impl Valve {
         }
     }
 
+    /// Bytes have passed that nobody asked for.
+    pub fn passed_unasked(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_add(bytes as u64).min(self.in_seconds(UNASKED));
+    }
+
+    /// Bytes that were said to have passed will not.
+    pub fn never_passed(&mut self, bytes: usize) {
+        if self.credit < 0 {
+            self.credit = self.credit.saturating_add_unsigned(bytes as u64).min(0);
+        }
+    }
+
     /// Nothing is left to pass: the rest of the turn is the others'.
     pub fn done(&mut self, now: Instant) {
         self.follow_changes(now);
+        let paid = self.owed.min(self.credit.max(0).unsigned_abs());
+        self.owed -= paid;
+        self.credit = self.credit.saturating_sub_unsigned(paid);
         if self.credit > 0 {
             self.limits.iter().for_each(|limit| limit.give_back(self.credit as u64));
             self.credit = 0;
@@ -212,6 +237,12 @@ impl Valve {
         self.expected = 0;
     }
 
+    /// What may pass in so many seconds; nothing without a limit.
+    fn in_seconds(&self, seconds: f64) -> u64 {
+        let rate = self.limits.iter().filter_map(Limit::get).min().unwrap_or(0);
+        (rate as f64 * seconds) as u64
+    }
+
     /// Takes what all limits grant; the start or the end of the later turn.
     fn grant(&self, now: Instant, bytes: u64, which: usize) -> Instant {
         self.limits.iter().map(|limit| limit.grant(now, bytes)[which]).fold(now, Instant::max)
@@ -221,7 +252,18 @@ impl Valve {
     fn follow_changes(&mut self, now: Instant) {
         let version = self.limits.iter().map(|limit| limit.rate.version.load(Ordering::Acquire)).sum();
         if std::mem::replace(&mut self.version, version) != version {
-            (self.opens, self.credit) = (now, 0);
+            (self.opens, self.credit, self.owed) = (now, 0, 0);
+        }
+    }
+}
+
+impl Drop for Valve {
+    /// What is owed others wait for, or it would be free to who comes anew for each block. What is left is theirs.
+    fn drop(&mut self) {
+        self.done(self.opens);
+        let owed = self.credit.min(0).unsigned_abs().saturating_add(self.owed).min(self.in_seconds(LEFT));
+        if owed > 0 {
+            self.grant(self.opens, owed, 1);
         }
     }
 }
@@ -329,6 +371,57 @@ mod tests {
         let sent = crowd.run(10_000);
         assert!(is_near(sent.iter().sum(), 10_000_000), "{sent:?}");
         assert!(sent.iter().all(|sent| is_near(*sent, 2_500_000)), "{sent:?}");
+    }
+
+    #[test]
+    fn who_comes_anew_for_each_block_gets_no_more() {
+        let (start, limits) = (Instant::now(), Limits::default());
+        limits.upload.set(Some(500_000));
+        let mut sent = 0;
+        for ms in 0..100_000 {
+            let at = start + Duration::from_millis(ms);
+            let mut valve = Valve::new(at, &limits.upload, &limits.own().upload);
+            if valve.turn(at) <= at {
+                valve.passed(1_000_000);
+                sent += 1_000_000;
+            }
+        }
+        assert!(is_near(sent, 50_000_000), "{sent}");
+    }
+
+    #[test]
+    fn what_was_never_taken_costs_nobody_anything() {
+        let (now, limits) = (Instant::now(), Limits::default());
+        limits.upload.set(Some(100_000));
+        let valve = || Valve::new(now, &limits.upload, &limits.own().upload);
+        let mut gone = valve();
+        assert!(gone.turn(now) <= now);
+        gone.passed(15_000_000);
+        gone.never_passed(15_000_000);
+        drop(gone);
+        assert!(valve().turn(now) < now + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn an_hour_of_requests_of_ours_keeps_nobody_waiting() {
+        let (start, limits) = (Instant::now(), Limits::default());
+        limits.upload.set(Some(100_000));
+        let mut valve = Valve::new(start, &limits.upload, &limits.own().upload);
+        let mut run = |from: u64, unasked: usize| {
+            let mut answered = 0;
+            for ms in from..from + 10_000 {
+                let at = start + Duration::from_millis(ms);
+                valve.passed_unasked(unasked);
+                if valve.turn(at) <= at && valve.room(100) > 0 {
+                    valve.passed(100);
+                    answered += 100;
+                }
+            }
+            answered
+        };
+        assert!(is_near(run(0, 140_000), 100_000), "who is asked for more than he may say answers a little");
+        assert!((850_000..950_000).contains(&run(10_000, 0)), "then what was said is paid for within a second");
+        assert!(is_near(run(20_000, 50), 500_000), "what is said unasked is in the limit");
     }
 
     #[test]

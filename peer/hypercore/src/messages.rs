@@ -221,7 +221,7 @@ pub enum Refusal {
 }
 
 /// A range of blocks that a peer wants to know about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// First block.
     pub start: u64,

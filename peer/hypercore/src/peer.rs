@@ -13,7 +13,7 @@ use self::{answers::Answers, history::History, moves::Moves};
 use crate::{
     feed::{Change, Changed, Feed, Refused},
     key::{DiscoveryKey, FeedKey},
-    messages::{DATA, Data, Message},
+    messages::{DATA, Data, Message, Request},
     offers::{Memory, Room},
     pace::Pace,
     plan::PeerId,
@@ -28,6 +28,7 @@ use datdot_wire::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,8 +44,11 @@ const MAX_WAITING: usize = 1 << 14;
 const MAX_UNREAD: usize = 4 << 20;
 /// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
 const MAX_WANTS: usize = 1 << 13;
-/// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open.
+/// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open; each time after twice
+/// as long as before,
 const REOPEN: Duration = Duration::from_secs(5);
+/// up to this. If it comes to have the feed, the remote will open it itself.
+const REOPEN_AT_MOST: Duration = Duration::from_secs(300);
 /// For so long after the last want a channel stays open: who reads block by block need not open it for each.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -107,20 +111,25 @@ pub struct Peer {
     mux: Mux,
     channels: BTreeMap<ChannelId, Channel>,
     open: BTreeMap<DiscoveryKey, ChannelId>,
+    /// How many of the channels the remote asked for.
+    theirs: usize,
     /// Feeds that the remote rejected, or closed at once.
-    closed: BTreeMap<DiscoveryKey, Instant>,
+    closed: BTreeMap<DiscoveryKey, Closed>,
     /// What forks have excused on channels that are closed.
     excused: BTreeMap<DiscoveryKey, Moves>,
-    /// Feeds that the remote wants and we don't have.
-    missed: BTreeSet<DiscoveryKey>,
+    /// Feeds that the remote wants and we don't have, with what shows that it knows their keys.
+    missed: BTreeMap<DiscoveryKey, [u8; 32]>,
     /// The state of the plans in which all wanted feeds were opened.
     opened: Option<u64>,
+    /// There was no room for some of them.
+    crowded: bool,
     /// Memory for what the remote says to have.
     room: Room,
     /// The feed that was served last.
     served: Option<ChannelId>,
-    /// Requests of the remote that wait.
-    waiting: usize,
+    /// Channels on which the remote waits for answers, and what it waits for and wants on all of them.
+    asking: BTreeSet<ChannelId>,
+    load: Load,
     /// Channels whose remote has another length now, which is not answered yet.
     synced: BTreeSet<ChannelId>,
     /// Blocks that were asked for and came, and those that came before the one on whose proof theirs builds.
@@ -128,12 +137,18 @@ pub struct Peer {
     early: Vec<Came>,
     /// Feeds that are wanted.
     busy: usize,
+    /// A while has passed: what is overdue is to be looked for.
+    ticked: bool,
     /// Questions asked, to make the next random number from.
     dice: u64,
 }
 
 struct Channel {
     feed: Feed,
+    /// The remote asked for it.
+    theirs: bool,
+    /// What of [`Peer::load`] is its part.
+    load: Load,
     /// None until the remote has opened it as well.
     session: Option<Session>,
     pace: Pace,
@@ -144,6 +159,22 @@ struct Channel {
     since: Instant,
     /// When something was wanted last.
     wanted: Option<Instant>,
+}
+
+/// What a remote has us remember.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    /// Requests that wait.
+    waiting: usize,
+    wants: usize,
+}
+
+/// A feed that the remote does not want to have open.
+struct Closed {
+    since: Instant,
+    /// After this long it is offered again.
+    wait: Duration,
+    over: bool,
 }
 
 /// A block that came.
@@ -167,16 +198,20 @@ impl Peer {
             mux,
             channels: BTreeMap::new(),
             open: BTreeMap::new(),
+            theirs: 0,
             closed: BTreeMap::new(),
             excused: BTreeMap::new(),
-            missed: BTreeSet::new(),
+            missed: BTreeMap::new(),
             opened: None,
+            crowded: false,
             served: None,
-            waiting: 0,
+            asking: BTreeSet::new(),
+            load: Load::default(),
             synced: BTreeSet::new(),
             came: Vec::new(),
             early: Vec::new(),
             busy: 0,
+            ticked: false,
             dice,
         }
     }
@@ -185,11 +220,10 @@ impl Peer {
     /// this was called again, without frames.
     pub fn receive(&mut self, now: Instant, frames: Vec<Bytes>) -> Result<Rest, Fault> {
         self.now = now;
-        self.waiting = self.sum(Session::waiting);
         let (mut touched, mut cost) = (BTreeSet::new(), 0);
         frames.into_iter().for_each(|frame| self.mux.receive(frame));
         while cost < cost::STEP
-            && self.waiting < MAX_WAITING
+            && self.load.waiting < MAX_WAITING
             && let Some(event) = self.mux.next()?
         {
             cost += 1;
@@ -227,10 +261,12 @@ impl Peer {
         self.check_blocks()?;
         // However often it says something else: the last word counts.
         std::mem::take(&mut self.synced).into_iter().for_each(|channel| self.tell(channel));
-        if self.sum(Session::wants) > MAX_WANTS {
+        if self.load.wants > MAX_WANTS {
             return Err(Misbehaviour::Flood.into());
         }
-        self.check_doubts()?;
+        if std::mem::take(&mut self.ticked) {
+            self.check_doubts()?;
+        }
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
         let rest = self.rest();
@@ -244,7 +280,7 @@ impl Peer {
     pub fn rest(&self) -> Rest {
         match self.mux.input_len() {
             0 => Rest::None,
-            _ if self.sum(Session::waiting) < MAX_WAITING => Rest::Some,
+            _ if self.load.waiting < MAX_WAITING => Rest::Some,
             _ => Rest::Waits,
         }
     }
@@ -252,15 +288,18 @@ impl Peer {
     /// Takes what happened to the feeds of the store. `all` if some of it was missed.
     pub fn changed(&mut self, now: Instant, changes: &[Change], all: bool) {
         self.now = now;
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut gained) = (BTreeSet::new(), BTreeSet::new());
         for change in merged(changes) {
-            let Some(&id) = self.open.get(&change.key.discovery()) else { continue };
+            let Some(&id) = self.open.get(&change.discovery) else { continue };
             if matches!(change.what, Changed::Removed | Changed::Hidden) {
                 self.mux.close(id);
                 self.forget(id);
                 continue;
             }
-            self.tell(id);
+            // What we say of ourselves is the same for all of them.
+            if touched.insert(id) {
+                self.tell(id);
+            }
             let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
             let message = match &change.what {
                 Changed::Gained(blocks) => session.tell_gained(blocks.clone()),
@@ -269,11 +308,12 @@ impl Peer {
                 _ => None,
             };
             message.into_iter().for_each(|message| self.say(id, &message));
+            self.weigh(id);
             if matches!(change.what, Changed::Gained(_)) {
-                self.take_back(id);
+                gained.insert(id);
             }
-            touched.insert(id);
         }
+        gained.into_iter().for_each(|channel| self.take_back(channel));
         if all {
             let hidden =
                 |(_, channel): &(&ChannelId, &Channel)| self.setup.store.shown(&channel.feed.discovery()).is_none();
@@ -288,6 +328,7 @@ impl Peer {
                 self.take_back(id);
                 let Some(Channel { session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
                 session.tell_all_again().into_iter().for_each(|message| self.say(id, &message));
+                self.weigh(id);
             }
         }
         touched.into_iter().for_each(|channel| self.ask(channel));
@@ -319,27 +360,28 @@ impl Peer {
 
     /// Opens what is wanted and asks again what is late; to be called now and then.
     pub fn tick(&mut self, now: Instant) {
-        self.now = now;
-        let before = self.closed.len();
-        self.closed.retain(|_, since| now.duration_since(*since) < REOPEN);
+        (self.now, self.ticked) = (now, true);
+        let mut again = false;
+        self.closed.retain(|_, closed| {
+            let passed = now.duration_since(closed.since);
+            let before = std::mem::replace(&mut closed.over, passed >= closed.wait);
+            again |= closed.over && !before;
+            passed < closed.wait + REOPEN_AT_MOST
+        });
         let version = self.setup.plans.version();
-        if self.opened != Some(version) || self.closed.len() != before {
+        let new = self.opened.replace(version) != Some(version);
+        if new || again || self.crowded && self.has_room(false) {
+            self.crowded = false;
             for (key, discovery) in self.setup.plans.wanted() {
                 match self.open.get(&discovery).copied() {
                     // The remote has opened it.
-                    Some(id) => self.tell(id),
+                    Some(id) if new => self.tell(id),
+                    Some(_) => {}
                     None => self.open_wanted(&key, discovery),
                 }
             }
-            self.opened = Some(version);
         }
-        for discovery in std::mem::take(&mut self.missed) {
-            match self.setup.store.shown(&discovery) {
-                Some(feed) if !self.open.contains_key(&discovery) => _ = self.open(feed),
-                Some(_) => {}
-                None => _ = self.missed.insert(discovery),
-            }
-        }
+        self.open_missed();
         self.count_busy();
         let channels: Vec<_> = self.channels.keys().copied().collect();
         for id in channels {
@@ -359,62 +401,78 @@ impl Peer {
     pub fn serve(&mut self, now: Instant, limit: usize) -> Result<bool, Fault> {
         self.now = now;
         let (mut cost, mut answers) = (0, Answers::default());
-        loop {
-            let mut left = false;
-            let (before, after): (Vec<_>, Vec<_>) =
-                self.channels.keys().copied().partition(|id| Some(*id) <= self.served);
-            cost += self.channels.len() as u64 / 16;
-            // One request of each feed in turn, from where the last step ended.
-            for id in after.into_iter().chain(before) {
-                let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { continue };
-                if self.mux.output_len() + answers.bytes >= limit || cost >= cost::STEP {
-                    let left = left || session.has_requests() || self.has_requests();
-                    self.say_answers(answers)?;
-                    return Ok(left);
+        // One request of each feed in turn, from where the last step ended.
+        while let Some(id) = self.next_asking()
+            && self.mux.output_len() + answers.bytes < limit
+            && cost < cost::STEP
+        {
+            self.served = Some(id);
+            let Some(Channel { feed, session: Some(session), .. }) = self.channels.get_mut(&id) else { break };
+            let feed = feed.clone();
+            // Beside each want a request: what is wanted may be told again and again.
+            let look = session.next_look();
+            let message = look.and_then(|wanted| feed.with_blocks(|have| session.bits(wanted, have)));
+            cost += look.as_ref().map_or(0, cost::of_look);
+            let request = session.next_request();
+            cost += request.as_ref().map_or(0, |_| cost::REQUEST);
+            let repeated = request.as_ref().is_some_and(|request| session.is_repeated(now, request));
+            let told = session.told();
+            self.weigh(id);
+            message.into_iter().for_each(|message| self.say(id, &message));
+            match request {
+                Some(Request { id: request, .. }) if repeated => {
+                    self.say(id, &Message::NoData { id: request, reason: None });
                 }
-                if let Some(wanted) = session.next_look() {
-                    (left, self.served) = (true, Some(id));
-                    cost += cost::of_look(&wanted);
-                    if let Some(message) = feed.with_blocks(|have| session.bits(wanted, have)) {
-                        self.say(id, &message);
+                Some(request) => {
+                    answers.add(id, &feed, request);
+                    // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
+                    // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`); one that has not heard of a
+                    // fork asks for the old one again and again.
+                    let info = feed.info();
+                    if (info.fork, info.length) > told {
+                        self.tell(id);
                     }
-                    continue;
                 }
-                let Some(request) = session.next_request() else { continue };
-                (left, self.served) = (true, Some(id));
-                cost += cost::REQUEST;
-                if session.is_repeated(now, &request) {
-                    self.say(id, &Message::NoData { id: request.id, reason: None });
-                    continue;
-                }
-                answers.add(id, feed, request);
-                // An answer proves itself by the newest head. A reader that has not heard of that length before misses our next
-                // word about it, and waits for ever (hypercore 11.37, `_updateCanUpgradeAndSync`); one that has not heard of a
-                // fork asks for the old one again and again.
-                let info = feed.info();
-                if (info.fork, info.length) > session.told() {
-                    self.tell(id);
-                }
-                if answers.are_many() {
-                    self.say_answers(std::mem::take(&mut answers))?;
-                }
+                None => {}
             }
-            if !left {
-                return self.say_answers(answers).map(|()| false);
+            if answers.are_many() {
+                self.say_answers(std::mem::take(&mut answers))?;
             }
         }
+        self.say_answers(answers)?;
+        Ok(self.has_requests())
     }
 
     pub fn has_requests(&self) -> bool {
-        self.channels.values().any(|channel| channel.session.as_ref().is_some_and(Session::has_requests))
+        !self.asking.is_empty()
+    }
+
+    /// The channel whose turn it is to be answered.
+    fn next_asking(&self) -> Option<ChannelId> {
+        let after = self.served.map_or(Bound::Unbounded, Bound::Excluded);
+        self.asking.range((after, Bound::Unbounded)).next().or(self.asking.first()).copied()
+    }
+
+    /// Counts what the remote waits for on a channel, after some was said or answered.
+    fn weigh(&mut self, id: ChannelId) {
+        let Some(Channel { session: Some(session), load, .. }) = self.channels.get_mut(&id) else { return };
+        let now = Load { waiting: session.waiting(), wants: session.wants() };
+        let before = std::mem::replace(load, now);
+        self.load.waiting = self.load.waiting + now.waiting - before.waiting;
+        self.load.wants = self.load.wants + now.wants - before.wants;
+        match session.has_requests() {
+            true => self.asking.insert(id),
+            false => self.asking.remove(&id),
+        };
     }
 
     fn count_busy(&mut self) {
         self.busy = self.channels.values().filter(|channel| channel.wanted.is_some()).count();
     }
 
-    fn sum(&self, count: impl Fn(&Session) -> usize) -> usize {
-        self.channels.values().filter_map(|channel| channel.session.as_ref()).map(count).sum()
+    /// Bytes that have to be sent now, about.
+    pub fn output_len(&self) -> usize {
+        self.mux.output_len()
     }
 
     /// What has to be sent now.
@@ -424,8 +482,7 @@ impl Peer {
 
     fn message(&mut self, id: ChannelId, message: Message) -> Result<(), Fault> {
         let Some(Channel { session: Some(session), moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let (before, action) = (session.waiting(), session.receive(message)?);
-        self.waiting = (self.waiting + session.waiting()).saturating_sub(before);
+        let action = session.receive(message)?;
         match action {
             None => {}
             Some(Action::Synced) => {
@@ -443,6 +500,7 @@ impl Peer {
             Some(Action::Refused(question)) => self.refused(id, question.asked),
             Some(Action::Close) => self.close(id),
         }
+        self.weigh(id);
         Ok(())
     }
 
@@ -505,7 +563,7 @@ impl Drop for Peer {
 fn merged(changes: &[Change]) -> Vec<Change> {
     let mut merged: Vec<Change> = Vec::new();
     for change in changes {
-        if let (Some(Change { key, what: Changed::Gained(before) }), Changed::Gained(blocks)) =
+        if let (Some(Change { key, what: Changed::Gained(before), .. }), Changed::Gained(blocks)) =
             (merged.last_mut(), &change.what)
             && *key == change.key
             && before.end == blocks.start

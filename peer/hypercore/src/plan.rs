@@ -133,16 +133,18 @@ impl Plan {
         self.wants.insert(who, want, urgent);
     }
 
-    /// Wants it no longer: see [`Plan::expects`].
-    pub fn unwant(&mut self, who: u64) {
-        let Some(blocks) = self.wants.remove(who).filter(|blocks| !blocks.is_empty()) else { return };
+    /// Wants it no longer: see [`Plan::expects`]. Whether an answer is waited for no longer.
+    pub fn unwant(&mut self, who: u64) -> bool {
+        let Some(blocks) = self.wants.remove(who).filter(|blocks| !blocks.is_empty()) else { return false };
         let again = self.again.range(blocks.clone()).map(|(block, _)| *block);
         let open = again.chain(self.asked.range(blocks).map(|(block, _)| *block));
         let needless: Vec<u64> = open.filter(|block| !self.wants.contains(*block)).collect();
+        let mut asked = false;
         for block in needless {
             self.again.remove(&block);
-            self.asked.remove(&block);
+            asked |= self.asked.remove(&block).is_some();
         }
+        asked
     }
 
     /// Whether nothing is wanted. Who looks for a byte wants at least the head.

@@ -14,7 +14,7 @@ use crate::{
 };
 use datdot_proof::flat;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -334,8 +334,14 @@ impl Session {
         self.told_complete = 0;
         // JavaScript forgets what it heard of the blocks behind them, and asks only once: it is told again.
         let behind = |wanted: &&Wanted| wanted.start.saturating_add(wanted.length) > blocks.end;
-        self.looks = self.wants.iter().filter(behind).copied().collect();
+        self.look_again(behind);
         Message::Range { drop: true, start: blocks.start, length: blocks.end - blocks.start }
+    }
+
+    /// Some wants are to be answered anew, after those that wait for an answer anyway.
+    fn look_again(&mut self, which: impl Fn(&&Wanted) -> bool) {
+        let waiting: HashSet<Wanted> = self.looks.iter().copied().collect();
+        self.looks.extend(self.wants.iter().filter(which).filter(|wanted| !waiting.contains(wanted)));
     }
 
     /// A want that waits for its answer, [`Session::bits`]: it may be 30,000 times as long as the question.
@@ -346,7 +352,7 @@ impl Session {
     /// Blocks came that were not told: what the remote wants to hear about is told anew, by [`Session::next_look`]. Returns
     /// what has to be said at once.
     pub fn tell_all_again(&mut self) -> Option<Message> {
-        self.looks = self.wants.iter().copied().collect();
+        self.look_again(|_| true);
         self.tell_gained(0..0)
     }
 

@@ -198,9 +198,10 @@ impl Store {
 
     /// Shows a feed to no peer any longer, as if it were not here. The store doesn't remember that.
     pub fn hide(&self, key: &FeedKey) {
-        self.0.hidden.write().unwrap_or_else(PoisonError::into_inner).insert(key.discovery());
+        let discovery = key.discovery();
+        self.0.hidden.write().unwrap_or_else(PoisonError::into_inner).insert(discovery);
         // Without connections nobody listens: fine.
-        _ = self.0.shared.changes.send(Change { key: *key, what: Changed::Hidden });
+        _ = self.0.shared.changes.send(Change { key: *key, discovery, what: Changed::Hidden });
     }
 
     /// Shows a hidden feed again.

@@ -1,6 +1,6 @@
 //! What is told about a feed: figures and changes.
 
-use crate::key::FeedKey;
+use crate::key::{DiscoveryKey, FeedKey};
 use std::ops::Range;
 
 /// A feed in figures.
@@ -49,6 +49,8 @@ impl Info {
 pub struct Change {
     /// Which feed.
     pub key: FeedKey,
+    /// Its name in public.
+    pub discovery: DiscoveryKey,
     /// What happened.
     pub what: Changed,
 }

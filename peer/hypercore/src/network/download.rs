@@ -29,8 +29,8 @@ impl Download {
     /// Whether all wanted blocks of the head that is known now are here.
     pub fn is_done(&self) -> bool {
         let length = self.feed.info().length;
-        let end = self.want.blocks.end.min(length);
-        length > 0 && self.feed.missing_in(self.want.blocks.start.min(end)..end) == 0
+        let wanted = self.want.blocks.start..self.want.blocks.end.min(length);
+        length > 0 && self.feed.with_blocks(|have| have.first_missing(wanted)).is_none()
     }
 
     /// Why nothing more is fetched, if so; changes when it is.
@@ -86,7 +86,9 @@ impl fmt::Debug for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        self.network.plans.unwant(&self.feed.key(), self.serial);
-        self.network.wake(&self.feed);
+        // Connections take back what they asked for; otherwise there is nothing that they need to know.
+        if self.network.plans.unwant(&self.feed.key(), self.serial) {
+            self.network.wake(&self.feed);
+        }
     }
 }

@@ -37,6 +37,10 @@ const AT_ONCE: usize = 128 << 10;
 const MAX_UNSENT: usize = 32 << 20;
 /// Messages taken into one round.
 const MAX_FRAMES: usize = 512;
+/// With so much unsent, more than answers bring about, it is not told what blocks come.
+const UNTOLD: usize = 2 * ROUND;
+/// Then all that it wants to hear about is told anew, no more often than this: a bitfield is as much as many blocks.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Changes of feeds are told to a remote together: of so much time, if nothing else is to be said.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -75,6 +79,8 @@ struct Output {
 struct Step {
     peer: Peer,
     output: Vec<Frame>,
+    /// Bytes of it that answer nothing.
+    unasked: usize,
     requests_left: bool,
     rest: Rest,
 }
@@ -82,11 +88,12 @@ struct Step {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
     /// Goes on until the connection ends, or is to be stopped; says why it did.
     pub async fn run(mut self, peer: Peer, stop: &Notify) -> Ended {
-        let mut working = None;
+        let (mut working, mut output) = (None, Output::default());
         let ended = tokio::select! {
-            ended = self.go_on(peer, &mut working) => ended,
+            ended = self.go_on(peer, &mut working, &mut output) => ended,
             () = stop.notified() => Ended::ByUs,
         };
+        self.upload.never_passed(self.writer.queued() + output.bytes);
         // A step under way can't be stopped, and holds the feeds.
         if let Some(step) = working {
             _ = step.await;
@@ -94,15 +101,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
         ended
     }
 
-    async fn go_on(&mut self, peer: Peer, working: &mut Option<JoinHandle<Result<Step, Fault>>>) -> Ended {
+    async fn go_on(
+        &mut self,
+        peer: Peer,
+        working: &mut Option<JoinHandle<Result<Step, Fault>>>,
+        output: &mut Output,
+    ) -> Ended {
         let mut tick = interval(TICK);
         let mut idle = Some(peer);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut said, mut taking) = (false, 0, Taking::new(clock()));
         // Whether a frame came since the last tick, or could not.
         let mut heard = true;
-        let (mut stepped, mut untold, mut rest) = (clock(), false, Rest::None);
-        let mut output = Output::default();
+        let (mut stepped, mut untold, mut rest) = (clock(), Untold::default(), Rest::None);
         loop {
             while self.writer.queued() < AT_ONCE
                 && let Some(text) = output.next()
@@ -117,9 +128,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             if working.is_none() {
                 self.unsent.set(queued);
             }
-            news.missed |= queued < ROUND && std::mem::take(&mut untold);
-            // A step is due when something happened, or when there is room for more answers.
             let now = clock();
+            news.missed |= untold.is_due(now, queued);
+            // A step is due when something happened, or when there is room for more answers.
             let gathered = !news.changes.is_empty() && now >= stepped + GATHER;
             // When the limits allow to read more, and to serve. Who has nothing to serve takes no turn from others.
             let read_at = self.download.opens(now);
@@ -162,8 +173,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                             return Ended::ByUs;
                         }
                     };
-                    self.upload.passed(step.output.iter().map(Frame::len).sum());
-                    output.add(step.output);
+                    self.upload.passed_unasked(step.unasked);
+                    self.upload.passed(output.add(step.output).saturating_sub(step.unasked));
                     if self.writer.queued() + output.bytes > MAX_UNSENT {
                         return Ended::Stalled;
                     }
@@ -216,7 +227,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
     }
 
     /// Takes all changes that there are.
-    fn gather(&mut self, news: &mut News, queued: usize, untold: &mut bool) {
+    fn gather(&mut self, news: &mut News, queued: usize, untold: &mut Untold) {
         loop {
             match self.changes.try_recv() {
                 Ok(change) => news.change(change, queued, untold),
@@ -228,9 +239,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
 }
 
 impl Output {
-    fn add(&mut self, texts: Vec<Frame>) {
-        self.bytes += texts.iter().map(Frame::len).sum::<usize>();
+    /// Returns the bytes that it takes.
+    fn add(&mut self, texts: Vec<Frame>) -> usize {
+        let bytes = texts.iter().map(Frame::len).sum();
+        self.bytes += bytes;
         self.texts.extend(texts);
+        bytes
     }
 
     fn next(&mut self) -> Option<Frame> {
@@ -240,11 +254,30 @@ impl Output {
     }
 }
 
+/// Whether blocks came that a remote was not told of, since it has too much to read.
+#[derive(Debug, Default)]
+struct Untold {
+    any: bool,
+    /// When it was told anew.
+    told: Option<Instant>,
+}
+
+impl Untold {
+    /// Whether all is to be told anew now; if so, that is noted.
+    fn is_due(&mut self, now: Instant, queued: usize) -> bool {
+        let due = self.any && queued < ROUND && self.told.is_none_or(|told| now >= told + AGAIN);
+        if due {
+            *self = Untold { any: false, told: Some(now) };
+        }
+        due
+    }
+}
+
 impl News {
     /// Notes a change. What is gained is told all at once when there is room for it.
-    fn change(&mut self, change: Change, queued: usize, untold: &mut bool) {
+    fn change(&mut self, change: Change, queued: usize, untold: &mut Untold) {
         match change.what {
-            Changed::Gained(_) if queued >= ROUND => *untold = true,
+            Changed::Gained(_) if queued >= UNTOLD => untold.any = true,
             _ => self.changes.push(change),
         }
     }
@@ -268,10 +301,35 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) ->
         peer.changed(now, &news.changes, news.missed);
     }
     peer.receive(now, news.frames)?;
+    let unasked = peer.output_len();
     // It may have waited for its turn.
     let serves = room > 0 && !unsent.is_full();
     let requests_left = if serves { peer.serve(now, room)? } else { peer.has_requests() };
     let output = peer.take_output();
     unsent.add(output.iter().map(Frame::len).sum());
-    Ok(Step { output, rest: peer.rest(), peer, requests_left })
+    Ok(Step { output, unasked, rest: peer.rest(), peer, requests_left })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_reader_is_told_everything_anew_once_for_much_that_it_takes_and_once_a_second() {
+        let (start, mut untold, key) = (Instant::now(), Untold::default(), FeedKey([1; 32]));
+        let change = Change { key, discovery: key.discovery(), what: Changed::Gained(0..1) };
+        let mut told = 0;
+        for ms in 0..10_000 {
+            let mut news = News::default();
+            // It is answered until there is a round, and a block.
+            news.change(change.clone(), ROUND + (64 << 10), &mut untold);
+            assert!(!untold.any && news.changes.len() == 1);
+            // Others say so much that it hears of no block for a while.
+            news.change(change.clone(), UNTOLD, &mut untold);
+            assert!(untold.any && !untold.is_due(start, ROUND));
+            told += u32::from(untold.is_due(start + Duration::from_millis(ms), 0));
+            untold.any = false;
+        }
+        assert_eq!(told, 10);
+    }
 }

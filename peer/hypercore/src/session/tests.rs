@@ -150,6 +150,23 @@ fn after_a_loss_what_lies_behind_is_told_again() {
 }
 
 #[test]
+fn what_is_told_again_begins_where_it_was_left() {
+    let (mut session, _) = session(Local { length: 1 << 20, ..Local::default() });
+    (0..4).for_each(|at| {
+        let want = Wanted { start: at << 15, length: 1 << 15, any: false };
+        assert_eq!(session.receive(Message::Want(want)), Ok(None));
+    });
+    let mut answered = [0; 4];
+    // Blocks keep coming, faster than they are told.
+    for _ in 0..8 {
+        assert_eq!(session.tell_all_again(), None);
+        let look = session.next_look().expect("there is always one");
+        answered[(look.start >> 15) as usize] += 1;
+    }
+    assert_eq!(answered, [2; 4]);
+}
+
+#[test]
 fn only_what_nobody_asked_for_has_no_id() {
     let (mut session, _) = session(full(9));
     let shown = Data { upgrade: Some(Default::default()), ..Data::default() };
