@@ -7,6 +7,8 @@
 //! ```
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod model;
 
 use crate::{
