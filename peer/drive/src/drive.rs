@@ -145,8 +145,10 @@ impl Drive {
         let metadata = store.create(keypair)?;
         let manifest = blobs_manifest(&metadata.key(), &keypair.manifest()).expect("the manifest is v1");
         let blobs = store.create_with(keypair, manifest)?;
-        if metadata.info().length == 0 {
-            metadata.write(&[Header::new(None).to_block()])?;
+        // Somebody else may make it at the same time.
+        match metadata.write_at(0, &[Header::new(None).to_block()]) {
+            Ok(_) | Err(FeedError::Moved { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         let drive = Drive::new(store, metadata, None);
         _ = drive.blobs.set(blobs);

@@ -644,3 +644,16 @@ proptest! {
         assert_same(&source, &target);
     }
 }
+
+#[test]
+fn two_who_make_a_drive_at_once_write_one_header() {
+    for seed in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let keypair = Keypair::from_seed([seed; 32]);
+        std::thread::scope(|scope| {
+            (0..4).for_each(|_| _ = scope.spawn(|| Drive::create(&store, &keypair).unwrap()));
+        });
+        assert_eq!(store.create(&keypair).unwrap().info().length, 1);
+    }
+}

@@ -15,7 +15,7 @@
 use crate::{
     blocks::{Blocks, PAGE_BYTES},
     feed::Conflict,
-    files::{Files, Handle},
+    files::{Files, Handle, is_unreadable},
     journal::{DATA_START, Entry, Journal, Record, Step},
     key::Keypair,
 };
@@ -36,6 +36,8 @@ use std::{
 };
 
 const SLOT_BYTES: usize = 44;
+/// What the system reads and writes at once.
+const DISK_PAGE: usize = 4096;
 /// Largest block that is read: what fits into one frame of the secret stream.
 pub(crate) const MAX_STORED: u64 = 1 << 24;
 /// Bytes of `have` that are read at once.
@@ -185,8 +187,15 @@ impl Disk {
         self.files.open(&self.dir.join("have"), true)
     }
 
-    /// The node as it is stored; the end of the file counts as zeros, and so does a damaged node.
+    /// The node as it is stored; the end of the file counts as zeros, and so does a node that is damaged or can't be read.
     pub fn node(&self, index: u64, patience: Patience) -> io::Result<Option<Node>> {
+        match self.readable_node(index, patience) {
+            Err(error) if is_unreadable(&error) => Ok(None),
+            node => node,
+        }
+    }
+
+    fn readable_node(&self, index: u64, patience: Patience) -> io::Result<Option<Node>> {
         let mut slot = [0; SLOT_BYTES];
         let Some(at) = index.checked_mul(SLOT_BYTES as u64) else { return Ok(None) };
         match patience {
@@ -197,18 +206,24 @@ impl Disk {
         Ok(from_slot(index, &slot))
     }
 
-    /// Writes nodes, neighbours at once.
+    /// Writes nodes, neighbours at once. Of several for one place the last one counts.
     pub fn write_nodes(&self, nodes: &[Node]) -> io::Result<()> {
         if nodes.is_empty() {
             return Ok(());
         }
         let open = self.open()?;
         let mut sorted: Vec<&Node> = nodes.iter().collect();
-        sorted.sort_unstable_by_key(|node| node.index);
-        sorted.dedup_by_key(|node| node.index);
+        sorted.sort_by_key(|node| node.index);
+        sorted.dedup_by(|later, kept| {
+            let again = later.index == kept.index;
+            if again {
+                *kept = *later;
+            }
+            again
+        });
         for run in sorted.chunk_by(|one, next| one.index + 1 == next.index) {
             let slots: Vec<u8> = run.iter().flat_map(|node| to_slot(node)).collect();
-            open.tree.write_at(&slots, run[0].index * SLOT_BYTES as u64)?;
+            write_over(&open.tree, &slots, run[0].index * SLOT_BYTES as u64)?;
         }
         Ok(())
     }
@@ -224,7 +239,10 @@ impl Disk {
     /// Forgets a node. Zeros are none already: to write them behind the end, or into a hole, would need room.
     pub fn forget_node(&self, index: u64) -> io::Result<()> {
         let (open, at, mut slot) = (self.open()?, index * SLOT_BYTES as u64, [0; SLOT_BYTES]);
-        let len = open.tree.read_at(&mut slot, at)?;
+        let len = match open.tree.read_at(&mut slot, at) {
+            Err(error) if is_unreadable(&error) => return write_over(&open.tree, &[0; SLOT_BYTES], at),
+            len => len?,
+        };
         if slot == [0; SLOT_BYTES] { Ok(()) } else { open.tree.write_at(&[0; SLOT_BYTES][..len], at) }
     }
 
@@ -240,7 +258,7 @@ impl Disk {
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let start = DATA_START.checked_add(at).ok_or(io::ErrorKind::FileTooLarge)?;
-        if bytes.is_empty() { Ok(()) } else { self.open()?.data.write_at(bytes, start) }
+        if bytes.is_empty() { Ok(()) } else { write_over(&self.open()?.data, bytes, start) }
     }
 
     /// Gives the room of bytes back. Where the file system can't do that, they stay.
@@ -278,7 +296,12 @@ impl Disk {
             self.redo(entry, keep, &mut have, &mut changed)?;
         }
         // The last one counts if all that it names is there.
-        match before.is_empty() || self.is_there(last)? {
+        let is_there = || match self.is_there(last) {
+            // What others wrote can be fetched again; an author must not sign something else in its place.
+            Err(error) if is_unreadable(&error) && self.read_secret()?.is_none() => Ok(false),
+            there => there,
+        };
+        match before.is_empty() || is_there()? {
             true => self.redo(last, u64::MAX, &mut have, &mut changed)?,
             false => found.drop_last(),
         }
@@ -339,9 +362,15 @@ impl Disk {
                 let index = flat::leaf(block);
                 let leaf = match nodes.get(&index) {
                     Some(leaf) => Some(*leaf),
-                    None => self.node(index, Patience::Waits)?,
+                    None => self.readable_node(index, Patience::Waits)?,
                 };
-                let Some(leaf) = leaf.filter(|leaf| leaf.size <= MAX_STORED) else { return Ok(false) };
+                let Some(leaf) = leaf.filter(|leaf| leaf.size <= MAX_STORED) else {
+                    // A leaf that was forgotten again goes with its blocks.
+                    match left.count_in(block..end) {
+                        0 => break,
+                        _ => return Ok(false),
+                    }
+                };
                 if left.contains(block) && !self.has_block(block, offset, &leaf)? {
                     return Ok(false);
                 }
@@ -425,6 +454,25 @@ impl Disk {
     pub fn write_secret(&self, keypair: &Keypair) -> io::Result<()> {
         self.files.replace(&self.dir, "secret", &keypair.seed())
     }
+}
+
+/// Writes, also where the disk can't be read: there the system can't write a part of a page.
+fn write_over(file: &Handle, bytes: &[u8], at: u64) -> io::Result<()> {
+    /// One at a time, so that nobody blanks what another one has just written.
+    static BLANKING: Mutex<()> = Mutex::new(());
+    match file.write_at(bytes, at) {
+        Err(error) if is_unreadable(&error) => {}
+        written => return written,
+    }
+    let _blanking = BLANKING.lock().unwrap_or_else(PoisonError::into_inner);
+    // Those between are written whole. What else was in them is lost already.
+    for page in [at, at + bytes.len() as u64 - 1].map(|at| at / DISK_PAGE as u64 * DISK_PAGE as u64) {
+        match file.read_at(&mut [0; DISK_PAGE], page) {
+            Err(error) if is_unreadable(&error) => file.write_at(&[0; DISK_PAGE], page)?,
+            read => _ = read?,
+        }
+    }
+    file.write_at(bytes, at)
 }
 
 fn nodes_of(entry: &Entry) -> Vec<Node> {

@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     queued: AtomicBool,
     /// Bytes of blocks that came since the last commit.
     unsynced: AtomicU64,
+    /// The last commit failed: what waits is tried again before more comes.
+    failed: AtomicBool,
 }
 
 /// What the authors of a feed signed, beside its roots.
@@ -167,6 +169,7 @@ impl Feed {
             forks: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             unsynced: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
         }));
         if used {
             feed.tell_used();
@@ -324,16 +327,24 @@ impl Feed {
 
     /// The caller holds `clearing`.
     fn read_settled(&self, block: u64) -> Result<Vec<u8>, FeedError> {
-        let (bytes, leaf) = self.read_unchecked(block)?;
-        if Node::leaf(block, &bytes) != leaf {
-            self.withdraw(block);
-            return Err(FeedError::Damaged { block });
+        let roots = self.roots_with(block)?;
+        match self.read_stored(&roots, block, Patience::Waits)? {
+            Some((bytes, leaf)) if Node::leaf(block, &bytes) == leaf => Ok(bytes),
+            _ => self.read_mended(&roots, block).map(|(bytes, _)| bytes),
         }
-        Ok(bytes)
     }
 
     /// What is stored as a block, and the leaf that it should have. The caller holds `clearing`.
     fn read_unchecked(&self, block: u64) -> Result<(Vec<u8>, Node), FeedError> {
+        let roots = self.roots_with(block)?;
+        match self.read_stored(&roots, block, Patience::Waits)? {
+            Some(stored) => Ok(stored),
+            None => self.read_mended(&roots, block),
+        }
+    }
+
+    /// The roots of the tree, if the block is here.
+    fn roots_with(&self, block: u64) -> Result<Roots, FeedError> {
         let (roots, here, removed) = {
             let state = self.lock();
             (state.roots.clone(), state.have.contains(block), state.removed)
@@ -347,13 +358,7 @@ impl Feed {
         if !here {
             return Err(FeedError::NotHere { block });
         }
-        match self.read_stored(&roots, block, Patience::Waits)? {
-            Some(stored) => Ok(stored),
-            None => {
-                self.withdraw(block);
-                Err(FeedError::Damaged { block })
-            }
-        }
+        Ok(roots)
     }
 
     /// Takes the key pair that writes the feed: from now on it can be appended to.

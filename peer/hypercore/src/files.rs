@@ -277,6 +277,16 @@ impl Handle {
     }
 }
 
+/// Whether the disk says that it can't read there.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Whether bytes that were written are gone.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || is_unreadable(error)
+}
+
 fn supported(result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),

@@ -7,6 +7,8 @@
 //! ```
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod model;
 
 use crate::{
@@ -37,6 +39,9 @@ pub(crate) const COMMIT_BYTES: u64 = 8 << 20;
 const SETTLE_AFTER: Duration = Duration::from_secs(10);
 /// Feeds whose files are open at a time.
 const MAX_OPEN: usize = 128;
+/// What an author can do whose feed can't be opened.
+const OWN_DAMAGED: &str = "the feed is your own: restore this folder from a backup, or move it away, but keep its file \
+     `secret`, have the feed fetched from others and append only then";
 const FORMAT: &[u8] = b"datdot store 3\n";
 /// Changes that a slow listener may lag behind; then it has to look for itself.
 const CHANGES: usize = 4096;
@@ -258,13 +263,14 @@ impl Store {
         let disk = |path| Disk::new(path, files.clone(), pool.clone());
         if files.list(dir)?.iter().any(|there| there == path) {
             match Feed::open(disk(path), shared.clone()) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                // What others wrote can be fetched again; an author who began again at length 0 would contradict what is signed
+                // already.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    if files.read(&path.join("secret"), 0)?.is_some() {
+                        return Err(io::Error::new(error.kind(), format!("{error}; {OWN_DAMAGED}")));
+                    }
+                }
                 feed => return feed,
-            }
-            // What others wrote can be fetched again; an author who began again at length 0 would contradict what is signed
-            // already.
-            if files.read(&path.join("secret"), 0)?.is_some() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the journal of this own feed is damaged"));
             }
             let gone = path.with_extension("removed");
             files.rename(path, &gone)?;

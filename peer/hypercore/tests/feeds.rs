@@ -205,7 +205,8 @@ fn a_damaged_record_is_reported_and_an_author_never_begins_again() {
     fs::write(&data, bytes).expect("writable");
     let store = opened(dir.path());
     assert!(store.feed(&key).is_none());
-    assert!(matches!(store.create(&keypair(1)), Err(StoreError::Io { .. })));
+    let refused = store.create(&keypair(1)).expect_err("an author never begins again").to_string();
+    assert!(refused.contains("the journal is damaged; the feed is your own: restore"), "{refused}");
     assert!(folder(dir.path()).join("secret").exists());
 }
 

@@ -237,7 +237,8 @@ async fn damaged_blocks_and_nodes_are_found_withdrawn_and_fetched_again() {
     [44 * 20, 44 * 67 + 9].into_iter().for_each(|at| damage(&tree, at));
     [0, 63_999].into_iter().for_each(|at| damage(&copy.data_path(), DATA_START + at));
     let found = copy.scrub(0..64).await.expect("readable");
-    assert!([0, 10, 63].iter().all(|block| found.contains(block)), "{found:?}");
+    // The nodes follow from what is below them.
+    assert_eq!(found, [0, 63]);
     soon(download.done()).await.expect("they come again");
     assert_blocks(&copy, 64, 1000).await;
     assert!(copy.scrub(0..64).await.expect("readable").is_empty());

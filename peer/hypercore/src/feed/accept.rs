@@ -1,9 +1,10 @@
 //! What comes from elsewhere: heads, and the answers of peers. Nothing is stored before it is verified.
 
-use super::{Changed, Commit, Feed, FeedError, MAX_BLOCK, Signed};
+use super::{Changed, Commit, Feed, FeedError, MAX_BLOCK, Signed, State};
 use crate::{
     authors::{Authors, Head, NotTheirs, is_manifest_of},
     blocks::PAGE,
+    disk::Patience,
     encryption::PADDING,
     leaves::leaves,
     messages::{Data, DataBlock},
@@ -16,9 +17,9 @@ use datdot_proof::{
     tree::{Node, Roots, TreeError},
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 /// Why an answer of a peer is not accepted.
@@ -70,6 +71,15 @@ impl Refused {
     }
 }
 
+/// Nodes that an answer shows.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// They are as their author made them.
+    pub proven: Vec<Node>,
+    /// Siblings of which only the hashes and the sum of the sizes are proven: whoever told of them may have lied about each.
+    pub told: Vec<[Node; 2]>,
+}
+
 /// The feed as an answer finds it.
 struct Before {
     roots: Roots,
@@ -78,6 +88,26 @@ struct Before {
 
 /// A newer head, with its authors and its roots.
 type Newer = (Arc<Authors>, Signed, Roots);
+
+impl Shown {
+    /// What of an answer's nodes is proven, if the answer is true. Of two siblings neither is a block's or has children in it: if it
+    /// does, both have the only sizes with which it is true.
+    fn by(data: &Data, nodes: Vec<Node>) -> Shown {
+        if data.hash.is_none() && data.seek.is_none() {
+            return Shown { proven: nodes, told: Vec::new() };
+        }
+        let all: BTreeMap<u64, Node> = nodes.iter().map(|node| (node.index, *node)).collect();
+        let block = data.block.as_ref().map(|block| flat::leaf(block.index));
+        let bare = |index| {
+            let has_children = flat::children(index).is_some_and(|(left, _)| all.contains_key(&left));
+            all.get(&index).filter(|_| block != Some(index) && !has_children).copied()
+        };
+        let pair = |left: u64| Some([bare(left)?, bare(flat::sibling(left))?]);
+        let told: Vec<_> = all.keys().filter(|index| flat::is_left(**index)).filter_map(|left| pair(*left)).collect();
+        let is_told = |node: &Node| told.iter().flatten().any(|told| told.index == node.index);
+        Shown { proven: nodes.into_iter().filter(|node| !is_told(node)).collect(), told }
+    }
+}
 
 impl Feed {
     /// [`Feed::adopt`] on the caller's thread, which it blocks.
@@ -108,8 +138,11 @@ impl Feed {
             Some(_) if length > ours.length() => Err(FeedError::NeedsUpgrade { length }),
             Some(_) => {
                 for node in nodes {
-                    if self.node_under(&ours, node.index)?.is_some_and(|stored| stored != node) {
-                        return Err(conflict);
+                    match self.node_under(&ours, node.index)?.filter(|stored| *stored != node) {
+                        Some(stored) if stored.hash != node.hash => return Err(conflict),
+                        // A peer told us of a false size.
+                        Some(stored) => self.forget_pair(&stored)?,
+                        None => {}
                     }
                 }
                 Ok(())
@@ -130,12 +163,6 @@ impl Feed {
         Ok(())
     }
 
-    /// Whether history is another one than that of `fork`, or is about to be.
-    fn is_rewritten(&self, fork: u64) -> bool {
-        let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
-        self.lock().head.as_ref().is_some_and(|head| head.fork != fork)
-    }
-
     /// The authors, as they are known or as a peer names them.
     pub(super) fn authors_by(&self, manifest: Option<&Bytes>) -> Result<Arc<Authors>, Refused> {
         match (self.authors(), manifest) {
@@ -152,25 +179,31 @@ impl Feed {
     /// Verifies what a peer answered and stores it: a newer head, a block, or both.
     #[doc(hidden)]
     pub fn accept(&self, data: &Data) -> Result<(), Refused> {
-        let before = self.before()?;
+        self.accept_after(self.before()?, data)
+    }
+
+    /// The same, if the feed is still as it was `before`.
+    fn accept_after(&self, before: Before, data: &Data) -> Result<(), Refused> {
         let leaf = |block: &DataBlock| Node::leaf(block.index, &block.value);
-        let (mut nodes, newer) = self.verify(data, leaf, &before, &HashMap::new())?;
+        let (mut shown, newer) = self.verify(data, leaf, &before, &HashMap::new())?;
         let mut roots = before.roots;
         if let Some((authors, head, grown)) = newer {
             let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.lock().roots != roots {
+            // A cut to the same length leaves the roots as they are.
+            let now = self.before()?;
+            if (now.fork, &now.roots) != (before.fork, &roots) {
                 return Err(Refused::Outdated);
             }
             // The old roots are inner nodes now.
-            nodes.extend(roots.nodes());
-            self.replace_head(authors, head, grown.clone(), std::mem::take(&mut nodes))?;
+            shown.proven.extend(roots.nodes());
+            self.replace_head(authors, head, grown.clone(), std::mem::take(&mut shown.proven))?;
             roots = grown;
         }
         let _storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
             return Err(Refused::Outdated);
         }
-        self.store(&roots, data.block.iter().collect(), &nodes).map_err(Refused::from)
+        self.store(&roots, data.block.iter().collect(), &shown).map_err(Refused::from)
     }
 
     /// [`Feed::accept`] for blocks of one head that came together: they are hashed together, and stored with few writes.
@@ -183,16 +216,16 @@ impl Feed {
             return alone();
         }
         // What the first ones show the others may build on.
-        let mut shown = HashMap::new();
+        let mut known = HashMap::new();
         let verify = |(data, leaf): (&&Data, Node)| {
-            let (nodes, _) = self.verify(data, |_| leaf, &before, &shown)?;
-            shown.extend(nodes.iter().map(|node| (node.index, *node)));
-            Ok(nodes)
+            let (shown, _) = self.verify(data, |_| leaf, &before, &known)?;
+            known.extend(shown.proven.iter().map(|node| (node.index, *node)));
+            Ok(shown)
         };
         let verified: Vec<Result<_, Refused>> = answers.iter().zip(leaves).map(verify).collect();
         let storing = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         let fork = self.lock().head.as_ref().map(|head| head.fork);
-        let (mut blocks, mut nodes) = (Vec::new(), Vec::new());
+        let (mut blocks, mut shown) = (Vec::new(), Shown::default());
         let mut results: Vec<_> = answers
             .iter()
             .zip(verified)
@@ -202,27 +235,28 @@ impl Feed {
                     return Err(Refused::Outdated);
                 }
                 blocks.extend(&data.block);
-                nodes.extend(new);
+                shown.proven.extend(new.proven);
+                shown.told.extend(new.told);
                 Ok(())
             })
             .collect();
         // Alone, each hears for itself what is wrong with the disk.
-        if self.store(&before.roots, blocks, &nodes).is_err() {
+        if self.store(&before.roots, blocks, &shown).is_err() {
             drop(storing);
             results = alone();
         }
         results
     }
 
-    /// Verifies an answer, whose block `leaf` hashes, against the feed as it was `before` and nodes that others have `shown`.
+    /// Verifies an answer, whose block `leaf` hashes, against the feed as it was `before` and nodes that others have shown.
     /// Returns the nodes that this one shows, and the newer head.
     fn verify(
         &self,
         data: &Data,
         leaf: impl FnOnce(&DataBlock) -> Node,
         Before { roots, fork }: &Before,
-        shown: &HashMap<u64, Node>,
-    ) -> Result<(Vec<Node>, Option<Newer>), Refused> {
+        others: &HashMap<u64, Node>,
+    ) -> Result<(Shown, Option<Newer>), Refused> {
         if fork.is_some_and(|fork| fork != data.fork)
             || data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start != roots.length())
         {
@@ -240,32 +274,13 @@ impl Feed {
             newer = Some((authors, Signed { fork: data.fork, signature }, grown));
         }
         if let Some(top) = checked.top {
-            let known = match shown.get(&top.index) {
-                Some(node) => Some(*node),
+            let other = others.get(&top.index);
+            let known = match other {
                 None => self.node_under(roots, top.index)?,
+                other => other.copied(),
             };
-            match known {
-                Some(stored) if stored == top => {}
-                // Nodes that were here a moment ago are gone with the history that they belonged to.
-                _ if self.is_rewritten(data.fork) => return Err(Refused::Outdated),
-                None => return Err(Refused::TooShort),
-                // A hash shows the size of what is below it, and of two siblings only the sum: a peer that told us of both may
-                // have lied about each.
-                Some(stored) if stored.hash == top.hash => {
-                    if data.block.is_none() && checked.nodes.len() == 1 {
-                        return Err(Refused::TooShort);
-                    }
-                    // All above them were hashed with their sums: those are true, and blocks that are here need them.
-                    self.forget_pair(top.index)?;
-                    return Err(Refused::OurTree { block: flat::first_block(top.index) });
-                }
-                Some(_) if shown.contains_key(&top.index) => {
-                    return Err(TreeError::Mismatch { index: top.index }.into());
-                }
-                Some(_) if self.audit(roots, top.index)? => {
-                    return Err(TreeError::Mismatch { index: top.index }.into());
-                }
-                Some(_) => return Err(Refused::OurTree { block: flat::first_block(top.index) }),
+            if known != Some(top) {
+                self.look_into(data, roots, &top, checked.nodes.len(), other)?;
             }
         }
         // It is the author's, who must not ask that much of those who keep and read it. JavaScript counts without the padding.
@@ -274,15 +289,74 @@ impl Feed {
         {
             return Err(FeedError::TooLarge { bytes: value.len() }.into());
         }
-        let mut nodes = checked.nodes;
-        if data.hash.is_some() || data.seek.is_some() {
-            // What we know is not replaced by what is only told, but by what follows from it.
-            let all: BTreeSet<u64> = nodes.iter().map(|node| node.index).collect();
-            let told = |node: &Node| flat::children(node.index).is_none_or(|(left, _)| !all.contains(&left));
-            let known = |node: &Node| self.node_under(roots, node.index).ok().flatten();
-            nodes.retain(|node| !told(node) || known(node).is_none_or(|known| known.hash != node.hash));
+        Ok((Shown::by(data, checked.nodes), newer))
+    }
+
+    /// Why the node that an answer of so many nodes leads to is not as it is stored or as `other` answers show; no error if it is
+    /// by now.
+    fn look_into(
+        &self,
+        data: &Data,
+        roots: &Roots,
+        top: &Node,
+        nodes: usize,
+        other: Option<&Node>,
+    ) -> Result<(), Refused> {
+        let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
+        // Nodes that were here a moment ago are gone with the history that they belonged to.
+        if self.lock().head.as_ref().is_some_and(|head| head.fork != data.fork) {
+            return Err(Refused::Outdated);
         }
-        Ok((nodes, newer))
+        if other.is_some() {
+            return Err(TreeError::Mismatch { index: top.index }.into());
+        }
+        let ours = Refused::OurTree { block: flat::first_block(top.index) };
+        let stored = self.node_under(roots, top.index)?.ok_or(Refused::TooShort)?;
+        // A hash shows the size of what is below it, and of two siblings only the sum: a peer that told us of both may have lied
+        // about each.
+        if stored.hash == top.hash && stored != *top {
+            if data.block.is_none() && nodes == 1 {
+                return Err(Refused::TooShort);
+            }
+            // All above them were hashed with their sums: those are true, and blocks that are here need them.
+            self.forget_pair(&stored)?;
+            return Err(ours);
+        }
+        if !self.audit(roots, top.index)? {
+            return Err(ours);
+        }
+        match self.node_under(roots, top.index)? == Some(*top) {
+            true => Ok(()),
+            false => Err(TreeError::Mismatch { index: top.index }.into()),
+        }
+    }
+
+    /// Writes nodes, and notes them for the next commit; returns how many are new.
+    pub(super) fn learn(&self, state: &mut State, shown: &Shown) -> Result<usize, FeedError> {
+        // Nobody builds on a node that is in no commit to come: whatever fails from here on, it is true and stays.
+        let mut write = |nodes: &[Node]| {
+            let new = state.pending.learn(nodes);
+            match self.0.disk.write_nodes(&new) {
+                Ok(()) => Ok(new.len()),
+                Err(source) => {
+                    state.pending.unwritten = new;
+                    Err(self.io(source))
+                }
+            }
+        };
+        let mut written = write(&shown.proven)?;
+        for pair in &shown.told {
+            // What is here is not replaced by what is only told.
+            let here = |node: &Node| self.0.disk.node(node.index, Patience::Waits).map_err(|source| self.io(source));
+            let here = [here(&pair[0])?, here(&pair[1])?];
+            let differs = |(told, here): (&Node, &Option<Node>)| {
+                here.is_some_and(|here| here.hash == told.hash && here.size != told.size)
+            };
+            if !pair.iter().zip(&here).any(differs) && here != pair.map(Some) {
+                written += write(pair)?;
+            }
+        }
+        Ok(written)
     }
 
     fn before(&self) -> Result<Before, FeedError> {
@@ -295,17 +369,15 @@ impl Feed {
     }
 
     /// Stores blocks and nodes that were verified. The caller holds `clearing`.
-    fn store(&self, roots: &Roots, mut blocks: Vec<&DataBlock>, nodes: &[Node]) -> Result<(), FeedError> {
+    fn store(&self, roots: &Roots, mut blocks: Vec<&DataBlock>, shown: &Shown) -> Result<(), FeedError> {
+        // More would only fill the memory.
+        if self.0.failed.load(Ordering::Acquire) {
+            self.sync()?;
+        }
         let written = {
-            // Nobody builds on a node that is in no commit to come: whatever fails from here on, it is true and stays.
             let mut state = self.lock();
             blocks.retain(|block| !state.have.contains(block.index));
-            let new = state.pending.learn(nodes);
-            if let Err(source) = self.0.disk.write_nodes(&new) {
-                state.pending.forget();
-                return Err(self.io(source));
-            }
-            new.len()
+            self.learn(&mut state, shown)?
         };
         blocks.sort_unstable_by_key(|block| block.index);
         blocks.dedup_by_key(|block| block.index);
@@ -345,5 +417,34 @@ impl Feed {
         let count: u64 = gained.iter().map(|run| run.end - run.start).sum();
         gained.into_iter().for_each(|run| self.tell(Changed::Gained(run)));
         if written == 0 && count == 0 { Ok(()) } else { self.queue_sync(bytes, written + count as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        key::Keypair,
+        messages::{Request, UpgradeRequest},
+        store::Store,
+    };
+
+    #[test]
+    fn a_head_of_the_fork_before_does_not_come_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [feed, other] = ["one", "other"].map(|name| {
+            let store = Store::open(dir.path().join(name)).expect("the folder is free");
+            let feed = store.create(&Keypair::from_seed([1; 32])).expect("room");
+            feed.write(&[Bytes::from_static(b"block")]).expect("an author appends");
+            feed
+        });
+        other.write(&[Bytes::from_static(b"more")]).expect("an author appends");
+        let upgrade = Some(UpgradeRequest { start: 1, length: 1 });
+        let late = other.answer(&Request { upgrade, ..Request::default() }).expect("it has both");
+        let before = feed.before().expect("it is there");
+        // The roots are the same.
+        feed.truncate_now(1).expect("it has that block");
+        assert!(matches!(feed.accept_after(before, &late), Err(Refused::Outdated)));
+        assert_eq!((feed.info().fork, feed.info().length), (1, 1));
     }
 }

@@ -93,7 +93,7 @@ impl Feed {
             false => upgrade,
         });
         let roots = self.lock().roots.clone();
-        let proof = prove(&request, length, |index| self.node_under(&roots, index)).inspect_err(|error| {
+        let proof = prove(&request, length, |index| self.node_mended(&roots, index)).inspect_err(|error| {
             // The nodes above a block came with it: this one is damaged, and comes again with the block.
             if let (ProveError::Missing { .. }, Some(block), None, None) =
                 (error, request.block, request.seek, request.upgrade)

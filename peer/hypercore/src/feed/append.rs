@@ -13,7 +13,9 @@ impl Feed {
     /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
     ///
     /// [`FeedError::NotWritable`] without the feed's secret key, [`FeedError::TooLarge`] if a block has more than
-    /// [`MAX_BLOCK`] bytes, [`FeedError::Io`] if the disk takes it not; then nothing was appended.
+    /// [`MAX_BLOCK`] bytes, [`FeedError::Io`] if the disk takes it not. On a full disk nothing was appended then. If the disk fails in
+    /// the end they may be there once the store is opened again: look at the length before you append them once more, or use
+    /// [`Feed::append_at`].
     pub async fn append(&self, blocks: Vec<Bytes>) -> Result<u64, FeedError> {
         self.blocking(move |feed| feed.write(&blocks)).await
     }

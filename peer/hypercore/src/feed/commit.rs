@@ -13,7 +13,7 @@ use crate::{
 };
 use datdot_proof::tree::{Node, Roots};
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     io,
     ops::Range,
     sync::{Arc, PoisonError, Weak, atomic::Ordering},
@@ -27,9 +27,10 @@ const NODE_COST: u64 = 48;
 /// What was written since the last commit.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    nodes: Vec<Node>,
-    /// Their numbers: each proof brings many that came with the one before.
-    known: HashSet<u64>,
+    /// Nodes by their numbers: each proof brings many that came with the one before.
+    nodes: HashMap<u64, Node>,
+    /// Those that could not be written: tried again with the next.
+    pub unwritten: Vec<Node>,
     steps: Vec<Step>,
     bytes: u64,
 }
@@ -77,14 +78,15 @@ impl Pending {
 
     /// Notes nodes that were verified; returns those that are not in the tree yet.
     pub fn learn(&mut self, nodes: &[Node]) -> Vec<Node> {
-        let new: Vec<Node> = nodes.iter().filter(|node| self.known.insert(node.index)).copied().collect();
-        self.nodes.extend_from_slice(&new);
+        let mut new = std::mem::take(&mut self.unwritten);
+        new.extend(nodes.iter().filter(|node| self.nodes.insert(node.index, **node) != Some(**node)));
         new
     }
 
-    /// What comes again is written again.
-    pub fn forget(&mut self) {
-        self.known.clear();
+    /// Drops a node that turned out to be false, or not to be in the tree.
+    pub fn forget(&mut self, index: u64) {
+        self.nodes.remove(&index);
+        self.unwritten.retain(|node| node.index != index);
     }
 
     /// Notes that a block turned out not to be here.
@@ -108,7 +110,8 @@ impl Pending {
 
     /// Puts what was not committed before what came meanwhile.
     fn put_back(&mut self, mut before: Pending) {
-        before.nodes.append(&mut self.nodes);
+        before.nodes.extend(self.nodes.drain());
+        before.unwritten.append(&mut self.unwritten);
         before.steps.append(&mut self.steps);
         before.bytes += self.bytes;
         *self = before;
@@ -196,10 +199,15 @@ impl Inner {
         }
         let first = !journal.is_used();
         if let Err(error) = self.promise(&mut journal, change.as_ref()) {
+            self.failed.store(true, Ordering::Release);
+            self.shared.waiting.fetch_add(bytes, Ordering::AcqRel);
+            self.unsynced.fetch_add(bytes, Ordering::AcqRel);
             // Without its head, what came with it counts for nothing.
-            _ = self.disk.cut_beyond(self.lock().roots.length());
+            let length = self.lock().roots.length();
+            _ = self.disk.cut_beyond(length);
             return Err(error);
         }
+        self.failed.store(false, Ordering::Release);
         if let Some(change) = change {
             self.apply(change).inspect_err(|_| journal.fail())?;
         }
@@ -226,7 +234,8 @@ impl Inner {
 
     fn entry(&self, state: &State, pending: &Pending, change: Option<&Change>) -> Entry {
         let mut entry = Entry { record: state.record(&self.key), keep: None, nodes: Vec::new(), steps: Vec::new() };
-        let mut nodes: Vec<_> = pending.nodes.iter().collect();
+        // Of two for one place the later one counts.
+        let mut nodes: Vec<_> = pending.nodes.values().collect();
         entry.steps.extend(&pending.steps);
         if let Some(change) = change {
             let authors = change.authors.as_ref().or(state.authors.as_ref());
@@ -315,5 +324,6 @@ impl Drop for Inner {
         if let Err(error) = committed {
             tracing::error!(target: "hypercore", feed = %key, %error, "blocks can't be brought to the disk");
         }
+        self.shared.waiting.fetch_sub(*self.unsynced.get_mut(), Ordering::AcqRel);
     }
 }

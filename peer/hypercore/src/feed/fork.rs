@@ -11,7 +11,7 @@
 //!          0   2   4   6            0   2   4   6'    blocks 0 to 2 stay
 //! ```
 
-use super::{Changed, Commit, Feed, FeedError, Refused, Signed};
+use super::{Changed, Commit, Feed, FeedError, Info, Refused, Signed};
 use crate::{
     authors::Authors,
     key::FeedKey,
@@ -226,10 +226,12 @@ impl Feed {
             return Err(FeedError::OutOfRange { block: length, length: roots.length() });
         }
         let node =
-            |index| self.node_under(&roots, index)?.ok_or(FeedError::Damaged { block: flat::first_block(index) });
+            |index| self.node_mended(&roots, index)?.ok_or(FeedError::Damaged { block: flat::first_block(index) });
         let nodes = flat::full_roots(length).map(node).collect::<Result<Vec<_>, _>>()?;
         let roots = Roots::from_nodes(&nodes).map_err(|_| FeedError::Damaged { block: length })?;
-        let fork = self.info().fork + 1;
+        // A later one that was shown is the author's as well, who was restored from a backup: to sign it twice would be a conflict.
+        let Info { fork, later_fork, .. } = self.info();
+        let fork = later_fork.unwrap_or(fork) + 1;
         let head = Head { fork, length, tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
         let signed = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
@@ -345,16 +347,20 @@ impl Feed {
     /// Makes another history the feed's, of which the first `keep` blocks are ours. The caller holds `writing`.
     fn replace_history(&self, change: Commit, keep: u64) -> Result<(), FeedError> {
         let _clearing = self.0.clearing.write().unwrap_or_else(PoisonError::into_inner);
-        // What waits is of the old history.
-        self.sync()?;
-        let (roots, kept) = {
+        let (roots, here, [kept, cut]) = {
             let state = self.lock();
-            (state.roots.clone(), state.have.runs(0..keep).collect::<Vec<_>>())
+            let runs = |blocks| state.have.runs(blocks).collect::<Vec<_>>();
+            (state.roots.clone(), state.have_bytes, [runs(0..keep), runs(keep..state.roots.length().max(keep))])
         };
         let bytes = |run: &Range<u64>| {
             Ok::<_, FeedError>(self.offset(&roots, run.end)?.saturating_sub(self.offset(&roots, run.start)?))
         };
-        let bytes = kept.iter().map(bytes).sum::<Result<u64, _>>()?;
+        let bytes = match kept.len() < cut.len() {
+            true => kept.iter().map(bytes).sum::<Result<u64, _>>()?,
+            false => here.saturating_sub(cut.iter().map(bytes).sum::<Result<u64, _>>()?),
+        };
+        // What waits is of the old history, and so is what was mended just now.
+        self.sync()?;
         self.commit(Some(Commit { keep: Some((keep, bytes)), ..change }))?;
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
         let lost = keep..roots.length().max(keep);

@@ -31,6 +31,7 @@ impl Feed {
     /// Where the bytes of a range of blocks are in the feed and in [`Feed::data_path`]. The range has to be within the
     /// head, and here or next to blocks that are here: only then the tree is known well enough.
     pub fn byte_range(&self, blocks: Range<u64>) -> Result<Range<u64>, FeedError> {
+        let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
         let roots = self.lock().roots.clone();
         if blocks.end > roots.length() {
             return Err(FeedError::OutOfRange { block: blocks.end, length: roots.length() });
@@ -60,21 +61,40 @@ impl Feed {
         let bytes = roots.bytes().saturating_sub(roots.length().saturating_mul(padding));
         let (mut at, mut size) = place.ok_or(FeedError::NoSuchByte { byte, bytes })?;
         while let Some((left, right)) = flat::children(at) {
-            let Some(node) = self.node_under(&roots, left)? else {
+            let known = self.node_under(&roots, left)?;
+            let parts = known.map(|node| {
+                let rest = size.saturating_sub(node.size);
+                contents(right, rest, padding)?;
+                Ok((node.size, contents(left, node.size, padding)?, rest))
+            });
+            let parts = match (parts.transpose(), known) {
+                // As long as no block below is here the sizes were only told: a lie stops nobody.
+                (Err(FeedError::NotEncrypted), Some(told)) if self.has_none_under(at) => {
+                    self.forget_pair(&told)?;
+                    None
+                }
+                (parts, _) => parts?,
+            };
+            let Some((before, inner, rest)) = parts else {
                 // As if its blocks were all of one size.
                 let part = u128::from(offset) * u128::from(size);
                 let part = part.checked_div(contents(at, size, padding)?.into()).unwrap_or(0) as u64;
                 return Ok(Located::Under { node: at, near: start.saturating_add(part.min(size.saturating_sub(1))) });
             };
-            match offset.checked_sub(contents(left, node.size, padding)?) {
-                None => (at, size) = (left, node.size),
-                Some(rest) => {
-                    (offset, start) = (rest, start.saturating_add(node.size));
-                    (at, size) = (right, size.saturating_sub(node.size));
+            match offset.checked_sub(inner) {
+                None => (at, size) = (left, before),
+                Some(behind) => {
+                    (offset, start) = (behind, start.saturating_add(before));
+                    (at, size) = (right, rest);
                 }
             }
         }
         Ok(Located::Block { index: flat::first_block(at), offset })
+    }
+
+    fn has_none_under(&self, index: u64) -> bool {
+        let blocks = flat::first_block(index)..flat::end_block(index);
+        self.with_blocks(|have| have.first_present(blocks)).is_none()
     }
 
     /// How many steps above a block the first node is from which all that leads to the root is here: what a request for the block
@@ -127,7 +147,7 @@ impl Feed {
         }
     }
 
-    /// Where a block begins.
+    /// Where a block begins. The caller holds `clearing`: nodes that are damaged are mended.
     pub(super) fn offset(&self, roots: &Roots, block: u64) -> Result<u64, FeedError> {
         self.offset_with(roots, block, Patience::Waits)
     }
@@ -139,8 +159,11 @@ impl Feed {
         }
         let mut sum = 0u64;
         for index in nodes_before(roots.length(), block) {
-            let node = self.node_with(roots, index, patience)?.ok_or(FeedError::Damaged { block })?;
-            sum = sum.saturating_add(node.size);
+            let node = match patience {
+                Patience::Waits => self.node_mended(roots, index)?,
+                Patience::None => self.node_with(roots, index, patience)?,
+            };
+            sum = sum.saturating_add(node.ok_or(FeedError::Damaged { block })?.size);
         }
         Ok(sum)
     }

@@ -5,7 +5,7 @@
 //! order, as journaling file systems keep them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 };
 
 const SECTOR: u64 = 512;
+const PAGE: u64 = 4096;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine(Arc<Mutex<State>>);
@@ -39,6 +40,10 @@ struct State {
     syncs: u64,
     /// Bytes that were read.
     reads: u64,
+    /// Pages of files that can't be read until they are written as a whole.
+    unreadable: BTreeSet<(usize, u64)>,
+    /// No sync succeeds.
+    unsyncable: bool,
 }
 
 type Names = BTreeMap<PathBuf, Option<usize>>;
@@ -123,10 +128,22 @@ impl Machine {
         }
     }
 
+    /// From now on the page with this byte of a file can't be read.
+    pub fn lose(&self, path: &Path, at: u64) {
+        let mut state = self.lock();
+        let file = state.names[path].expect("it is a file");
+        state.unreadable.insert((file, at / PAGE));
+    }
+
+    /// From now on no sync succeeds.
+    pub fn fail_syncs(&self) {
+        self.lock().unsyncable = true;
+    }
+
     /// Starts again after the process was killed: what was written is there.
     pub fn restart(&self) {
         let mut state = self.lock();
-        (state.fuse, state.off) = (None, false);
+        (state.fuse, state.off, state.unsyncable) = (None, false, false);
     }
 
     /// Starts again after the power failed: what was synced is there, and some of the rest.
@@ -283,8 +300,17 @@ fn put(bytes: &mut Vec<u8>, at: u64, new: &[u8]) {
 }
 
 impl Handle {
+    /// An error if one of the pages can't be read.
+    fn check(&self, pages: Range<u64>) -> io::Result<()> {
+        match self.machine.lock().unreadable.range((self.file, pages.start)..(self.file, pages.end)).next() {
+            Some(_) => Err(rustix::io::Errno::IO.into()),
+            None => Ok(()),
+        }
+    }
+
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         self.machine.lock().reads += buffer.len() as u64;
+        self.check(at / PAGE..(at + buffer.len() as u64).div_ceil(PAGE))?;
         self.with(|inode| {
             let rest = inode.now.get(at as usize..).unwrap_or_default();
             let len = rest.len().min(buffer.len());
@@ -309,8 +335,13 @@ impl Handle {
         if self.machine.is_off() {
             return self.machine.write();
         }
+        // The rest of a page is read before a part of it is written.
+        let (end, whole) = (at + bytes.len() as u64, at.div_ceil(PAGE)..(at + bytes.len() as u64) / PAGE);
+        self.check(at / PAGE..whole.start)?;
+        self.check(whole.end..end.div_ceil(PAGE))?;
         {
             let mut state = self.machine.lock();
+            state.unreadable.retain(|(file, page)| *file != self.file || !whole.contains(page));
             let grows = (at + bytes.len() as u64).saturating_sub(state.files[self.file].now.len() as u64);
             match &mut state.room {
                 Some(room) if *room < grows => return Err(io::ErrorKind::StorageFull.into()),
@@ -326,6 +357,9 @@ impl Handle {
 
     pub fn sync(&self) -> io::Result<()> {
         self.machine.write()?;
+        if self.machine.lock().unsyncable {
+            return Err(io::Error::other("the disk does not take it"));
+        }
         self.machine.lock().syncs += 1;
         self.with(|inode| {
             inode.unsynced.clear();
