@@ -83,6 +83,20 @@ fn answers_take_their_turns_too() {
 }
 
 #[test]
+fn a_request_does_not_wait_for_all_that_is_wanted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (_author, mut peer) = world(dir.path());
+    peer.offer(0, LENGTH).expect("it is honest");
+    peer.heard();
+    // More than a step answers.
+    let want = |i: u64| Message::Want(Wanted { start: 32 * i, length: 1 << 21, any: false });
+    let ask = |id| Message::Request(Request { id, fork: 3, ..Request::default() });
+    let all: Vec<_> = (0..512).map(want).chain((1..=50).map(ask)).collect();
+    peer.say_all(&all).expect("that much is allowed");
+    assert_eq!(peer.heard().iter().filter(|said| matches!(said, Message::NoData { .. })).count(), 50);
+}
+
+#[test]
 fn who_wants_to_hear_about_too_many_ranges_is_dropped() {
     let dir = tempfile::tempdir().expect("a folder");
     let (_author, mut peer) = world(dir.path());
