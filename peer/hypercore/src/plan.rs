@@ -286,6 +286,8 @@ impl Plan {
     fn late(&mut self, asker: &Asker, offered: impl Fn(u64) -> bool, urgent: bool) -> Option<u64> {
         let takes = asker.takes.unwrap_or(LATE);
         let (patience, wants) = (LATE.max(2 * asker.takes.unwrap_or_default()), &self.wants);
+        // Who has brought nothing yet may be one more who keeps silent: it leaves the others their turn.
+        let patience = if asker.takes.is_some() { patience } else { 2 * patience };
         let is_late = |block: u64, ask: &Ask| {
             // Of three who keep silent one makes room in the end.
             let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
@@ -305,7 +307,7 @@ impl Plan {
             false => asked.rfind(|(block, ask)| is_late(**block, ask)),
         }?;
         if ask.peers.len() >= MAX_ASKED {
-            ask.peers.remove(0);
+            ask.failures.note_mute(asker.now, ask.peers.remove(0));
         }
         ask.peers.push(asker.peer);
         (ask.since, ask.due) = (asker.now, asker.due());

@@ -81,6 +81,26 @@ fn what_comes_soon_is_not_asked_elsewhere() {
     assert_eq!(ask(1310, 4, Some(110)), Some(1), "it should be here");
 }
 
+#[test]
+fn eleven_who_keep_silent_about_a_block_leave_an_honest_peer_its_turn() {
+    const SILENT: u64 = 11;
+    let (mut plan, start, have) = (wanting(Want::blocks(0..1)), Instant::now(), Blocks::default());
+    let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+    for takes in [Some(Duration::ZERO), None] {
+        plan.arrived(0);
+        let asked = (0..1000).map(|tick| tick * Duration::from_millis(500)).find(|after| {
+            let now = start + *after;
+            // It comes last each time, and has brought something before or not.
+            for peer in 0..SILENT {
+                plan.ask_block(&Asker { takes: None, ..asker(now, peer) }, 1, &have, everything);
+            }
+            plan.ask_block(&Asker { takes, ..asker(now, SILENT) }, 1, &have, everything).is_some()
+        });
+        let most = if takes.is_some() { 6 } else { 65 };
+        assert!(asked.is_some_and(|after| after <= Duration::from_secs(most)), "{takes:?}: {asked:?}");
+    }
+}
+
 /// Peers that send so many blocks a second each, all after the same way, and what each of them has.
 struct Swarm {
     plan: Plan,
