@@ -182,6 +182,11 @@ impl Session {
         self.blocks.len()
     }
 
+    /// Whether blocks are under way, or missing.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight() > 0 || self.local.contiguous < self.local.length
+    }
+
     /// Takes a message of the remote.
     pub fn receive(&mut self, message: Message) -> Result<Option<Action>, Misbehaviour> {
         Ok(match message {
