@@ -27,6 +27,8 @@ const MAX_WANT: u64 = 1 << 21;
 const LAST_BLOCKS: u64 = 256;
 /// For so long nobody is shown the same whole head again.
 const SHOWN: Duration = Duration::from_secs(2);
+/// After this long a head, or another history, that was refused is asked for again.
+pub const REFUSED: Duration = Duration::from_secs(10);
 /// Requests of a peer that nobody could answer, until it is dropped.
 const MAX_INVALID: u32 = 64;
 
@@ -114,8 +116,9 @@ pub struct Session {
     remote: Option<Sync>,
     /// The shortest length that it told of its fork: where its author cut, if we were there.
     cut: u64,
-    /// The head, fork and length, that it was asked to prove last, and the one for which it refused.
+    /// The head, fork and length, that it was asked to prove last, and when; and the one for which it refused.
     asked_head: (u64, u64),
+    asked_at: Option<Instant>,
     refused_head: Option<(u64, u64)>,
     /// Fork and length of the whole head that it was shown last, and when.
     shown: Option<((u64, u64), Instant)>,
@@ -145,6 +148,7 @@ impl Session {
             remote: None,
             cut: u64::MAX,
             asked_head: (0, 0),
+            asked_at: None,
             shown: None,
             refused_head: None,
             offers,
@@ -192,6 +196,11 @@ impl Session {
         Ok(match message {
             Message::Sync(sync) => {
                 let before = self.remote.replace(sync);
+                let able = |sync: Sync| sync.can_upgrade && sync.remote_length == self.local.length;
+                if able(sync) && !before.is_some_and(able) {
+                    // It has fetched what the proof takes.
+                    self.refused_head = None;
+                }
                 if before.is_some_and(|before| before.fork != sync.fork) {
                     self.offers.forgive();
                     self.cut = u64::MAX;
@@ -467,11 +476,13 @@ impl Session {
     }
 
     /// Whether the remote is likely to prove its longer head.
-    pub fn can_upgrade(&self) -> bool {
+    pub fn can_upgrade(&self, now: Instant) -> bool {
         // What it says of itself is about the length that it knows of us. To who has nothing everybody can prove his head.
         let Local { length, .. } = self.local;
         let can = |sync: Sync| length == 0 || sync.can_upgrade || sync.remote_length != length;
-        let refused = |sync: Sync| self.refused_head == Some((sync.fork, sync.length));
+        // What was in its way may be over by now.
+        let lately = self.asked_at.is_some_and(|at| now.duration_since(at) <= REFUSED);
+        let refused = |sync: Sync| lately && self.refused_head == Some((sync.fork, sync.length));
         self.is_longer() && self.remote.is_some_and(|sync| can(sync) && !refused(sync))
     }
 
@@ -481,11 +492,11 @@ impl Session {
     }
 
     /// Asks for the remote's head, if it is longer than ours.
-    pub fn ask_upgrade(&mut self) -> Option<Message> {
+    pub fn ask_upgrade(&mut self, now: Instant) -> Option<Message> {
         let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
         let id = self.remember(remote.fork, Asked::Upgrade(self.local.length), None);
-        self.asked_head = (remote.fork, remote.length);
+        (self.asked_head, self.asked_at) = ((remote.fork, remote.length), Some(now));
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }

@@ -30,20 +30,20 @@ impl Peer {
         let (peer, now) = (self.setup.id, self.now);
         let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window).min(share);
         let mut messages = Vec::new();
-        messages.extend(history.ask(feed, session));
+        messages.extend(history.ask(now, feed, session));
         let mut blocks = Vec::new();
         let (mut heard, mut found) = (false, false);
         self.setup.plans.with(&feed.key(), |plan| {
             // With the plan, so that what holds when somebody begins to wait for it counts.
-            let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
-            heard = plan.hear(peer, session.remote().is_some() && !history.is_open(feed, session) && !newer);
+            let newer = session.serves() && session.can_upgrade(now) && feed.conflict().is_none();
+            heard = plan.hear(peer, session.remote().is_some() && !history.is_open(now, feed, session) && !newer);
             if !session.serves() || history.is_doubted(feed) {
                 return;
             }
             plan.joined(peer, session.offers_all());
             let theirs = session.remote().map_or(0, |sync| sync.length);
-            if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length, theirs) {
-                messages.extend(session.ask_upgrade());
+            if session.can_upgrade(now) && feed.conflict().is_none() && plan.ask_head(now, peer, length, theirs) {
+                messages.extend(session.ask_upgrade(now));
             }
             // Blocks that came may have brought it: then no answer will.
             found = plan.drop_seeks(|byte| !matches!(feed.locate(byte, 0), Ok(Located::Under { .. })));
