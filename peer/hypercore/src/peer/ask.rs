@@ -3,19 +3,24 @@
 use super::{Came, Channel, Fault, Peer};
 use crate::{
     feed::{Feed, FeedError, Info, Located, Refused},
-    messages::Data,
+    messages::{Data, DataBlock},
     plan::Asker,
     plans::Stopped,
     prove::{self, cover},
     session::{Asked, Question, Session, above},
 };
 use bytes::Bytes;
-use datdot_proof::{flat, tree::Roots};
+use datdot_proof::{
+    flat,
+    tree::{Node, Roots},
+};
 use datdot_wire::mux::ChannelId;
 use std::sync::Arc;
 
-/// Bytes of blocks that wait for one before them.
+/// Bytes of blocks that wait for one before them, with what came along: nodes as they are in memory, and the rest.
 const MAX_EARLY: usize = 1 << 20;
+const NODE: usize = size_of::<Node>();
+const ANSWER: usize = 256;
 
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
@@ -173,17 +178,18 @@ impl Peer {
                 let last = self.early.last().is_some_and(|last| last.id == came.id && last.block == before);
                 hopes.contains(&came.block) && (last || session.has_asked(before))
             };
-            let bytes = came.data.block.as_ref().map_or(0, |block| block.value.len());
-            if early + bytes > MAX_EARLY || !came.block.checked_sub(1).is_some_and(waits) {
-                ready.push(came);
-                continue;
+            let before = came.block.checked_sub(1).is_some_and(waits);
+            match block_alone(&mut came.data).filter(|_| before) {
+                Some(block) if early + held(block) <= MAX_EARLY => {
+                    early += held(block);
+                    if !kept {
+                        // Not with the whole frame in which it came.
+                        block.value = Bytes::copy_from_slice(&block.value);
+                    }
+                    self.early.push(came);
+                }
+                _ => ready.push(came),
             }
-            early += bytes;
-            if let Some(block) = came.data.block.as_mut().filter(|_| !kept) {
-                // Not with the whole frame in which it came.
-                block.value = Bytes::copy_from_slice(&block.value);
-            }
-            self.early.push(came);
         }
         for group in ready.chunk_by(|one, next| one.id == next.id) {
             let id = group[0].id;
@@ -305,8 +311,37 @@ impl Peer {
     }
 }
 
+/// The block of an answer with nothing else: what is kept of another one would keep its whole frame.
+fn block_alone(data: &mut Data) -> Option<&mut DataBlock> {
+    let Data { block, hash: None, seek: None, upgrade: None, manifest: None, .. } = data else { return None };
+    block.as_mut()
+}
+
+/// Bytes of memory that an answer with this block takes, about.
+fn held(block: &DataBlock) -> usize {
+    block.value.len() + NODE * block.nodes.capacity() + ANSWER
+}
+
 /// Whether an answer, if it is true, shows something about the node `top`.
 fn leads_to(data: &Data, top: Option<u64>) -> bool {
     let shown = prove::check(data, &Roots::new()).ok().and_then(|checked| checked.top);
     shown.map(|shown| shown.index) == top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_block_before_keeps_no_frame_and_counts_with_its_nodes() {
+        let (value, node) = (Bytes::from_static(b"block"), Node { index: 2, size: 5, hash: [7; 32] });
+        let block = DataBlock { index: 0, value, nodes: vec![node; 100] };
+        assert!(held(&block) > 5 + 100 * 48);
+        let mut data = Data { block: Some(block), ..Data::default() };
+        assert!(block_alone(&mut data).is_some());
+        // Slices of the frame.
+        let mut with_manifest = Data { manifest: Some(Bytes::from_static(b"manifest")), ..data.clone() };
+        let mut with_head = Data { upgrade: Some(Default::default()), ..data };
+        assert!(block_alone(&mut with_manifest).is_none() && block_alone(&mut with_head).is_none());
+    }
 }
