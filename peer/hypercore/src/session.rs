@@ -450,6 +450,12 @@ impl Session {
         self.remote.is_some_and(|sync| block < sync.length) && self.offers.contains(block)
     }
 
+    /// The first block of the range that the remote can serve and we don't have.
+    pub fn next_news(&self, blocks: Range<u64>, have: &Blocks) -> Option<u64> {
+        let length = self.remote.map_or(0, |sync| sync.length);
+        self.offers.next_news(blocks.start..blocks.end.min(length), have)
+    }
+
     /// The first block of the range that the remote can serve.
     pub fn next_offer(&self, blocks: Range<u64>) -> Option<u64> {
         let length = self.remote.map_or(0, |sync| sync.length);

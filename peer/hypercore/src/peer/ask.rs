@@ -62,7 +62,7 @@ impl Peer {
                 messages.push(session.ask_seek(byte, index, nodes));
             }
             feed.with_blocks(|have| {
-                let offer = |range| session.next_offer(range);
+                let offer = |range| session.next_news(range, have);
                 while session.in_flight() + blocks.len() < window {
                     self.dice = self.dice.wrapping_add(1);
                     let asker = Asker { peer, now, takes: pace.takes(blocks.len()), dice: self.dice };

@@ -249,6 +249,21 @@ fn who_refuses_to_say_where_a_byte_is_gives_way_to_others() {
 }
 
 #[test]
+fn however_many_gaps_a_source_has_all_it_has_is_asked_for() {
+    let (mut plan, now, mut have) = (wanting(Want::all()), Instant::now(), Blocks::default());
+    let (length, offers) = (8 * MAX_LOOKS as u64, Offers::default());
+    // Every second one.
+    (0..length / 32).for_each(|word| offers.learn(32 * word, &[0x5555_5555]));
+    plan.joined(1, &offers);
+    for asked in 0..length / 2 {
+        let found = plan.ask_block(&asker(now, 1), length, &have, |range| offers.next_news(range, &have));
+        assert_eq!(found, Some(2 * asked));
+        have.insert(2 * asked);
+        plan.arrived(2 * asked);
+    }
+}
+
+#[test]
 fn blocks_that_nobody_has_hide_no_others() {
     let (mut plan, now, have) = (wanting(Want::all()), Instant::now(), Blocks::default());
     let length = 3 * MAX_LOOKS as u64;
