@@ -14,7 +14,7 @@ use crate::{
 };
 use datdot_proof::flat;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -23,6 +23,10 @@ use std::{
 const MAX_WANTS: usize = 512;
 /// The largest range that can be wanted, in blocks.
 const MAX_WANT: u64 = 1 << 21;
+/// Regions of so many blocks that the remote was asked about: it is remembered of no more of them what it has.
+const MAX_REGIONS: usize = MAX_PAGES / (MAX_WANT / PAGE) as usize;
+/// For so long a region is not given up for another one, as long as blocks of it are wanted: the answer may be on its way.
+const REGION: Duration = Duration::from_secs(5);
 /// Changes in so many last blocks are told without being wanted.
 const LAST_BLOCKS: u64 = 256;
 /// For so long nobody is shown the same whole head again.
@@ -128,7 +132,8 @@ pub struct Session {
     wants_all: bool,
     /// Wants that were not answered yet, or have to be answered anew.
     looks: VecDeque<Wanted>,
-    our_wants: BTreeSet<u64>,
+    /// The regions, of [`MAX_WANT`] blocks each, that the remote was asked about, and when; the newest comes last.
+    our_wants: Vec<(u64, Instant)>,
     waiting: Waiting,
     invalid: u32,
     asked: BTreeMap<u64, Question>,
@@ -155,7 +160,7 @@ impl Session {
             wants: Vec::new(),
             wants_all: false,
             looks: VecDeque::new(),
-            our_wants: BTreeSet::new(),
+            our_wants: Vec::new(),
             waiting: Waiting::default(),
             invalid: 0,
             asked: BTreeMap::new(),
@@ -260,9 +265,11 @@ impl Session {
                 None
             }
             Message::Range { drop: true, start, length } => {
-                // What is known of the blocks behind is forgotten with them: it is asked for again.
                 self.offers.lose(start, length);
-                self.our_wants.clear();
+                if length > 1 || self.offers.is_exhausted() {
+                    // What is known of the blocks behind is forgotten with them: it is asked for again.
+                    self.our_wants.clear();
+                }
                 None
             }
             Message::Extension => None,
@@ -533,12 +540,46 @@ impl Session {
         Message::Request(Request { id, fork, hash, seek, ..Request::default() })
     }
 
-    /// Asks which blocks around this one the remote has, unless it was asked before.
-    pub fn want_around(&mut self, block: u64) -> Option<Message> {
+    /// The remote has all blocks before this one, and that is all that it tells unasked.
+    pub fn first_gap(&self) -> u64 {
+        self.offers.upto()
+    }
+
+    /// The first block of a range behind the remote's first gap that is not here, and about which the remote was not asked.
+    pub fn untold(&self, range: Range<u64>, have: &Blocks) -> Option<u64> {
+        let mut at = range.start;
+        loop {
+            at = have.first_missing(at..range.end)?;
+            let start = at / MAX_WANT * MAX_WANT;
+            if !self.our_wants.iter().any(|(region, _)| *region == start) {
+                return Some(at);
+            }
+            at = start.saturating_add(MAX_WANT);
+        }
+    }
+
+    /// The end of the region that was asked about last: it is the turn of those behind.
+    pub fn last_region(&self) -> u64 {
+        self.our_wants.last().map_or(0, |(region, _)| region.saturating_add(MAX_WANT))
+    }
+
+    /// Asks which blocks around this one the remote has. The bits of a few such regions are kept: if need be those of one that is
+    /// not `needed` go, or of the one that was asked about long ago.
+    pub fn want_around(&mut self, now: Instant, block: u64, needed: impl Fn(Range<u64>) -> bool) -> Vec<Message> {
+        let wanted = |start| Wanted { start, length: MAX_WANT, any: false };
+        let mut messages = Vec::new();
+        if self.our_wants.len() >= MAX_REGIONS {
+            let needless = |(start, _): &(u64, Instant)| !needed(*start..start.saturating_add(MAX_WANT));
+            let oldest = || self.our_wants.first().filter(|(_, at)| now.duration_since(*at) > REGION).map(|_| 0);
+            let Some(at) = self.our_wants.iter().position(needless).or_else(oldest) else { return messages };
+            let (gone, _) = self.our_wants.remove(at);
+            self.offers.forget(gone..gone.saturating_add(MAX_WANT));
+            messages.push(Message::Unwant(wanted(gone)));
+        }
         let start = block / MAX_WANT * MAX_WANT;
-        // The remote's bits are kept for a few such ranges only.
-        let room = self.our_wants.len() < MAX_PAGES / (MAX_WANT / PAGE) as usize;
-        (room && self.our_wants.insert(start)).then_some(Message::Want(Wanted { start, length: MAX_WANT, any: false }))
+        self.our_wants.push((start, now));
+        messages.push(Message::Want(wanted(start)));
+        messages
     }
 
     /// The id that the next question will have.

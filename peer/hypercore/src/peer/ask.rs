@@ -2,9 +2,10 @@
 
 use super::{Came, Channel, Fault, Peer};
 use crate::{
+    blocks::Blocks,
     feed::{Feed, FeedError, Info, Located, Refused},
     messages::{Data, DataBlock},
-    plan::Asker,
+    plan::{Asker, Plan, overlap},
     plans::Stopped,
     prove::{self, cover},
     session::{Asked, Question, Session, above},
@@ -15,7 +16,7 @@ use datdot_proof::{
     tree::{Node, Roots},
 };
 use datdot_wire::mux::ChannelId;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Bytes of blocks that wait for one before them, with what came along: nodes as they are in memory, and the rest.
 const MAX_EARLY: usize = 1 << 20;
@@ -52,10 +53,14 @@ impl Peer {
             }
             // Blocks that came may have brought it: then no answer will.
             found = plan.drop_seeks(|byte| !matches!(feed.locate(byte, 0), Ok(Located::Under { .. })));
+            // Where bytes are that the remote can't be asked about: it is not known to have a block there.
+            let mut places = Vec::new();
             while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte, 0) {
                 Ok(Located::Under { node, .. }) => {
-                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
-                    Some((flat::leaf(block), u64::from(flat::depth(node))))
+                    let blocks = flat::first_block(node)..flat::end_block(node);
+                    let block = session.next_offer(blocks.clone());
+                    places.extend(block.is_none().then_some(blocks));
+                    Some((flat::leaf(block?), u64::from(flat::depth(node))))
                 }
                 _ => None,
             }) {
@@ -69,12 +74,15 @@ impl Peer {
                     let Some(block) = plan.ask_block(&asker, length, have, offer) else { break };
                     blocks.push((block, u64::from(plan.is_urgent(block))));
                 }
-                if blocks.is_empty() && session.in_flight() == 0 {
-                    for block in plan.first_missing(length, have) {
-                        if !session.offers(block) {
-                            messages.extend(session.want_around(block));
-                        }
-                    }
+                let more = session.in_flight() + blocks.len() < window;
+                let end = length.min(theirs);
+                if let Some((block, urgent)) = untold(session, plan, &places, end, have, more) {
+                    let needed = |region: Range<u64>| {
+                        let region = overlap(&region, &(0..end));
+                        let place = places.iter().any(|place| !overlap(place, &region).is_empty());
+                        place || plan.first(urgent, &region, |blocks| have.first_missing(blocks)).is_some()
+                    };
+                    messages.extend(session.want_around(now, block, needed));
                 }
             });
         });
@@ -309,6 +317,27 @@ impl Peer {
             _ => self.settle(feed, asked, true),
         }
     }
+}
+
+/// A block of a head of `length` around which to ask what the remote has: beyond its first gap it tells nothing else. Whether a
+/// reader waits for it; what nobody waits for counts if `more` can be asked for. Of all such blocks the first one behind the last
+/// question comes first, so that each has its turn.
+fn untold(
+    session: &Session,
+    plan: &Plan,
+    places: &[Range<u64>],
+    length: u64,
+    have: &Blocks,
+    more: bool,
+) -> Option<(u64, bool)> {
+    let gap = session.first_gap().min(length);
+    let last = session.last_region().clamp(gap, length);
+    let ranges = [last..length, gap..last];
+    let find = |blocks| session.untold(blocks, have);
+    let place = |range: &Range<u64>| places.iter().find_map(|place| find(overlap(place, range)));
+    let wanted = |urgent| ranges.iter().find_map(move |range| plan.first(urgent, range, find));
+    let urgent = ranges.iter().find_map(place).or_else(|| wanted(true)).map(|block| (block, true));
+    urgent.or_else(|| more.then(|| wanted(false)).flatten().map(|block| (block, false)))
 }
 
 /// The block of an answer with nothing else: what is kept of another one would keep its whole frame.
