@@ -142,6 +142,21 @@ impl Blocks {
         found.filter(|block| *block < range.end)
     }
 
+    /// The first block of the range that is in the set, and not in another one.
+    pub fn first_beyond(&self, other: &Blocks, range: Range<u64>) -> Option<u64> {
+        let start = range.start.max(other.contiguous);
+        if start >= range.end {
+            return None;
+        }
+        let pages = self.pages.range(start / PAGE..=(range.end - 1) / PAGE);
+        let mut found = pages.filter_map(|(number, page)| {
+            let from = start.saturating_sub(number * PAGE);
+            let found = page.first_beyond(other.pages.get(number), from)?;
+            Some(number * PAGE + found)
+        });
+        found.next().filter(|block| *block < range.end)
+    }
+
     /// The blocks of the range in runs, left to right.
     pub fn runs(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut at = range.start;
@@ -314,6 +329,21 @@ impl Page {
         }
         None
     }
+
+    /// The first block from a block on, numbered within the page, that is there and not in the other one.
+    fn first_beyond(&self, other: Option<&Page>, from: u64) -> Option<u64> {
+        let Some(other) = other else { return self.first(from, true) };
+        if other.count == PAGE {
+            return None;
+        }
+        let mut skipped = u64::MAX << (from % 64);
+        (from / 64..WORDS as u64).find_map(|at| {
+            #[cfg(test)]
+            tests::look();
+            let found = self.word(at) & !other.word(at) & std::mem::replace(&mut skipped, u64::MAX);
+            (found != 0).then(|| at * 64 + u64::from(found.trailing_zeros()))
+        })
+    }
 }
 
 /// So many words of 32 blocks from block `start` on, cut where pages end: the first block of each part, and its words.
@@ -386,6 +416,13 @@ mod tests {
             prop_assert_eq!(blocks.contiguous(), (0..).find(|b| !model.contains(b)).unwrap_or(0));
             prop_assert_eq!(blocks.first_missing(range.clone()), range.clone().find(|b| !model.contains(b)));
             prop_assert_eq!(blocks.first_present(range.clone()), model.range(range.clone()).next().copied());
+            let beyond = |other: &Blocks| model.range(range.clone()).find(|block| !other.contains(**block)).copied();
+            let mut other = Blocks::default();
+            prop_assert_eq!(blocks.first_beyond(&other, range.clone()), beyond(&other));
+            other.insert_range(range.start..range.start + 40);
+            model.iter().step_by(2).for_each(|block| _ = other.insert(*block));
+            prop_assert_eq!(blocks.first_beyond(&other, range.clone()), beyond(&other));
+            prop_assert_eq!(blocks.first_beyond(&blocks, 0..u64::MAX), None);
             prop_assert_eq!(blocks.count_in(range.clone()), model.range(range.clone()).count() as u64);
             let missing = range.clone().filter(|block| !model.contains(block));
             prop_assert!(blocks.gaps(range.clone()).flatten().eq(missing));

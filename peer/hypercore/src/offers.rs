@@ -126,6 +126,21 @@ impl Offers {
         self.lock().next(range)
     }
 
+    /// The first block of a range that the remote has and is not among these.
+    pub fn next_news(&self, range: Range<u64>, have: &Blocks) -> Option<u64> {
+        self.lock().next_news(range, have)
+    }
+
+    /// It has all blocks before this one, but for those that it refused.
+    pub fn upto(&self) -> u64 {
+        self.lock().upto
+    }
+
+    /// What the remote has of a range beyond its first gap is not remembered any more.
+    pub fn forget(&self, range: Range<u64>) {
+        self.lock().forget(range);
+    }
+
     /// Whether the remote refused so much that it is of no use.
     pub fn is_exhausted(&self) -> bool {
         self.lock().exhausted
@@ -167,9 +182,14 @@ impl Has {
     }
 
     fn next(&self, range: Range<u64>) -> Option<u64> {
+        self.next_news(range, &Blocks::default())
+    }
+
+    fn next_news(&self, range: Range<u64>, have: &Blocks) -> Option<u64> {
         let mut at = range.start;
         while at < range.end {
-            let found = if at < self.upto { Some(at) } else { self.more.first_present(at..range.end) };
+            at = have.first_missing(at..range.end)?;
+            let found = if at < self.upto { Some(at) } else { self.more.first_beyond(have, at..range.end) };
             match found {
                 Some(block) if self.refused.contains(&block) => at = block + 1,
                 found => return found.filter(|block| *block < range.end),
@@ -269,14 +289,18 @@ impl Has {
             self.refuse(start);
             return;
         }
-        let mut at = start;
+        self.forget(start..end);
+        self.upto = self.upto.min(start);
+    }
+
+    fn forget(&mut self, range: Range<u64>) {
+        let mut at = range.start;
         // Only pages of which there is something.
-        while let Some(block) = self.more.first_present(at..end) {
-            let stop = end.min((block / PAGE + 1).saturating_mul(PAGE));
+        while let Some(block) = self.more.first_present(at..range.end) {
+            let stop = range.end.min((block / PAGE + 1).saturating_mul(PAGE));
             self.take_out(block..stop);
             at = stop;
         }
-        self.upto = self.upto.min(start);
     }
 }
 

@@ -135,7 +135,7 @@ pub struct Peer {
     /// Blocks that were asked for and came, and those that came before the one on whose proof theirs builds.
     came: Vec<Came>,
     early: Vec<Came>,
-    /// Feeds that are wanted.
+    /// Feeds that are wanted, and of which a block is under way or missing.
     busy: usize,
     /// A while has passed: what is overdue is to be looked for.
     ticked: bool,
@@ -467,7 +467,10 @@ impl Peer {
     }
 
     fn count_busy(&mut self) {
-        self.busy = self.channels.values().filter(|channel| channel.wanted.is_some()).count();
+        // What is complete and followed takes nothing from the others.
+        let asks =
+            |channel: &&Channel| channel.wanted.is_some() && channel.session.as_ref().is_some_and(Session::is_busy);
+        self.busy = self.channels.values().filter(asks).count();
     }
 
     /// Bytes that have to be sent now, about.

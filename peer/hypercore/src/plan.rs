@@ -11,6 +11,7 @@
 mod turns;
 mod wants;
 
+pub use self::wants::overlap;
 use self::{
     turns::{Failures, Heads, Turns},
     wants::Wants,
@@ -167,9 +168,9 @@ impl Plan {
         self.sources.entry(peer).or_insert_with(|| Source { offers: offers.clone(), look: 0 });
     }
 
-    /// For each want the first block of a head of `length` blocks that is not here.
-    pub fn first_missing(&self, length: u64, have: &Blocks) -> Vec<u64> {
-        self.wants.first_missing(length, have)
+    /// The first block that `find` finds in what is wanted of a range; `urgent` if only that counts for which a reader waits.
+    pub fn first(&self, urgent: bool, range: &Range<u64>, find: impl Fn(Range<u64>) -> Option<u64>) -> Option<u64> {
+        self.wants.first(u8::from(!urgent), range, find)
     }
 
     /// Whether to ask `peer` for its head of `theirs` blocks now, where ours has fewer; if so, that is noted.
@@ -211,7 +212,12 @@ impl Plan {
     }
 
     /// A byte to ask `peer` about, now noted as asked. `how` says what to ask the peer, if it can help.
-    pub fn ask_seek<T>(&mut self, now: Instant, peer: PeerId, how: impl Fn(u64) -> Option<T>) -> Option<(u64, T)> {
+    pub fn ask_seek<T>(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        mut how: impl FnMut(u64) -> Option<T>,
+    ) -> Option<(u64, T)> {
         // What nobody waits for any more need not be remembered for long.
         self.seeks.retain(|_, seek| seek.open || seek.turns.count(now));
         let mut open = self.seeks.iter_mut().filter(|(_, seek)| seek.open);
@@ -288,6 +294,8 @@ impl Plan {
     fn late(&mut self, asker: &Asker, offered: impl Fn(u64) -> bool, urgent: bool) -> Option<u64> {
         let takes = asker.takes.unwrap_or(LATE);
         let (patience, wants) = (LATE.max(2 * asker.takes.unwrap_or_default()), &self.wants);
+        // Who has brought nothing yet may be one more who keeps silent: it leaves the others their turn.
+        let patience = if asker.takes.is_some() { patience } else { 2 * patience };
         let is_late = |block: u64, ask: &Ask| {
             // Of three who keep silent one makes room in the end.
             let patience = if ask.peers.len() < MAX_ASKED { patience } else { 10 * patience };
@@ -307,7 +315,7 @@ impl Plan {
             false => asked.rfind(|(block, ask)| is_late(**block, ask)),
         }?;
         if ask.peers.len() >= MAX_ASKED {
-            ask.peers.remove(0);
+            ask.failures.note_mute(asker.now, ask.peers.remove(0));
         }
         ask.peers.push(asker.peer);
         (ask.since, ask.due) = (asker.now, asker.due());

@@ -14,7 +14,7 @@ use crate::{
 };
 use datdot_proof::flat;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
@@ -23,10 +23,16 @@ use std::{
 const MAX_WANTS: usize = 512;
 /// The largest range that can be wanted, in blocks.
 const MAX_WANT: u64 = 1 << 21;
+/// Regions of so many blocks that the remote was asked about: it is remembered of no more of them what it has.
+const MAX_REGIONS: usize = MAX_PAGES / (MAX_WANT / PAGE) as usize;
+/// For so long a region is not given up for another one, as long as blocks of it are wanted: the answer may be on its way.
+const REGION: Duration = Duration::from_secs(5);
 /// Changes in so many last blocks are told without being wanted.
 const LAST_BLOCKS: u64 = 256;
 /// For so long nobody is shown the same whole head again.
 const SHOWN: Duration = Duration::from_secs(2);
+/// After this long a head, or another history, that was refused is asked for again.
+pub const REFUSED: Duration = Duration::from_secs(10);
 /// Requests of a peer that nobody could answer, until it is dropped.
 const MAX_INVALID: u32 = 64;
 
@@ -114,8 +120,9 @@ pub struct Session {
     remote: Option<Sync>,
     /// The shortest length that it told of its fork: where its author cut, if we were there.
     cut: u64,
-    /// The head, fork and length, that it was asked to prove last, and the one for which it refused.
+    /// The head, fork and length, that it was asked to prove last, and when; and the one for which it refused.
     asked_head: (u64, u64),
+    asked_at: Option<Instant>,
     refused_head: Option<(u64, u64)>,
     /// Fork and length of the whole head that it was shown last, and when.
     shown: Option<((u64, u64), Instant)>,
@@ -125,7 +132,8 @@ pub struct Session {
     wants_all: bool,
     /// Wants that were not answered yet, or have to be answered anew.
     looks: VecDeque<Wanted>,
-    our_wants: BTreeSet<u64>,
+    /// The regions, of [`MAX_WANT`] blocks each, that the remote was asked about, and when; the newest comes last.
+    our_wants: Vec<(u64, Instant)>,
     waiting: Waiting,
     invalid: u32,
     asked: BTreeMap<u64, Question>,
@@ -145,13 +153,14 @@ impl Session {
             remote: None,
             cut: u64::MAX,
             asked_head: (0, 0),
+            asked_at: None,
             shown: None,
             refused_head: None,
             offers,
             wants: Vec::new(),
             wants_all: false,
             looks: VecDeque::new(),
-            our_wants: BTreeSet::new(),
+            our_wants: Vec::new(),
             waiting: Waiting::default(),
             invalid: 0,
             asked: BTreeMap::new(),
@@ -182,11 +191,21 @@ impl Session {
         self.blocks.len()
     }
 
+    /// Whether blocks are under way, or missing.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight() > 0 || self.local.contiguous < self.local.length
+    }
+
     /// Takes a message of the remote.
     pub fn receive(&mut self, message: Message) -> Result<Option<Action>, Misbehaviour> {
         Ok(match message {
             Message::Sync(sync) => {
                 let before = self.remote.replace(sync);
+                let able = |sync: Sync| sync.can_upgrade && sync.remote_length == self.local.length;
+                if able(sync) && !before.is_some_and(able) {
+                    // It has fetched what the proof takes.
+                    self.refused_head = None;
+                }
                 if before.is_some_and(|before| before.fork != sync.fork) {
                     self.offers.forgive();
                     self.cut = u64::MAX;
@@ -246,9 +265,11 @@ impl Session {
                 None
             }
             Message::Range { drop: true, start, length } => {
-                // What is known of the blocks behind is forgotten with them: it is asked for again.
                 self.offers.lose(start, length);
-                self.our_wants.clear();
+                if length > 1 || self.offers.is_exhausted() {
+                    // What is known of the blocks behind is forgotten with them: it is asked for again.
+                    self.our_wants.clear();
+                }
                 None
             }
             Message::Extension => None,
@@ -442,6 +463,12 @@ impl Session {
         self.remote.is_some_and(|sync| block < sync.length) && self.offers.contains(block)
     }
 
+    /// The first block of the range that the remote can serve and we don't have.
+    pub fn next_news(&self, blocks: Range<u64>, have: &Blocks) -> Option<u64> {
+        let length = self.remote.map_or(0, |sync| sync.length);
+        self.offers.next_news(blocks.start..blocks.end.min(length), have)
+    }
+
     /// The first block of the range that the remote can serve.
     pub fn next_offer(&self, blocks: Range<u64>) -> Option<u64> {
         let length = self.remote.map_or(0, |sync| sync.length);
@@ -468,11 +495,13 @@ impl Session {
     }
 
     /// Whether the remote is likely to prove its longer head.
-    pub fn can_upgrade(&self) -> bool {
+    pub fn can_upgrade(&self, now: Instant) -> bool {
         // What it says of itself is about the length that it knows of us. To who has nothing everybody can prove his head.
         let Local { length, .. } = self.local;
         let can = |sync: Sync| length == 0 || sync.can_upgrade || sync.remote_length != length;
-        let refused = |sync: Sync| self.refused_head == Some((sync.fork, sync.length));
+        // What was in its way may be over by now.
+        let lately = self.asked_at.is_some_and(|at| now.duration_since(at) <= REFUSED);
+        let refused = |sync: Sync| lately && self.refused_head == Some((sync.fork, sync.length));
         self.is_longer() && self.remote.is_some_and(|sync| can(sync) && !refused(sync))
     }
 
@@ -482,11 +511,11 @@ impl Session {
     }
 
     /// Asks for the remote's head, if it is longer than ours.
-    pub fn ask_upgrade(&mut self) -> Option<Message> {
+    pub fn ask_upgrade(&mut self, now: Instant) -> Option<Message> {
         let remote = self.remote.filter(|_| self.is_longer())?;
         let upgrade = Some(UpgradeRequest { start: self.local.length, length: remote.length - self.local.length });
         let id = self.remember(remote.fork, Asked::Upgrade(self.local.length), None);
-        self.asked_head = (remote.fork, remote.length);
+        (self.asked_head, self.asked_at) = ((remote.fork, remote.length), Some(now));
         let manifest = !self.local.has_manifest && remote.has_manifest;
         Some(Message::Request(Request { id, fork: remote.fork, upgrade, manifest, ..Request::default() }))
     }
@@ -517,12 +546,46 @@ impl Session {
         Message::Request(Request { id, fork, hash, seek, ..Request::default() })
     }
 
-    /// Asks which blocks around this one the remote has, unless it was asked before.
-    pub fn want_around(&mut self, block: u64) -> Option<Message> {
+    /// The remote has all blocks before this one, and that is all that it tells unasked.
+    pub fn first_gap(&self) -> u64 {
+        self.offers.upto()
+    }
+
+    /// The first block of a range behind the remote's first gap that is not here, and about which the remote was not asked.
+    pub fn untold(&self, range: Range<u64>, have: &Blocks) -> Option<u64> {
+        let mut at = range.start;
+        loop {
+            at = have.first_missing(at..range.end)?;
+            let start = at / MAX_WANT * MAX_WANT;
+            if !self.our_wants.iter().any(|(region, _)| *region == start) {
+                return Some(at);
+            }
+            at = start.saturating_add(MAX_WANT);
+        }
+    }
+
+    /// The end of the region that was asked about last: it is the turn of those behind.
+    pub fn last_region(&self) -> u64 {
+        self.our_wants.last().map_or(0, |(region, _)| region.saturating_add(MAX_WANT))
+    }
+
+    /// Asks which blocks around this one the remote has. The bits of a few such regions are kept: if need be those of one that is
+    /// not `needed` go, or of the one that was asked about long ago.
+    pub fn want_around(&mut self, now: Instant, block: u64, needed: impl Fn(Range<u64>) -> bool) -> Vec<Message> {
+        let wanted = |start| Wanted { start, length: MAX_WANT, any: false };
+        let mut messages = Vec::new();
+        if self.our_wants.len() >= MAX_REGIONS {
+            let needless = |(start, _): &(u64, Instant)| !needed(*start..start.saturating_add(MAX_WANT));
+            let oldest = || self.our_wants.first().filter(|(_, at)| now.duration_since(*at) > REGION).map(|_| 0);
+            let Some(at) = self.our_wants.iter().position(needless).or_else(oldest) else { return messages };
+            let (gone, _) = self.our_wants.remove(at);
+            self.offers.forget(gone..gone.saturating_add(MAX_WANT));
+            messages.push(Message::Unwant(wanted(gone)));
+        }
         let start = block / MAX_WANT * MAX_WANT;
-        // The remote's bits are kept for a few such ranges only.
-        let room = self.our_wants.len() < MAX_PAGES / (MAX_WANT / PAGE) as usize;
-        (room && self.our_wants.insert(start)).then_some(Message::Want(Wanted { start, length: MAX_WANT, any: false }))
+        self.our_wants.push((start, now));
+        messages.push(Message::Want(wanted(start)));
+        messages
     }
 
     /// The id that the next question will have.

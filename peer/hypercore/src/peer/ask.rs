@@ -2,20 +2,26 @@
 
 use super::{Came, Channel, Fault, Peer};
 use crate::{
+    blocks::Blocks,
     feed::{Feed, FeedError, Info, Located, Refused},
-    messages::Data,
-    plan::Asker,
+    messages::{Data, DataBlock},
+    plan::{Asker, Plan, overlap},
     plans::Stopped,
     prove::{self, cover},
     session::{Asked, Question, Session, above},
 };
 use bytes::Bytes;
-use datdot_proof::{flat, tree::Roots};
+use datdot_proof::{
+    flat,
+    tree::{Node, Roots},
+};
 use datdot_wire::mux::ChannelId;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-/// Bytes of blocks that wait for one before them.
+/// Bytes of blocks that wait for one before them, with what came along: nodes as they are in memory, and the rest.
 const MAX_EARLY: usize = 1 << 20;
+const NODE: usize = size_of::<Node>();
+const ANSWER: usize = 256;
 
 impl Peer {
     /// Asks the remote for what is wanted and it has, up to the window.
@@ -30,46 +36,53 @@ impl Peer {
         let (peer, now) = (self.setup.id, self.now);
         let window = pace.window(bytes.checked_div(length).unwrap_or(0), self.setup.window).min(share);
         let mut messages = Vec::new();
-        messages.extend(history.ask(feed, session));
+        messages.extend(history.ask(now, feed, session));
         let mut blocks = Vec::new();
         let (mut heard, mut found) = (false, false);
         self.setup.plans.with(&feed.key(), |plan| {
             // With the plan, so that what holds when somebody begins to wait for it counts.
-            let newer = session.serves() && session.can_upgrade() && feed.conflict().is_none();
-            heard = plan.hear(peer, session.remote().is_some() && !history.is_open(feed, session) && !newer);
+            let newer = session.serves() && session.can_upgrade(now) && feed.conflict().is_none();
+            heard = plan.hear(peer, session.remote().is_some() && !history.is_open(now, feed, session) && !newer);
             if !session.serves() || history.is_doubted(feed) {
                 return;
             }
             plan.joined(peer, session.offers_all());
             let theirs = session.remote().map_or(0, |sync| sync.length);
-            if session.can_upgrade() && feed.conflict().is_none() && plan.ask_head(now, peer, length, theirs) {
-                messages.extend(session.ask_upgrade());
+            if session.can_upgrade(now) && feed.conflict().is_none() && plan.ask_head(now, peer, length, theirs) {
+                messages.extend(session.ask_upgrade(now));
             }
             // Blocks that came may have brought it: then no answer will.
             found = plan.drop_seeks(|byte| !matches!(feed.locate(byte, 0), Ok(Located::Under { .. })));
+            // Where bytes are that the remote can't be asked about: it is not known to have a block there.
+            let mut places = Vec::new();
             while let Some((byte, (index, nodes))) = plan.ask_seek(now, peer, |byte| match feed.locate(byte, 0) {
                 Ok(Located::Under { node, .. }) => {
-                    let block = session.next_offer(flat::first_block(node)..flat::end_block(node))?;
-                    Some((flat::leaf(block), u64::from(flat::depth(node))))
+                    let blocks = flat::first_block(node)..flat::end_block(node);
+                    let block = session.next_offer(blocks.clone());
+                    places.extend(block.is_none().then_some(blocks));
+                    Some((flat::leaf(block?), u64::from(flat::depth(node))))
                 }
                 _ => None,
             }) {
                 messages.push(session.ask_seek(byte, index, nodes));
             }
             feed.with_blocks(|have| {
-                let offer = |range| session.next_offer(range);
+                let offer = |range| session.next_news(range, have);
                 while session.in_flight() + blocks.len() < window {
                     self.dice = self.dice.wrapping_add(1);
                     let asker = Asker { peer, now, takes: pace.takes(blocks.len()), dice: self.dice };
                     let Some(block) = plan.ask_block(&asker, length, have, offer) else { break };
                     blocks.push((block, u64::from(plan.is_urgent(block))));
                 }
-                if blocks.is_empty() && session.in_flight() == 0 {
-                    for block in plan.first_missing(length, have) {
-                        if !session.offers(block) {
-                            messages.extend(session.want_around(block));
-                        }
-                    }
+                let more = session.in_flight() + blocks.len() < window;
+                let end = length.min(theirs);
+                if let Some((block, urgent)) = untold(session, plan, &places, end, have, more) {
+                    let needed = |region: Range<u64>| {
+                        let region = overlap(&region, &(0..end));
+                        let place = places.iter().any(|place| !overlap(place, &region).is_empty());
+                        place || plan.first(urgent, &region, |blocks| have.first_missing(blocks)).is_some()
+                    };
+                    messages.extend(session.want_around(now, block, needed));
                 }
             });
         });
@@ -173,17 +186,18 @@ impl Peer {
                 let last = self.early.last().is_some_and(|last| last.id == came.id && last.block == before);
                 hopes.contains(&came.block) && (last || session.has_asked(before))
             };
-            let bytes = came.data.block.as_ref().map_or(0, |block| block.value.len());
-            if early + bytes > MAX_EARLY || !came.block.checked_sub(1).is_some_and(waits) {
-                ready.push(came);
-                continue;
+            let before = came.block.checked_sub(1).is_some_and(waits);
+            match block_alone(&mut came.data).filter(|_| before) {
+                Some(block) if early + held(block) <= MAX_EARLY => {
+                    early += held(block);
+                    if !kept {
+                        // Not with the whole frame in which it came.
+                        block.value = Bytes::copy_from_slice(&block.value);
+                    }
+                    self.early.push(came);
+                }
+                _ => ready.push(came),
             }
-            early += bytes;
-            if let Some(block) = came.data.block.as_mut().filter(|_| !kept) {
-                // Not with the whole frame in which it came.
-                block.value = Bytes::copy_from_slice(&block.value);
-            }
-            self.early.push(came);
         }
         for group in ready.chunk_by(|one, next| one.id == next.id) {
             let id = group[0].id;
@@ -305,8 +319,58 @@ impl Peer {
     }
 }
 
+/// A block of a head of `length` around which to ask what the remote has: beyond its first gap it tells nothing else. Whether a
+/// reader waits for it; what nobody waits for counts if `more` can be asked for. Of all such blocks the first one behind the last
+/// question comes first, so that each has its turn.
+fn untold(
+    session: &Session,
+    plan: &Plan,
+    places: &[Range<u64>],
+    length: u64,
+    have: &Blocks,
+    more: bool,
+) -> Option<(u64, bool)> {
+    let gap = session.first_gap().min(length);
+    let last = session.last_region().clamp(gap, length);
+    let ranges = [last..length, gap..last];
+    let find = |blocks| session.untold(blocks, have);
+    let place = |range: &Range<u64>| places.iter().find_map(|place| find(overlap(place, range)));
+    let wanted = |urgent| ranges.iter().find_map(move |range| plan.first(urgent, range, find));
+    let urgent = ranges.iter().find_map(place).or_else(|| wanted(true)).map(|block| (block, true));
+    urgent.or_else(|| more.then(|| wanted(false)).flatten().map(|block| (block, false)))
+}
+
+/// The block of an answer with nothing else: what is kept of another one would keep its whole frame.
+fn block_alone(data: &mut Data) -> Option<&mut DataBlock> {
+    let Data { block, hash: None, seek: None, upgrade: None, manifest: None, .. } = data else { return None };
+    block.as_mut()
+}
+
+/// Bytes of memory that an answer with this block takes, about.
+fn held(block: &DataBlock) -> usize {
+    block.value.len() + NODE * block.nodes.capacity() + ANSWER
+}
+
 /// Whether an answer, if it is true, shows something about the node `top`.
 fn leads_to(data: &Data, top: Option<u64>) -> bool {
     let shown = prove::check(data, &Roots::new()).ok().and_then(|checked| checked.top);
     shown.map(|shown| shown.index) == top
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_block_before_keeps_no_frame_and_counts_with_its_nodes() {
+        let (value, node) = (Bytes::from_static(b"block"), Node { index: 2, size: 5, hash: [7; 32] });
+        let block = DataBlock { index: 0, value, nodes: vec![node; 100] };
+        assert!(held(&block) > 5 + 100 * 48);
+        let mut data = Data { block: Some(block), ..Data::default() };
+        assert!(block_alone(&mut data).is_some());
+        // Slices of the frame.
+        let mut with_manifest = Data { manifest: Some(Bytes::from_static(b"manifest")), ..data.clone() };
+        let mut with_head = Data { upgrade: Some(Default::default()), ..data };
+        assert!(block_alone(&mut with_manifest).is_none() && block_alone(&mut with_head).is_none());
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     feed::{Feed, FeedError, Fork, Judged, Refused},
     messages::{Data, Message},
     plans::Stopped,
-    session::{Asked, Question, Session},
+    session::{Asked, Question, REFUSED, Session},
 };
 use datdot_wire::mux::ChannelId;
 use std::{
@@ -29,28 +29,28 @@ pub(super) enum History {
     Fork(Box<Fork>),
     /// It is a later fork, and not followed.
     Known(Box<Fork>),
-    /// It could not be shown, for this fork and length.
-    GivenUp((u64, u64)),
+    /// It could not be shown, for this fork and length; and when that was.
+    GivenUp((u64, u64), Instant),
 }
 
 impl History {
     /// What was asked for does not come; returns what that was. If the remote has moved on since, its newest head is another
     /// question.
-    fn give_up(&mut self) -> History {
+    fn give_up(&mut self, now: Instant) -> History {
         let head = match self {
             History::Ours => return History::Ours,
-            History::Asked(head, _) | History::GivenUp(head) => *head,
+            History::Asked(head, _) | History::GivenUp(head, _) => *head,
             History::Fork(fork) | History::Known(fork) => (fork.number(), fork.length()),
         };
-        std::mem::replace(self, History::GivenUp(head))
+        std::mem::replace(self, History::GivenUp(head, now))
     }
 
     /// Whether something about it is still to be asked, or to be answered.
-    pub(super) fn is_open(&self, feed: &Feed, session: &Session) -> bool {
+    pub(super) fn is_open(&self, now: Instant, feed: &Feed, session: &Session) -> bool {
         match self {
             History::Asked(..) | History::Fork(_) => true,
             History::Known(_) if feed.follows_forks() => true,
-            _ => self.unasked(feed, session).is_some(),
+            _ => self.unasked(now, feed, session).is_some(),
         }
     }
 
@@ -59,26 +59,26 @@ impl History {
         match self {
             History::Ours | History::Fork(_) | History::Known(_) => false,
             History::Asked(_, doubt) => doubt.is_some(),
-            History::GivenUp((fork, _)) => feed.conflict().is_some_and(|conflict| conflict.fork == *fork),
+            History::GivenUp((fork, _), _) => feed.conflict().is_some_and(|conflict| conflict.fork == *fork),
         }
     }
 
     /// Asks for the remote's head if it is of a later fork, to follow that or to know that there is one.
-    pub(super) fn ask(&mut self, feed: &Feed, session: &mut Session) -> Option<Message> {
-        let head = self.unasked(feed, session)?;
+    pub(super) fn ask(&mut self, now: Instant, feed: &Feed, session: &mut Session) -> Option<Message> {
+        let head = self.unasked(now, feed, session)?;
         let question = session.ask_whole()?;
         *self = History::Asked(head, None);
         Some(question)
     }
 
     /// Fork and length of a later fork of the remote's that is to be asked for.
-    fn unasked(&self, feed: &Feed, session: &Session) -> Option<(u64, u64)> {
+    fn unasked(&self, now: Instant, feed: &Feed, session: &Session) -> Option<(u64, u64)> {
         let info = feed.info();
         let remote = session.remote().filter(|sync| sync.uploading && sync.fork > info.fork && sync.length > 0)?;
         let head = (remote.fork, remote.length);
         let ask = match self {
             History::Ours => true,
-            History::GivenUp(before) => *before != head,
+            History::GivenUp(before, at) => *before != head || now.duration_since(*at) > REFUSED,
             History::Known(fork) => (fork.number(), fork.length()) != head,
             History::Asked(..) | History::Fork(_) => false,
         };
@@ -97,8 +97,8 @@ impl Peer {
         let known = history.is_doubted(feed);
         match history {
             History::Asked(_, doubt) => _ = doubt.get_or_insert((refused, self.now)),
-            History::GivenUp(_) if known => {}
-            History::Fork(_) | History::GivenUp(_) => return Err(Fault::False { feed: feed.key(), refused }),
+            History::GivenUp(..) if known => {}
+            History::Fork(_) | History::GivenUp(..) => return Err(Fault::False { feed: feed.key(), refused }),
             History::Ours | History::Known(_) => match session.ask_whole() {
                 None => return Err(Fault::False { feed: feed.key(), refused }),
                 Some(question) => {
@@ -133,7 +133,7 @@ impl Peer {
     ) -> Result<(), Fault> {
         let key = feed.key();
         let Some(Channel { history, moves, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
-        let result = match (question.asked, history.give_up()) {
+        let result = match (question.asked, history.give_up(self.now)) {
             _ if data.fork != question.fork => Err(Refused::NotAsked),
             (Asked::Whole, History::Asked(_, why)) => match (feed.judge(data), why) {
                 (Ok(Judged::Fork(fork)), _) => Ok(Some(fork)),
@@ -228,7 +228,7 @@ impl Peer {
     /// The remote does not show its history.
     pub(super) fn give_up(&mut self, id: ChannelId) {
         if let Some(Channel { history, .. }) = self.channels.get_mut(&id) {
-            history.give_up();
+            history.give_up(self.now);
         }
     }
 }

@@ -81,6 +81,26 @@ fn what_comes_soon_is_not_asked_elsewhere() {
     assert_eq!(ask(1310, 4, Some(110)), Some(1), "it should be here");
 }
 
+#[test]
+fn eleven_who_keep_silent_about_a_block_leave_an_honest_peer_its_turn() {
+    const SILENT: u64 = 11;
+    let (mut plan, start, have) = (wanting(Want::blocks(0..1)), Instant::now(), Blocks::default());
+    let everything = |range: Range<u64>| (range.start < range.end).then_some(range.start);
+    for takes in [Some(Duration::ZERO), None] {
+        plan.arrived(0);
+        let asked = (0..1000).map(|tick| tick * Duration::from_millis(500)).find(|after| {
+            let now = start + *after;
+            // It comes last each time, and has brought something before or not.
+            for peer in 0..SILENT {
+                plan.ask_block(&Asker { takes: None, ..asker(now, peer) }, 1, &have, everything);
+            }
+            plan.ask_block(&Asker { takes, ..asker(now, SILENT) }, 1, &have, everything).is_some()
+        });
+        let most = if takes.is_some() { 6 } else { 65 };
+        assert!(asked.is_some_and(|after| after <= Duration::from_secs(most)), "{takes:?}: {asked:?}");
+    }
+}
+
 /// Peers that send so many blocks a second each, all after the same way, and what each of them has.
 struct Swarm {
     plan: Plan,
@@ -226,6 +246,21 @@ fn who_refuses_to_say_where_a_byte_is_gives_way_to_others() {
     }
     assert!(refused < 10);
     assert_eq!(plan.ask_seek(now, 2, Some), Some((77, 77)));
+}
+
+#[test]
+fn however_many_gaps_a_source_has_all_it_has_is_asked_for() {
+    let (mut plan, now, mut have) = (wanting(Want::all()), Instant::now(), Blocks::default());
+    let (length, offers) = (8 * MAX_LOOKS as u64, Offers::default());
+    // Every second one.
+    (0..length / 32).for_each(|word| offers.learn(32 * word, &[0x5555_5555]));
+    plan.joined(1, &offers);
+    for asked in 0..length / 2 {
+        let found = plan.ask_block(&asker(now, 1), length, &have, |range| offers.next_news(range, &have));
+        assert_eq!(found, Some(2 * asked));
+        have.insert(2 * asked);
+        plan.arrived(2 * asked);
+    }
 }
 
 #[test]

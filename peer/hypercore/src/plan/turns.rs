@@ -1,4 +1,5 @@
-//! Whose turn it is to bring what any peer may bring: who failed gives way to others for a while, and nobody holds them up by silence.
+//! Whose turn it is to bring what any peer may bring: who failed gives way to others for a while, and who keeps silent holds them up
+//! for a moment. However many do so one after the other, who has waited for its turn is asked beside them.
 
 use super::PeerId;
 use std::{
@@ -14,20 +15,34 @@ const MAX_FAILED: usize = 16;
 const NEXT: Duration = Duration::from_secs(1);
 /// and the same one.
 const SILENT: Duration = Duration::from_secs(10);
+/// Who has waited for its turn for so long is asked, whoever else is.
+const WAITED: Duration = Duration::from_secs(3);
+/// For so long who kept silent about a block is not asked for it again: others have their turn before.
+const MUTE: Duration = Duration::from_secs(60);
 /// An honest peer may fail: its author cut the feed in this moment. So often in a row it is asked again at once.
 const EXCUSED: u32 = 3;
 
-/// Who failed to bring a block lately.
+/// Who failed to bring a block lately, and until when it gives way.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Vec<(PeerId, Instant)>);
 
 impl Failures {
+    /// A peer refused to bring it, or what it brought was of no use.
     pub fn note(&mut self, now: Instant, peer: PeerId) {
-        self.0.retain(|(other, at)| *other != peer && now.duration_since(*at) <= FAILED);
+        self.until(now, peer, now + FAILED);
+    }
+
+    /// A peer neither brought nor refused it.
+    pub fn note_mute(&mut self, now: Instant, peer: PeerId) {
+        self.until(now, peer, now + MUTE);
+    }
+
+    fn until(&mut self, now: Instant, peer: PeerId, until: Instant) {
+        self.0.retain(|(other, until)| *other != peer && now <= *until);
         if self.0.len() >= MAX_FAILED {
             self.0.remove(0);
         }
-        self.0.push((peer, now));
+        self.0.push((peer, until));
     }
 
     pub fn forget(&mut self, peer: PeerId) {
@@ -35,13 +50,17 @@ impl Failures {
     }
 
     pub fn has(&self, now: Instant, peer: PeerId) -> bool {
-        self.0.iter().any(|(other, at)| *other == peer && now.duration_since(*at) <= FAILED)
+        self.0.iter().any(|(other, until)| *other == peer && now <= *until)
     }
 }
 
 /// A question that one peer at a time is asked, and how those did that were.
 #[derive(Debug, Default)]
-pub(super) struct Turns(BTreeMap<PeerId, Turn>);
+pub(super) struct Turns {
+    asked: BTreeMap<PeerId, Turn>,
+    /// Who had to wait, since when, and when it said so last.
+    waiting: BTreeMap<PeerId, (Instant, Instant)>,
+}
 
 #[derive(Debug)]
 struct Turn {
@@ -55,22 +74,34 @@ struct Turn {
 impl Turns {
     /// Whether `peer` is to be asked now; if so, that is noted.
     pub fn take(&mut self, now: Instant, peer: PeerId) -> bool {
-        let passed = |turn: &Turn| now.duration_since(turn.since);
-        if self.0.values().any(|turn| turn.open && passed(turn) <= NEXT) {
-            return false;
-        }
+        self.take_after(now, peer, false)
+    }
+
+    /// The same if others, who are `first`, come before it.
+    fn take_after(&mut self, now: Instant, peer: PeerId, first: bool) -> bool {
         if !self.is_free(now, peer) {
             return false;
         }
-        let failures = self.0.get(&peer).map_or(0, |turn| turn.failures);
+        let passed = |at: Instant| now.duration_since(at);
+        let (since, last) = self.waiting.entry(peer).or_insert((now, now));
+        if passed(std::mem::replace(last, now)) > NEXT {
+            // It had nothing to wait for in between.
+            *since = now;
+        }
+        let open = || self.asked.values().any(|turn| turn.open && passed(turn.since) <= NEXT);
+        if passed(*since) <= WAITED && (first || open()) {
+            return false;
+        }
+        self.waiting.remove(&peer);
+        let failures = self.asked.get(&peer).map_or(0, |turn| turn.failures);
         let failures = if failures >= EXCUSED { 0 } else { failures };
-        self.0.insert(peer, Turn { since: now, open: true, failures });
+        self.asked.insert(peer, Turn { since: now, open: true, failures });
         true
     }
 
     /// Whether `peer` owes no answer, and need not give way.
     fn is_free(&self, now: Instant, peer: PeerId) -> bool {
-        self.0.get(&peer).is_none_or(|turn| {
+        self.asked.get(&peer).is_none_or(|turn| {
             let passed = now.duration_since(turn.since);
             (!turn.open || passed > SILENT) && (turn.failures < EXCUSED || passed > FAILED)
         })
@@ -78,7 +109,7 @@ impl Turns {
 
     /// The peer's answer was of no use.
     pub fn failed(&mut self, peer: PeerId) {
-        if let Some(turn) = self.0.get_mut(&peer) {
+        if let Some(turn) = self.asked.get_mut(&peer) {
             turn.open = false;
             turn.failures += 1;
         }
@@ -86,12 +117,13 @@ impl Turns {
 
     /// The peer's answer was good, or it is gone.
     pub fn done(&mut self, peer: PeerId) {
-        self.0.remove(&peer);
+        self.asked.remove(&peer);
+        self.waiting.remove(&peer);
     }
 
     /// Whether what is remembered still counts.
     pub fn count(&self, now: Instant) -> bool {
-        self.0.values().any(|turn| now.duration_since(turn.since) <= SILENT)
+        self.asked.values().any(|turn| now.duration_since(turn.since) <= SILENT)
     }
 }
 
@@ -112,7 +144,8 @@ impl Heads {
         let is_next = |(other, (told, at)): (&PeerId, &(u64, Instant))| {
             *told > length && now.duration_since(*at) <= NEXT && self.turns.is_free(now, *other)
         };
-        !self.told.iter().any(is_next) && self.turns.take(now, peer)
+        let first = self.told.iter().any(is_next);
+        self.turns.take_after(now, peer, first)
     }
 
     /// The peer has proven the head that it told of, or it has not.
@@ -167,6 +200,33 @@ mod tests {
         assert!(turns.take(start + SILENT * 2, 1));
         turns.done(1);
         assert!(turns.take(start + SILENT * 2, 1));
+    }
+
+    #[test]
+    fn however_many_keep_silent_an_honest_one_has_its_turn() {
+        const SILENT_ONES: u64 = 100;
+        let (mut heads, mut turns, start) = (Heads::default(), Turns::default(), Instant::now());
+        let (mut head, mut place) = (None, None);
+        for tick in 0..20 {
+            let now = start + Duration::from_millis(500) * tick;
+            // It comes last each time.
+            for peer in 0..=SILENT_ONES {
+                let honest = peer == SILENT_ONES;
+                let length = if honest { 100 } else { 1 << 40 };
+                head = head.or((heads.take(now, peer, length) && honest).then_some(now - start));
+                place = place.or((turns.take(now, peer) && honest).then_some(now - start));
+            }
+        }
+        assert!(head.is_some_and(|waited| waited <= WAITED + NEXT), "{head:?}");
+        assert!(place.is_some_and(|waited| waited <= WAITED + NEXT), "{place:?}");
+    }
+
+    #[test]
+    fn who_did_not_wait_all_the_time_has_not_waited_long() {
+        let (mut turns, start) = (Turns::default(), Instant::now());
+        assert!(turns.take(start, 1) && !turns.take(start, 2));
+        let later = start + SILENT * 2;
+        assert!(turns.take(later, 1) && !turns.take(later, 2));
     }
 
     #[test]

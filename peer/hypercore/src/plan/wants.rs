@@ -88,9 +88,13 @@ impl Wants {
         single.next().is_some() || longer.any(|key| self.all[key].want.blocks.contains(&block))
     }
 
-    /// For each the first block of a head of `length` blocks that is not here.
-    pub fn first_missing(&self, length: u64, have: &Blocks) -> Vec<u64> {
-        self.all.values().filter_map(|open| open.first_missing(length, have)).collect()
+    /// The first block that `find` finds in what is wanted of a range, that urgently or more.
+    pub fn first(&self, urgency: u8, range: &Range<u64>, find: impl Fn(Range<u64>) -> Option<u64>) -> Option<u64> {
+        let within = |blocks: &Range<u64>| find(overlap(blocks, range));
+        let longer = self.longer.range(..=(urgency, u64::MAX)).filter_map(|key| within(&self.all[key].want.blocks));
+        let mut single = self.single.range((range.start, (0, 0))..(range.end.max(range.start), (0, 0)));
+        let single = single.find_map(|(block, key)| within(&(*block..block + 1)).filter(|_| key.0 <= urgency));
+        longer.chain(single).min()
     }
 
     /// The next block of this urgency that a peer offers and nobody was asked for.
@@ -192,6 +196,11 @@ impl Open {
         let end = self.want.blocks.end;
         end <= length && self.next >= end && self.first_missing(length, have).is_none_or(is_asked)
     }
+}
+
+/// The blocks that are in both ranges.
+pub fn overlap(one: &Range<u64>, other: &Range<u64>) -> Range<u64> {
+    one.start.max(other.start)..one.end.min(other.end)
 }
 
 fn single(want: &Want) -> Option<u64> {

@@ -173,3 +173,39 @@ fn only_what_nobody_asked_for_has_no_id() {
     assert!(matches!(session.receive(Message::Data(Box::new(shown))), Ok(Some(Action::Shown(_)))));
     assert_eq!(session.receive(Message::Data(Box::default())), Ok(None));
 }
+
+#[test]
+fn who_refused_a_head_is_asked_again_once_it_can_prove_it() {
+    let (mut session, _) = session(Local { length: 700, downloading: true, ..Local::default() });
+    let now = Instant::now();
+    let hoster = |can_upgrade, remote_length| {
+        Message::Sync(Sync { uploading: true, can_upgrade, length: 1000, remote_length, ..Sync::default() })
+    };
+    // Its first word is about a reader who has nothing.
+    _ = session.receive(hoster(true, 0));
+    let Some(Message::Request(Request { id, .. })) = session.ask_upgrade(now) else { panic!("it can") };
+    _ = session.receive(Message::NoData { id, reason: None });
+    _ = session.receive(hoster(true, 0));
+    assert!(!session.can_upgrade(now));
+    _ = session.receive(hoster(false, 700));
+    assert!(!session.can_upgrade(now));
+    _ = session.receive(hoster(true, 700));
+    assert!(session.can_upgrade(now), "it has fetched what that takes");
+    let Some(Message::Request(Request { id, .. })) = session.ask_upgrade(now) else { panic!("it can") };
+    _ = session.receive(Message::NoData { id, reason: None });
+    _ = session.receive(hoster(true, 700));
+    assert!(!session.can_upgrade(now), "that is no news");
+    assert!(session.can_upgrade(now + REFUSED * 2), "it does not always say why");
+}
+
+#[test]
+fn a_complete_feed_that_is_followed_takes_nothing_of_what_others_may_ask_for() {
+    let (mut session, _) = session(Local { downloading: true, ..full(9) });
+    assert!(!session.is_busy());
+    session.tell(Local { downloading: true, length: 10, ..full(9) });
+    assert!(session.is_busy());
+    session.tell(Local { downloading: true, ..full(10) });
+    assert!(!session.is_busy());
+    session.ask_block(3, 0, 0);
+    assert!(session.is_busy());
+}

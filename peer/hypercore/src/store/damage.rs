@@ -40,8 +40,8 @@ fn copy(author: &Feed) -> (Machine, Feed) {
 }
 
 fn ask(author: &Feed, block: u64, nodes: u64) -> Data {
-    let block = Some(NodeRequest { index: block, nodes });
-    author.answer(&Request { block, ..Request::default() }).expect("the author has it")
+    let (block, fork) = (Some(NodeRequest { index: block, nodes }), author.info().fork);
+    author.answer(&Request { block, fork, ..Request::default() }).expect("the author has it")
 }
 
 fn fetch(author: &Feed, copy: &Feed, block: u64) {

@@ -9,6 +9,7 @@ use datdot_hypercore::{
 };
 use datdot_wire::mux::{ChannelId, Event, Mux};
 use std::{
+    ops::Range,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -90,6 +91,16 @@ impl Played {
         let (uploading, can_upgrade, has_manifest) = (true, true, true);
         self.say(&Message::Sync(Sync { uploading, can_upgrade, has_manifest, fork, length, ..Sync::default() }))?;
         self.say(&Message::Range { drop: false, start: 0, length })
+    }
+
+    /// The peer wants more, until it wants it no longer.
+    pub fn want(&self, who: u64, blocks: Range<u64>, urgent: bool) {
+        self.plans.want(self.feed.key(), Want::blocks(blocks), who, urgent);
+    }
+
+    /// The peer wants no longer what it wanted under this number; under 1 it wanted everything.
+    pub fn unwant(&self, who: u64) {
+        self.plans.unwant(&self.feed.key(), who);
     }
 
     /// The peer looks for a byte, without a question so far. Changes when nobody has to be asked about it any more.
