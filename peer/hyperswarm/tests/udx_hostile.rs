@@ -9,6 +9,7 @@ use datdot_hyperswarm::udx::stream::Stream;
 use datdot_hyperswarm::udx::{Closed, Config, Memory, Path};
 use proptest::prelude::*;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use udx::{pair, receive, send, soon};
@@ -486,6 +487,14 @@ fn a_remote_that_answers_only_from_elsewhere_is_given_up() {
     assert_eq!(stream.closed(), Some(Closed::Silent));
 }
 
+/// Nothing before `ack` is missing, nor what is in the range.
+fn sack(ack: u32, range: Range<u32>) -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::SACK, offset: 0, stream: 1, window: u32::MAX, seq: 0, ack }.encode(&mut out);
+    encode_range(range.start, range.end, &mut out);
+    out
+}
+
 #[test]
 fn what_is_kept_beside_a_hole_is_counted() {
     let now = Instant::now();
@@ -502,11 +511,7 @@ fn what_is_kept_beside_a_hole_is_counted() {
             out.clear();
             next = next.max(sent.iter().max().unwrap() + 1);
             for seq in sent.into_iter().filter(|seq| seq % 40 != 0) {
-                let mut sack = Vec::new();
-                let flags = Flags::SACK;
-                Header { flags, offset: 0, stream: 1, window: u32::MAX, seq: 0, ack: 0 }.encode(&mut sack);
-                encode_range(seq, seq + 1, &mut sack);
-                stream.handle(&Packet::decode(&sack).unwrap(), remote(), now);
+                stream.handle(&Packet::decode(&sack(0, seq..seq + 1)).unwrap(), remote(), now);
             }
         }
         if stream.deadline(now).is_some_and(|due| due <= now) {
@@ -516,6 +521,50 @@ fn what_is_kept_beside_a_hole_is_counted() {
     assert!(next > 500, "{next}");
     let span = next as usize * 1_152;
     assert!(span <= memory.taken() + (64 << 10), "{span} bytes, of which {} are counted", memory.taken());
+}
+
+#[test]
+fn what_is_kept_beside_a_hole_is_bounded_for_each_stream_too() {
+    let start = Instant::now();
+    let memory = Memory::new(1 << 30);
+    let mut stream = connected(Config { memory: memory.clone(), ..Config::default() }, start);
+    let (mut now, mut next, mut hole, mut most) = (start, 0, 0, 0);
+    for round in 0..900 {
+        stream.write(&[7; 200_000]);
+        next = flush(&mut stream, now).max(next);
+        now += Duration::from_micros(500);
+        // After a while the remote says of one packet that it never came.
+        hole = if round < 60 { next } else { hole };
+        let ack = if round < 60 { bare(next, u32::MAX) } else { sack(hole, hole + 1..next) };
+        stream.handle(&Packet::decode(&ack).unwrap(), remote(), now);
+        now += Duration::from_micros(500);
+        if stream.deadline(now).is_some_and(|due| due <= now) {
+            stream.on_deadline(now);
+        }
+        most = most.max(memory.taken());
+    }
+    assert!((15 << 20..=(16 << 20) + (64 << 10)).contains(&most), "{most}");
+}
+
+#[test]
+fn whoever_has_all_as_it_says_but_never_the_first_is_silent() {
+    let now = Instant::now();
+    for is_acknowledged in [false, true] {
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 10_000]);
+        flush(&mut stream, now);
+        stream.finish();
+        let mut say = |ack, range| stream.handle(&Packet::decode(&sack(ack, range)).unwrap(), remote(), now);
+        say(0, u32::from(is_acknowledged)..4);
+        if is_acknowledged {
+            say(1, 2..4);
+        }
+        let next = flush(&mut stream, now);
+        let first = u32::from(is_acknowledged);
+        stream.handle(&Packet::decode(&sack(first, first..next)).unwrap(), remote(), now);
+        assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
+        assert_eq!(stream.closed(), Some(Closed::Silent));
+    }
 }
 
 #[test]

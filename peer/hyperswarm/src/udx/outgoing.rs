@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Most packets between the oldest unacknowledged one and the newest.
 const MOST_PACKETS: u64 = 32_768;
-/// Most bytes in flight, whatever window the remote claims to have.
-const MOST_IN_FLIGHT: u64 = 16 << 20;
+/// Most bytes of them all, whatever window the remote claims to have, and whatever it says that has arrived.
+const MOST_KEPT: usize = 16 << 20;
 /// Timers are late by a millisecond or two, and by more on a busy machine: the pace makes up for so many seconds.
 const LATE: f64 = 0.004;
 
@@ -311,7 +311,7 @@ impl Outgoing {
 
     /// What the remote is ready to receive has changed.
     pub fn set_window(&mut self, window: u64) {
-        self.window = window.min(MOST_IN_FLIGHT);
+        self.window = window.min(MOST_KEPT as u64);
     }
 
     /// The packet to send now, if there is one and the path has room for it.
@@ -364,7 +364,7 @@ impl Outgoing {
         }
         // However small the window is, one packet may fill it.
         let room = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
-        if self.window == 0 || !room || !self.share.has_room(payload) {
+        if self.window == 0 || !room || self.kept + payload > MOST_KEPT || !self.share.has_room(payload) {
             return None;
         }
         let padding = match self.mtu.wanted() {
