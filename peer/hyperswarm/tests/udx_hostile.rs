@@ -568,6 +568,29 @@ fn whoever_has_all_as_it_says_but_never_the_first_is_silent() {
 }
 
 #[test]
+fn what_is_left_when_nobody_has_a_stream_any_more_is_not_taken_at_any_pace() {
+    let start = Instant::now();
+    let mut stream = connected(Config::default(), start);
+    stream.write(&[7; 500_000]);
+    stream.finish();
+    stream.stop_reading(start);
+    // Two packets a second, which is never silence.
+    let (mut now, mut taken) = (start, 0);
+    while !stream.is_over(now) {
+        flush(&mut stream, now);
+        taken += 1;
+        now += Duration::from_millis(500);
+        stream.handle(&Packet::decode(&bare(taken, 1 << 20)).unwrap(), remote(), now);
+        if stream.deadline(now).is_some_and(|due| due <= now) {
+            stream.on_deadline(now);
+        }
+        assert!(now < start + Duration::from_secs(90));
+    }
+    assert_eq!(stream.closed(), Some(Closed::Aborted));
+    assert!(now > start + Duration::from_secs(60));
+}
+
+#[test]
 fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
     let now = Instant::now();
     let mut stream = connected(Config::default(), now);

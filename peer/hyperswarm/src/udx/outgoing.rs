@@ -209,6 +209,11 @@ impl Outgoing {
         self.queue.len()
     }
 
+    /// Bytes that the remote has not acknowledged, sent or not.
+    pub fn left(&self) -> usize {
+        self.kept + self.queue.len()
+    }
+
     /// Whether nothing waits for an acknowledgement.
     pub fn is_quiet(&self) -> bool {
         self.packets.is_empty()
