@@ -591,6 +591,29 @@ fn what_is_left_when_nobody_has_a_stream_any_more_is_not_taken_at_any_pace() {
 }
 
 #[test]
+fn acknowledgements_to_an_address_that_says_nothing_are_no_longer_than_what_asks_for_them() {
+    let now = Instant::now();
+    let (mut stream, elsewhere) = (connected(Config::default(), now), SocketAddr::from(([10, 0, 0, 8], 9)));
+    let ask = |stream: &mut Stream, flags, seq, len: usize, from| {
+        let mut out = Vec::new();
+        Header { flags, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out.resize(20 + len, 0);
+        stream.handle(&Packet::decode(&out).unwrap(), from, now);
+        let (asked, mut answer) = (out.len(), Vec::new());
+        while stream.transmit(now, 8, &mut answer).is_some() {}
+        (asked, answer.len())
+    };
+    for seq in (1..200).step_by(2) {
+        for (flags, len) in [(Flags::DATA, 1), (Flags::HEARTBEAT, 0)] {
+            let (asked, answered) = ask(&mut stream, flags, seq, len, elsewhere);
+            assert!(answered <= asked, "{answered} bytes for {asked}");
+        }
+    }
+    // Whoever is there hears what has arrived.
+    assert_eq!(ask(&mut stream, Flags::HEARTBEAT, 0, 0, remote()), (20, 20 + 50 * 8));
+}
+
+#[test]
 fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
     let now = Instant::now();
     let mut stream = connected(Config::default(), now);
