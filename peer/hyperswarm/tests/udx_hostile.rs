@@ -614,6 +614,34 @@ fn acknowledgements_to_an_address_that_says_nothing_are_no_longer_than_what_asks
 }
 
 #[test]
+fn no_window_is_told_that_the_next_packet_is_refused_in() {
+    let now = Instant::now();
+    // All that is common is used up.
+    let mut stream = connected(Config { memory: Memory::new(0), ..Config::default() }, now);
+    let (mut seq, mut window) = (0, u32::MAX);
+    while window > 0 {
+        let mut out = Vec::new();
+        Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out.resize(1_472, 0);
+        stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+        stream.handle(&Packet::decode(&heartbeat()).unwrap(), remote(), now);
+        out.clear();
+        stream.transmit(now, 8, &mut out).unwrap();
+        let answer = Packet::decode(&out).unwrap().header;
+        seq += 1;
+        assert_eq!(answer.ack, seq, "it is refused, and {window} bytes were told");
+        window = answer.window;
+    }
+    assert!(stream.readable() > 60_000);
+}
+
+fn heartbeat() -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::HEARTBEAT, offset: 0, stream: 1, window: 0, seq: 0, ack: 0 }.encode(&mut out);
+    out
+}
+
+#[test]
 fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
     let now = Instant::now();
     let mut stream = connected(Config::default(), now);
