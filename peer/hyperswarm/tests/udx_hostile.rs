@@ -641,6 +641,41 @@ fn heartbeat() -> Vec<u8> {
     out
 }
 
+/// The remote's end, its first packet, with `ack` and a window.
+fn end(ack: u32, window: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::END, offset: 0, stream: 1, window, seq: 0, ack }.encode(&mut out);
+    out
+}
+
+#[test]
+fn bytes_that_a_remote_never_acknowledged_are_no_success_though_it_has_ended() {
+    let now = Instant::now();
+    for acknowledged in [0, 1] {
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 1_000]);
+        stream.finish();
+        flush(&mut stream, now);
+        stream.handle(&Packet::decode(&end(acknowledged, 1 << 20)).unwrap(), remote(), now);
+        assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
+        let expected = if acknowledged == 1 { Closed::Finished } else { Closed::Silent };
+        assert_eq!(stream.closed(), Some(expected));
+    }
+}
+
+#[test]
+fn an_end_needs_no_window() {
+    let now = Instant::now();
+    let mut stream = connected(Config::default(), now);
+    stream.write(&[7; 1_000]);
+    flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(1, 0)).unwrap(), remote(), now);
+    stream.finish();
+    flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(2, 0)).unwrap(), remote(), now);
+    assert!(stream.is_finished());
+}
+
 #[test]
 fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
     let now = Instant::now();

@@ -367,9 +367,10 @@ impl Outgoing {
         if (payload == 0 && self.end != End::Queued) || self.packets.len() as u64 >= MOST_PACKETS {
             return None;
         }
-        // However small the window is, one packet may fill it.
-        let room = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
-        if self.window == 0 || !room || self.kept + payload > MOST_KEPT || !self.share.has_room(payload) {
+        // However small the window is, one packet may fill it; and an end takes no room.
+        let fits = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
+        let is_taken = payload == 0 || fits && self.window > 0;
+        if !is_taken || self.kept + payload > MOST_KEPT || !self.share.has_room(payload) {
             return None;
         }
         let padding = match self.mtu.wanted() {
@@ -392,7 +393,8 @@ impl Outgoing {
         self.orders += 1;
         if next.fresh {
             let payload = self.queue.pop(next.size - HEADER - usize::from(next.padding));
-            let end = self.end == End::Queued && self.queue.is_empty();
+            // An end has a packet of its own: if that is all that is open, no byte is.
+            let end = payload.is_empty();
             if end {
                 self.end = End::Sent;
             }
