@@ -676,6 +676,23 @@ fn an_end_needs_no_window() {
     assert!(stream.is_finished());
 }
 
+#[tokio::test]
+async fn any_number_may_wait_for_the_end_of_a_stream() {
+    let (a, _b, _) = pair(None).await;
+    let handle = a.handle();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.closed().await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    handle.abort();
+    for one in waiting {
+        assert_eq!(soon(one).await.unwrap(), Closed::Aborted);
+    }
+}
+
 #[test]
 fn a_message_that_no_packet_of_ours_could_carry_is_dropped() {
     let now = Instant::now();
