@@ -164,7 +164,7 @@ impl Node {
             Commit::Store { .. } => K,
         };
         let closest: Vec<(SocketAddrV4, Id, Token)> =
-            journey.walk.closest().take(at).filter_map(|reply| Some((reply.from, reply.id?, reply.token?))).collect();
+            journey.walk.closest().filter_map(|reply| Some((reply.from, reply.id?, reply.token?))).take(at).collect();
         let mut open = 0;
         for (node, node_id, token) in closest {
             let place = Place { target: &target, node: &node_id, token: &token };
