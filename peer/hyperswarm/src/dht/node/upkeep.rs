@@ -184,7 +184,8 @@ impl Node {
     }
 
     fn check_oldest(&mut self) {
-        if self.table.is_empty() {
+        // Who knows nobody, or not where it is, looks around instead.
+        if self.table.is_empty() || self.start.again {
             return self.refresh();
         }
         let mut contacts: Vec<_> = self.table.iter().map(|contact| (contact.asked, contact.id)).collect();
