@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use datdot_hyperswarm::dht::handshake::{Handshake, Mode};
+use datdot_hyperswarm::dht::node::Call;
 use datdot_hyperswarm::dht::packet::{Command, Packet, Request, Response, Token, error};
 use datdot_hyperswarm::dht::record::{Announce, Mutable, Place, Purpose};
 use datdot_hyperswarm::dht::{Action, Config, Event, Id, Identity, Node, Role, Search, Socket};
@@ -254,14 +255,33 @@ fn whoever_only_says_that_it_passes_calls_on_is_the_caller_itself() {
     let server = Identity::from_seed(&[5; 32]);
     node.listen(NOW, &server);
     sent(&mut node);
-    let value = Handshake { mode: Mode::FromRelay, noise: b"noise", peer: Some(stranger(9)), relay: None }.encode();
+    let hosts: Vec<_> = call(&mut node, &server, Mode::FromRelay, None)
+        .into_iter()
+        .map(|call| (call.client, call.counts_for))
+        .collect();
+    assert_eq!(hosts, [(stranger(9), *stranger(1).ip())]);
+}
+
+/// The calls that a node is told of when somebody passes one on.
+fn call(node: &mut Node, server: &Identity, mode: Mode, relay: Option<SocketAddrV4>) -> Vec<Call> {
+    let value = Handshake { mode, noise: b"noise", peer: Some(stranger(9)), relay }.encode();
     let target = Some(Id::of(&server.public()));
     let call = Request { value: Some(&value), ..request(Command::PeerHandshake, target) };
     node.receive(NOW, Socket::Server, stranger(1), &call.encode());
     let calls = std::iter::from_fn(|| node.poll());
-    let calls = calls.filter_map(|action| if let Action::Tell(Event::Call(call)) = action { Some(call) } else { None });
-    let hosts: Vec<_> = calls.map(|call| (call.client, call.counts_for)).collect();
-    assert_eq!(hosts, [(stranger(9), *stranger(1).ip())]);
+    calls.filter_map(|action| if let Action::Tell(Event::Call(call)) = action { Some(call) } else { None }).collect()
+}
+
+#[test]
+fn no_call_is_answered_into_our_own_network() {
+    let mut node = host(0);
+    let server = Identity::from_seed(&[5; 32]);
+    node.listen(NOW, &server);
+    sent(&mut node);
+    for (relay, calls) in [("192.168.1.1:53", 0), ("127.0.0.1:22", 0), ("9.9.9.9:0", 0), ("9.9.9.9:9", 1)] {
+        let relay = relay.parse().ok();
+        assert_eq!(call(&mut node, &server, Mode::FromSecondRelay, relay).len(), calls, "{relay:?}");
+    }
 }
 
 #[test]

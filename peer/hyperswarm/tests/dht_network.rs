@@ -483,13 +483,44 @@ fn who_moves_while_it_finds_out_whether_it_is_reached_finds_it_out_again() {
         assert!(is_reached(&world, n), "{step}");
     }
     // When it tries to become a host; behind the firewall there nobody answers.
-    let n = world.begin_behind_firewall(config());
-    world.run(Duration::from_secs(20 * 60 + 1));
-    assert!(!is_reached(&world, n));
-    world.firewalls.remove(&n);
-    move_away(&mut world, n);
+    let nodes: Vec<usize> = (0..12)
+        .map(|_| {
+            world.run(Duration::from_secs(1));
+            world.begin_behind_firewall(config())
+        })
+        .collect();
+    world.run(Duration::from_secs(20 * 60));
+    for n in &nodes {
+        assert!(!is_reached(&world, *n));
+        world.firewalls.remove(n);
+        move_away(&mut world, *n);
+    }
     world.run(Duration::from_secs(60));
-    assert!(is_reached(&world, n));
+    assert!(nodes.iter().all(|n| is_reached(&world, *n)), "some are not reached");
+}
+
+#[test]
+fn who_knows_hosts_of_an_earlier_run_but_begins_without_network_finds_out_soon_that_it_is_reached() {
+    for seconds in [5, 30, 100] {
+        let mut world = World::of_hosts(10, 60);
+        world.loss = 1.0;
+        let known = (1..60).map(|n| host_of(n, SERVER)).collect();
+        let n = world.begin_as(Config { bootstrap: vec![host_of(0, SERVER)], known, ..Config::default() });
+        world.run(Duration::from_secs(seconds));
+        world.loss = 0.0;
+        world.run(Duration::from_secs(120));
+        let reach = world.nodes[n].as_ref().unwrap().reach();
+        assert!(!reach.firewalled, "{seconds}: {reach:?}");
+    }
+}
+
+#[test]
+fn who_knows_only_hosts_that_are_gone_begins_with_those_that_everybody_knows() {
+    let mut world = World::of_hosts(10, 60);
+    let known = (1_000..1_100).map(|n| host_of(n, SERVER)).collect();
+    let n = world.begin_as(Config { bootstrap: vec![host_of(0, SERVER)], known, ..Config::default() });
+    world.run(Duration::from_secs(30));
+    assert!(!world.nodes[n].as_ref().unwrap().reach().firewalled);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use datdot_hyperswarm::udx::stream::Stream;
 use datdot_hyperswarm::udx::{Closed, Config, Memory, Path};
 use proptest::prelude::*;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use udx::{pair, receive, send, soon};
@@ -486,6 +487,14 @@ fn a_remote_that_answers_only_from_elsewhere_is_given_up() {
     assert_eq!(stream.closed(), Some(Closed::Silent));
 }
 
+/// Nothing before `ack` is missing, nor what is in the range.
+fn sack(ack: u32, range: Range<u32>) -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::SACK, offset: 0, stream: 1, window: u32::MAX, seq: 0, ack }.encode(&mut out);
+    encode_range(range.start, range.end, &mut out);
+    out
+}
+
 #[test]
 fn what_is_kept_beside_a_hole_is_counted() {
     let now = Instant::now();
@@ -502,11 +511,7 @@ fn what_is_kept_beside_a_hole_is_counted() {
             out.clear();
             next = next.max(sent.iter().max().unwrap() + 1);
             for seq in sent.into_iter().filter(|seq| seq % 40 != 0) {
-                let mut sack = Vec::new();
-                let flags = Flags::SACK;
-                Header { flags, offset: 0, stream: 1, window: u32::MAX, seq: 0, ack: 0 }.encode(&mut sack);
-                encode_range(seq, seq + 1, &mut sack);
-                stream.handle(&Packet::decode(&sack).unwrap(), remote(), now);
+                stream.handle(&Packet::decode(&sack(0, seq..seq + 1)).unwrap(), remote(), now);
             }
         }
         if stream.deadline(now).is_some_and(|due| due <= now) {
@@ -516,6 +521,176 @@ fn what_is_kept_beside_a_hole_is_counted() {
     assert!(next > 500, "{next}");
     let span = next as usize * 1_152;
     assert!(span <= memory.taken() + (64 << 10), "{span} bytes, of which {} are counted", memory.taken());
+}
+
+#[test]
+fn what_is_kept_beside_a_hole_is_bounded_for_each_stream_too() {
+    let start = Instant::now();
+    let memory = Memory::new(1 << 30);
+    let mut stream = connected(Config { memory: memory.clone(), ..Config::default() }, start);
+    let (mut now, mut next, mut hole, mut most) = (start, 0, 0, 0);
+    for round in 0..900 {
+        stream.write(&[7; 200_000]);
+        next = flush(&mut stream, now).max(next);
+        now += Duration::from_micros(500);
+        // After a while the remote says of one packet that it never came.
+        hole = if round < 60 { next } else { hole };
+        let ack = if round < 60 { bare(next, u32::MAX) } else { sack(hole, hole + 1..next) };
+        stream.handle(&Packet::decode(&ack).unwrap(), remote(), now);
+        now += Duration::from_micros(500);
+        if stream.deadline(now).is_some_and(|due| due <= now) {
+            stream.on_deadline(now);
+        }
+        most = most.max(memory.taken());
+    }
+    assert!((15 << 20..=(16 << 20) + (64 << 10)).contains(&most), "{most}");
+}
+
+#[test]
+fn whoever_has_all_as_it_says_but_never_the_first_is_silent() {
+    let now = Instant::now();
+    for is_acknowledged in [false, true] {
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 10_000]);
+        flush(&mut stream, now);
+        stream.finish();
+        let mut say = |ack, range| stream.handle(&Packet::decode(&sack(ack, range)).unwrap(), remote(), now);
+        say(0, u32::from(is_acknowledged)..4);
+        if is_acknowledged {
+            say(1, 2..4);
+        }
+        let next = flush(&mut stream, now);
+        let first = u32::from(is_acknowledged);
+        stream.handle(&Packet::decode(&sack(first, first..next)).unwrap(), remote(), now);
+        assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
+        assert_eq!(stream.closed(), Some(Closed::Silent));
+    }
+}
+
+#[test]
+fn what_is_left_when_nobody_has_a_stream_any_more_is_not_taken_at_any_pace() {
+    let start = Instant::now();
+    let mut stream = connected(Config::default(), start);
+    stream.write(&[7; 500_000]);
+    stream.finish();
+    stream.stop_reading(start);
+    // Two packets a second, which is never silence.
+    let (mut now, mut taken) = (start, 0);
+    while !stream.is_over(now) {
+        flush(&mut stream, now);
+        taken += 1;
+        now += Duration::from_millis(500);
+        stream.handle(&Packet::decode(&bare(taken, 1 << 20)).unwrap(), remote(), now);
+        if stream.deadline(now).is_some_and(|due| due <= now) {
+            stream.on_deadline(now);
+        }
+        assert!(now < start + Duration::from_secs(90));
+    }
+    assert_eq!(stream.closed(), Some(Closed::Aborted));
+    assert!(now > start + Duration::from_secs(60));
+}
+
+#[test]
+fn acknowledgements_to_an_address_that_says_nothing_are_no_longer_than_what_asks_for_them() {
+    let now = Instant::now();
+    let (mut stream, elsewhere) = (connected(Config::default(), now), SocketAddr::from(([10, 0, 0, 8], 9)));
+    let ask = |stream: &mut Stream, flags, seq, len: usize, from| {
+        let mut out = Vec::new();
+        Header { flags, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out.resize(20 + len, 0);
+        stream.handle(&Packet::decode(&out).unwrap(), from, now);
+        let (asked, mut answer) = (out.len(), Vec::new());
+        while stream.transmit(now, 8, &mut answer).is_some() {}
+        (asked, answer.len())
+    };
+    for seq in (1..200).step_by(2) {
+        for (flags, len) in [(Flags::DATA, 1), (Flags::HEARTBEAT, 0)] {
+            let (asked, answered) = ask(&mut stream, flags, seq, len, elsewhere);
+            assert!(answered <= asked, "{answered} bytes for {asked}");
+        }
+    }
+    // Whoever is there hears what has arrived.
+    assert_eq!(ask(&mut stream, Flags::HEARTBEAT, 0, 0, remote()), (20, 20 + 50 * 8));
+}
+
+#[test]
+fn no_window_is_told_that_the_next_packet_is_refused_in() {
+    let now = Instant::now();
+    // All that is common is used up.
+    let mut stream = connected(Config { memory: Memory::new(0), ..Config::default() }, now);
+    let (mut seq, mut window) = (0, u32::MAX);
+    while window > 0 {
+        let mut out = Vec::new();
+        Header { flags: Flags::DATA, offset: 0, stream: 1, window: 0, seq, ack: 0 }.encode(&mut out);
+        out.resize(1_472, 0);
+        stream.handle(&Packet::decode(&out).unwrap(), remote(), now);
+        stream.handle(&Packet::decode(&heartbeat()).unwrap(), remote(), now);
+        out.clear();
+        stream.transmit(now, 8, &mut out).unwrap();
+        let answer = Packet::decode(&out).unwrap().header;
+        seq += 1;
+        assert_eq!(answer.ack, seq, "it is refused, and {window} bytes were told");
+        window = answer.window;
+    }
+    assert!(stream.readable() > 60_000);
+}
+
+fn heartbeat() -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::HEARTBEAT, offset: 0, stream: 1, window: 0, seq: 0, ack: 0 }.encode(&mut out);
+    out
+}
+
+/// The remote's end, its first packet, with `ack` and a window.
+fn end(ack: u32, window: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    Header { flags: Flags::END, offset: 0, stream: 1, window, seq: 0, ack }.encode(&mut out);
+    out
+}
+
+#[test]
+fn bytes_that_a_remote_never_acknowledged_are_no_success_though_it_has_ended() {
+    let now = Instant::now();
+    for acknowledged in [0, 1] {
+        let mut stream = connected(Config::default(), now);
+        stream.write(&[7; 1_000]);
+        stream.finish();
+        flush(&mut stream, now);
+        stream.handle(&Packet::decode(&end(acknowledged, 1 << 20)).unwrap(), remote(), now);
+        assert!(over_within(&mut stream, now, Duration::from_secs(60), None));
+        let expected = if acknowledged == 1 { Closed::Finished } else { Closed::Silent };
+        assert_eq!(stream.closed(), Some(expected));
+    }
+}
+
+#[test]
+fn an_end_needs_no_window() {
+    let now = Instant::now();
+    let mut stream = connected(Config::default(), now);
+    stream.write(&[7; 1_000]);
+    flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(1, 0)).unwrap(), remote(), now);
+    stream.finish();
+    flush(&mut stream, now);
+    stream.handle(&Packet::decode(&bare(2, 0)).unwrap(), remote(), now);
+    assert!(stream.is_finished());
+}
+
+#[tokio::test]
+async fn any_number_may_wait_for_the_end_of_a_stream() {
+    let (a, _b, _) = pair(None).await;
+    let handle = a.handle();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let handle = handle.clone();
+            tokio::spawn(async move { handle.closed().await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    handle.abort();
+    for one in waiting {
+        assert_eq!(soon(one).await.unwrap(), Closed::Aborted);
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! - Two honest ends over a link that loses, repeats and reorders: what is read is what was written, and once the link is good
 //!   again both come to an end.
-//! - With packets of strangers: no panic, no more memory than the configuration says, and never a loop that does nothing.
+//! - With packets of strangers: no panic, no more memory than the configuration says, never a loop that does nothing, and what
+//!   nobody has any more is over soon when nothing more comes.
 
 use crate::input::Input;
 use bytes::Bytes;
@@ -21,15 +22,16 @@ use std::{
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let hostile = input.bool();
-    let mut link = Link::new(&mut input);
+    let mut link = Link::new(&mut input, hostile);
     for _ in 0..400 {
         if input.is_empty() {
             break;
         }
         link.step(&mut input, hostile);
     }
-    if !hostile {
-        link.heal();
+    match hostile {
+        true => link.abandon(),
+        false => link.heal(),
     }
 }
 
@@ -63,11 +65,12 @@ fn path_to(end: usize) -> Path {
 }
 
 impl Link {
-    fn new(input: &mut Input<'_>) -> Self {
+    fn new(input: &mut Input<'_>, hostile: bool) -> Self {
         let now = *START;
         let first: [u32; 2] = [input.uint() as u32, input.uint() as u32];
         let end = |at: usize| {
-            let keep_alive = Some(Duration::from_secs(5));
+            // Among strangers also without: what ends then has to end by itself.
+            let keep_alive = Some(Duration::from_secs(5)).filter(|_| !hostile || first[at] % 2 == 0);
             let config = Config { receive: RECEIVE, send: SEND, keep_alive, seq: first[at], ..Config::default() };
             let mut stream = Stream::new(config, now);
             stream.connect(path_to(1 - at), first[1 - at], now);
@@ -177,6 +180,25 @@ impl Link {
                 assert!(here.stream.closed() != Some(Closed::Reset) || there.aborted);
             }
         }
+    }
+
+    /// Nobody has the streams any more, and nothing arrives.
+    fn abandon(&mut self) {
+        for End { stream, .. } in &mut self.ends {
+            stream.finish();
+            stream.stop_reading(self.now);
+        }
+        // So long a stream says farewell, and lingers then.
+        let last = self.now + Duration::from_secs(90);
+        loop {
+            self.pump();
+            self.ends.iter_mut().for_each(|end| end.sent.clear());
+            let left = self.ends.iter_mut().filter(|end| !end.stream.is_over(self.now));
+            let Some(next) = left.filter_map(|end| end.stream.deadline(self.now)).min() else { break };
+            self.now = self.now.max(next);
+            assert!(self.now <= last, "a stream that nobody has goes on");
+        }
+        assert!(self.ends.iter().all(|end| end.stream.is_over(self.now)), "a stream that nobody has waits for ever");
     }
 
     /// The link is good from now on.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_WAITING: usize = 256;
 /// Of those, how many may be from one host.
 const MAX_OF_A_HOST: usize = 32;
-/// Calls that are answered in a second.
-const PER_SECOND: u32 = 400;
+/// Calls that are answered in a second, and those of one host.
+const PER_SECOND: usize = 400;
+const OF_A_HOST_PER_SECOND: usize = 50;
 
 /// Callers that are waited for, and how many called in this second.
 #[derive(Debug)]
@@ -18,22 +19,29 @@ pub(super) struct Callers {
     hosts: HashMap<Ipv4Addr, usize>,
     waiting: usize,
     second: Instant,
-    called: u32,
+    called: usize,
+    /// Of those, how many were each host's.
+    callers: HashMap<Ipv4Addr, usize>,
 }
 
 impl Callers {
     pub(super) fn new(now: Instant) -> Self {
-        Callers { hosts: HashMap::new(), waiting: 0, second: now, called: 0 }
+        Callers { hosts: HashMap::new(), waiting: 0, second: now, called: 0, callers: HashMap::new() }
     }
 
     /// Whether a new call may cost us something now. Nobody forges our own loopback addresses.
     pub(super) fn may_call(&mut self, now: Instant, host: Ipv4Addr) -> bool {
         if now >= self.second + Duration::from_secs(1) {
             (self.second, self.called) = (now, 0);
+            self.callers.clear();
         }
-        let is_crowding = self.hosts.get(&host).is_some_and(|count| *count >= MAX_OF_A_HOST) && !host.is_loopback();
-        let may = !is_crowding && self.waiting < MAX_WAITING && self.called < PER_SECOND;
-        self.called += u32::from(may);
+        let has = |hosts: &HashMap<_, usize>, most| hosts.get(&host).is_some_and(|count| *count >= most);
+        let is_crowding = has(&self.hosts, MAX_OF_A_HOST) || has(&self.callers, OF_A_HOST_PER_SECOND);
+        let may = (!is_crowding || host.is_loopback()) && self.waiting < MAX_WAITING && self.called < PER_SECOND;
+        if may {
+            self.called += 1;
+            *self.callers.entry(host).or_default() += 1;
+        }
         may
     }
 
@@ -82,7 +90,19 @@ mod tests {
         }
         assert_eq!((callers.waiting, callers.hosts.len()), (0, 0));
         let calls = (0..1_000).filter(|n| callers.may_call(now, host((n % 200) as u8))).count();
-        assert_eq!(calls, (PER_SECOND - 33 - 1 - (256 - 33)) as usize);
+        assert_eq!(calls, PER_SECOND - 33 - 1 - (256 - 33));
         assert!(callers.may_call(now + Duration::from_secs(1), host(1)));
+    }
+
+    #[test]
+    fn one_host_that_calls_without_end_leaves_most_of_a_second_to_others() {
+        let now = Instant::now();
+        let mut callers = Callers::new(now);
+        // Rubbish: nobody is waited for.
+        let mut call = |now, host: [u8; 4]| (0..10_000).filter(|_| callers.may_call(now, host.into())).count();
+        assert_eq!(call(now, [5, 5, 5, 1]), OF_A_HOST_PER_SECOND);
+        assert_eq!(call(now, [5, 5, 5, 2]), OF_A_HOST_PER_SECOND);
+        assert_eq!(call(now + Duration::from_secs(1), [5, 5, 5, 1]), OF_A_HOST_PER_SECOND);
+        assert_eq!(call(now + Duration::from_secs(1), [127, 0, 0, 1]), PER_SECOND - OF_A_HOST_PER_SECOND);
     }
 }

@@ -6,11 +6,11 @@ use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
 use crate::dht::handshake::{Firewall, Handshake, Mode, Payload, UdxInfo};
 use crate::dht::packet::Command;
 use crate::dht::{Dht, Id, Identity, PublicKey, Socket};
-use crate::udx::{Path, Pending};
+use crate::udx::{Path, Pending, UdxSocket};
 use datdot_wire::connection::Options;
 use datdot_wire::noise::Session;
 use std::collections::HashSet;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -133,7 +133,7 @@ impl Dht {
         let Answer { session, payload, seen } = answer;
         let udx = payload.udx.ok_or(ConnectError::Damaged("it names no stream"))?;
         let (socket, address) = match way(&payload, seen, we_are_open, local) {
-            Way::Straight(address) => (self.asking_socket().await?, address.into()),
+            Way::Straight(address) => self.outside(address).await?,
             Way::TheyBegin => {
                 let heard = tokio::time::timeout(FIRST_PACKET, pending.heard()).await;
                 let (address, socket) = heard.map_err(|_| ConnectError::Unreachable)?;
@@ -141,13 +141,21 @@ impl Dht {
             }
             Way::Near { near, outside } => match (self.is_near(near).await?, outside) {
                 (true, _) => (self.socket(Socket::Server).clone(), near.into()),
-                (false, Some(outside)) => (self.asking_socket().await?, outside.into()),
+                (false, Some(outside)) => self.outside(outside).await?,
                 (false, None) => return Err(ConnectError::Unreachable),
             },
             Way::Closed => return Err(ConnectError::Unreachable),
         };
         let stream = pending.connect(&socket, Path { stream: udx.id, address }, udx.seq);
         Ok(PeerStream::resume(stream, session, options).await?)
+    }
+
+    /// The way to an address that the peer or a relay names: none of ours is in a network where we didn't begin.
+    async fn outside(&self, address: SocketAddrV4) -> Result<(UdxSocket, SocketAddr), ConnectError> {
+        if !self.look(move |node| node.is_acceptable(&address)).await? {
+            return Err(ConnectError::Unreachable);
+        }
+        Ok((self.asking_socket().await?, address.into()))
     }
 
     /// Whether somebody answers there: or it's an address in another network that looks like ours.
@@ -185,8 +193,10 @@ mod tests {
     use crate::dht::{Config, Role, Settings};
     use std::net::Ipv4Addr;
 
-    async fn node() -> Dht {
-        let node = Config { role: Role::Guest, ..Config::default() };
+    /// A node that begins on the Internet, or in our own network.
+    async fn node(is_at_home: bool) -> Dht {
+        let known = if is_at_home { vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9)] } else { Vec::new() };
+        let node = Config { role: Role::Guest, known, ..Config::default() };
         Dht::start(Settings { node, host: Ipv4Addr::LOCALHOST, port: 0 }).await.unwrap()
     }
 
@@ -224,27 +234,29 @@ mod tests {
         let hear = async {
             let (address, socket) = theirs.heard().await;
             let stream = theirs.connect(&socket, Path { stream: our_stream, address }, 0);
-            PeerStream::resume(stream, their_session, &options).await
+            Ok(PeerStream::resume(stream, their_session, &options).await?)
         };
-        let both = async { tokio::join!(us.take_way(ours, answer, false, &local, &options), hear) };
-        let (called, heard) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("they meet");
-        let (stream, _held) = (called?, heard?);
+        let both = async { tokio::try_join!(us.take_way(ours, answer, false, &local, &options), hear) };
+        let (stream, _held) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("they meet")?;
         Ok(stream.address())
     }
 
     #[tokio::test]
     async fn two_peers_behind_one_router_meet_in_their_own_network() {
-        let (us, they) = (node().await, node().await);
+        let (us, they) = (node(false).await, node(false).await);
         let (near, nobody) = (they.local_addr(), "127.0.0.1:9".parse().unwrap());
         assert_eq!(meet(&us, &they, near, nobody).await.unwrap(), Some(near.into()));
     }
 
     #[tokio::test]
     async fn if_nobody_answers_in_a_network_that_looks_like_ours_they_meet_outside() {
-        let (us, they) = (node().await, node().await);
+        let (us, they) = (node(true).await, node(false).await);
         let mute = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let std::net::SocketAddr::V4(near) = mute.local_addr().unwrap() else { panic!("an IPv4 address") };
         let outside = they.local_addr();
         assert_eq!(meet(&us, &they, near, outside).await.unwrap(), Some(outside.into()));
+        // Who begins on the Internet isn't sent into its own networks by a relay.
+        let us = node(false).await;
+        assert!(matches!(meet(&us, &they, near, outside).await, Err(ConnectError::Unreachable)));
     }
 }

@@ -5,7 +5,7 @@ use super::shake::Called;
 use super::{ConnectError, FIRST_PACKET, PeerStream, local_addresses};
 use crate::dht::handshake::{Firewall, Payload, Refusal, UdxInfo};
 use crate::dht::node::{Call, Relay};
-use crate::dht::{Dht, Ended, Identity, ListenError, PublicKey};
+use crate::dht::{Dht, Ended, Identity, ListenError, Node, PublicKey};
 use crate::udx::{Path, Pending};
 use datdot_wire::connection::Options;
 use datdot_wire::noise::Session;
@@ -223,7 +223,9 @@ impl Task {
             return Ok(());
         }
         let (pending, key) = (self.dht.udx_stream(), self.identity.public());
-        let (open, relays) = self.dht.look(move |node| (node.open_address(), node.relays(&key))).await?;
+        let (client, direct) = (call.client, call.direct);
+        let look = move |node: &mut Node| (node.open_address(), node.relays(&key), node.is_acceptable(&client));
+        let (open, relays, is_acceptable) = self.dht.look(look).await?;
         let local = local_addresses(self.dht.local_addr());
         let payload = Payload {
             refusal,
@@ -237,10 +239,11 @@ impl Task {
         };
         let (answer, session) = called.answer(&payload)?;
         self.recent.put(now, call.noise.clone(), answer.clone());
-        let (client, direct, socket) = (call.client, call.direct, call.socket);
+        let socket = call.socket;
         self.dht.answer_call(call, answer).await?;
         let Some(remote) = remote else { return Ok(()) };
-        let at_once = direct || remote.firewall == Firewall::Open;
+        // Where a stranger says that somebody is, packets go only if somebody may be there.
+        let at_once = direct || remote.firewall == Firewall::Open && is_acceptable;
         let socket = if direct { self.dht.socket(socket).clone() } else { self.dht.asking_socket().await? };
         let begin = Begin { pending, session, remote, at_once: at_once.then_some((client, socket)) };
         let (accept, options) = (self.accept.clone(), self.options.connection.clone());
@@ -283,6 +286,54 @@ impl Begin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::shake::Caller;
+    use crate::dht::handshake::{Handshake, Mode};
+    use crate::dht::packet::{Command, Request};
+    use crate::dht::{Config, Id, Settings};
+    use tokio::net::UdpSocket;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn no_relay_sends_us_into_our_own_network() {
+        let bind = || async {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let std::net::SocketAddr::V4(address) = socket.local_addr().unwrap() else { panic!("an IPv4 address") };
+            (socket, address)
+        };
+        let identity = Identity::from_seed(&[1; 32]);
+        for is_at_home in [false, true] {
+            let known = if is_at_home { vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9)] } else { Vec::new() };
+            let node = Config { known, ..Config::default() };
+            let dht = Dht::start(Settings { node, host: Ipv4Addr::LOCALHOST, port: 0 }).await.unwrap();
+            let _server = dht.listen(&identity, ListenOptions::default()).await.unwrap();
+            let ((relay, _), (victim, address)) = (bind().await, bind().await);
+            let payload = Payload {
+                refusal: None,
+                firewall: Firewall::Open,
+                holepunch: None,
+                addresses: Vec::new(),
+                udx: Some(UdxInfo { reusable_socket: false, id: 5, seq: 0 }),
+                secret_stream: true,
+                relay_through: None,
+                relays: Vec::new(),
+            };
+            let caller = Identity::from_seed(&[2; 32]);
+            let caller = Caller::new(&caller, identity.public(), [3; 32], &payload).unwrap();
+            let (mode, peer) = (Mode::FromRelay, Some(address));
+            let value = Handshake { mode, noise: caller.message(), peer, relay: None }.encode();
+            let (command, target) = (Command::PeerHandshake, Some(Id::of(&identity.public())));
+            let (to, value) = (dht.local_addr(), Some(&value[..]));
+            let call = Request { tid: 1, to, id: None, token: None, command, target, value }.encode();
+            relay.send_to(&call, to).await.unwrap();
+            // The answer goes back to whoever passes the call on.
+            let mut buffer = [0; 2_000];
+            let answer = timeout(Duration::from_secs(20), relay.recv(&mut buffer)).await;
+            assert!(answer.is_ok());
+            let patience = Duration::from_millis(if is_at_home { 20_000 } else { 300 });
+            let is_heard = timeout(patience, victim.recv(&mut buffer)).await.is_ok();
+            assert_eq!(is_heard, is_at_home);
+        }
+    }
 
     #[test]
     fn whoever_calls_without_end_keeps_nobody_else_from_being_answered() {

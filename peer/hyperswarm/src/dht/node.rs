@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A node begins as a guest: it asks from its client socket and nobody may name it to others. It becomes a host, one
-//! that others keep in their tables and store at, when its address has been the same for 20 minutes and others reach
-//! its server socket there. A host's id is the hash of that address.
+//! that others keep in their tables and store at, when it has run for 20 minutes and others reach its server socket at
+//! an address on which they agree. A host's id is the hash of that address.
 
 mod action;
 mod answer;

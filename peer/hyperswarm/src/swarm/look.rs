@@ -4,6 +4,7 @@ use super::crowd::{Searched, Ticket};
 use super::{Change, FAREWELL, WITHDRAWN_AT_ONCE};
 use crate::connect::Announced;
 use crate::dht::packet::Command;
+use crate::dht::table::K;
 use crate::dht::{Commit, Dht, Ended, Id, Identity, Peers, PublicKey, Search};
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -51,7 +52,9 @@ pub(super) async fn look(dht: &Dht, look: Look, tell: &mpsc::UnboundedSender<Cha
     let Ok(mut searching) = dht.search(search).await else { return nothing };
     while let Some(reply) = searching.next().await {
         let found = reply.value.as_deref().and_then(|value| Peers::decode(value).ok()).unwrap_or_default();
-        let peers: Vec<_> = found.peers.into_iter().map(|peer| (peer.key, peer.relays)).collect();
+        // No honest host names more at once.
+        let peers = found.peers.into_iter().take(K);
+        let peers: Vec<_> = peers.map(|peer| (peer.key, peer.relays)).collect();
         if !peers.is_empty() {
             _ = tell.send(Change::Found(topic, peers));
         }

@@ -15,6 +15,8 @@ const OVERHEAD: usize = 128;
 /// Windows of bytes that are held at most. A packet that is lost three times is missing for three round trips, in each of
 /// which a window arrives; if those behind it were dropped, they'd be lost as well.
 const MOST_HELD: usize = 4;
+/// No packet of an honest remote has more bytes.
+const PACKET: usize = 1_500;
 /// What an honest remote may send past the window.
 const SLACK: usize = 64 << 10;
 /// Most ranges in one acknowledgement: the oldest holes, and the newest arrivals.
@@ -82,8 +84,15 @@ impl Incoming {
     /// How many bytes may come. What waits for an earlier packet is not counted: the sender counts it as in flight until
     /// it knows better, and would stall behind every hole if it were counted twice.
     pub fn window(&self) -> u32 {
-        let room = self.limit().saturating_sub(self.ready.len());
-        room.try_into().unwrap_or(u32::MAX)
+        let room = self.limit.saturating_sub(self.ready.len()).min(self.room());
+        // Where all memory is used up, what is too small for a packet is nothing: the remote would send one, and again.
+        if self.room() < PACKET { 0 } else { room.try_into().unwrap_or(u32::MAX) }
+    }
+
+    /// How large the next packet may be to find room in the memory.
+    fn room(&self) -> usize {
+        let own = OWN.saturating_sub(self.ready.len());
+        own.max(self.share.bound().saturating_sub(self.held()))
     }
 
     /// The largest window that there could be now.
@@ -111,7 +120,7 @@ impl Incoming {
         }
         // As long as there is room to read, the packet that fills the hole is welcome, whatever waits behind it.
         let full = self.ready.len() > self.limit && self.held() + payload.len() > MOST_HELD * self.limit + SLACK;
-        if full || self.ready.len() + payload.len() > OWN && !self.share.has_room(payload.len()) {
+        if full || payload.len() > self.room() {
             return;
         }
         self.deliver(payload, end);

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Most packets between the oldest unacknowledged one and the newest.
 const MOST_PACKETS: u64 = 32_768;
-/// Most bytes in flight, whatever window the remote claims to have.
-const MOST_IN_FLIGHT: u64 = 16 << 20;
+/// Most bytes of them all, whatever window the remote claims to have, and whatever it says that has arrived.
+const MOST_KEPT: usize = 16 << 20;
 /// Timers are late by a millisecond or two, and by more on a busy machine: the pace makes up for so many seconds.
 const LATE: f64 = 0.004;
 
@@ -209,6 +209,11 @@ impl Outgoing {
         self.queue.len()
     }
 
+    /// Bytes that the remote has not acknowledged, sent or not.
+    pub fn left(&self) -> usize {
+        self.kept + self.queue.len()
+    }
+
     /// Whether nothing waits for an acknowledgement.
     pub fn is_quiet(&self) -> bool {
         self.packets.is_empty()
@@ -311,7 +316,7 @@ impl Outgoing {
 
     /// What the remote is ready to receive has changed.
     pub fn set_window(&mut self, window: u64) {
-        self.window = window.min(MOST_IN_FLIGHT);
+        self.window = window.min(MOST_KEPT as u64);
     }
 
     /// The packet to send now, if there is one and the path has room for it.
@@ -362,9 +367,10 @@ impl Outgoing {
         if (payload == 0 && self.end != End::Queued) || self.packets.len() as u64 >= MOST_PACKETS {
             return None;
         }
-        // However small the window is, one packet may fill it.
-        let room = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
-        if self.window == 0 || !room || !self.share.has_room(payload) {
+        // However small the window is, one packet may fill it; and an end takes no room.
+        let fits = self.in_flight_payload + payload as u64 <= self.window || self.in_flight_payload == 0;
+        let is_taken = payload == 0 || fits && self.window > 0;
+        if !is_taken || self.kept + payload > MOST_KEPT || !self.share.has_room(payload) {
             return None;
         }
         let padding = match self.mtu.wanted() {
@@ -387,7 +393,8 @@ impl Outgoing {
         self.orders += 1;
         if next.fresh {
             let payload = self.queue.pop(next.size - HEADER - usize::from(next.padding));
-            let end = self.end == End::Queued && self.queue.is_empty();
+            // An end has a packet of its own: if that is all that is open, no byte is.
+            let end = payload.is_empty();
             if end {
                 self.end = End::Sent;
             }

@@ -40,16 +40,18 @@ struct Waiting {
     writer: Option<Waker>,
     messages: Option<Waker>,
     path: Option<Waker>,
-    end: Option<Waker>,
+    /// Any number may wait for the end: a handle can be cloned.
+    end: Vec<Waker>,
 }
 
 /// Wakers to be called once the lock is released.
 #[derive(Debug, Default)]
-pub struct Awake([Option<Waker>; 5]);
+pub struct Awake([Option<Waker>; 4], Vec<Waker>);
 
 impl Drop for Awake {
     fn drop(&mut self) {
-        self.0.iter_mut().filter_map(Option::take).for_each(Waker::wake);
+        let some = self.0.iter_mut().filter_map(Option::take);
+        some.chain(self.1.drain(..)).for_each(Waker::wake);
     }
 }
 
@@ -64,13 +66,13 @@ impl State {
         let closed = stream.closed().is_some();
         let knows_where = stream.heard().is_some() || stream.path().is_some();
         let take = |waker: &mut Option<Waker>, now: bool| waker.take_if(|_| now || closed);
-        Awake([
+        let some = [
             take(&mut waiting.reader, stream.readable() > 0 || stream.is_ended()),
             take(&mut waiting.writer, stream.is_finished() || stream.has_much_room()),
             take(&mut waiting.messages, stream.has_message()),
             take(&mut waiting.path, knows_where && !stream.is_changing_path()),
-            take(&mut waiting.end, false),
-        ])
+        ];
+        Awake(some, if closed { std::mem::take(&mut waiting.end) } else { Vec::new() })
     }
 }
 
@@ -136,7 +138,13 @@ impl Shared {
         let mut state = self.lock();
         match state.stream.closed() {
             Some(closed) => Poll::Ready(closed),
-            None => wait(&mut state.waiting.end, context),
+            None => {
+                let end = &mut state.waiting.end;
+                if !end.iter().any(|waker| waker.will_wake(context.waker())) {
+                    end.push(context.waker().clone());
+                }
+                Poll::Pending
+            }
         }
     }
 

@@ -29,6 +29,10 @@ const FIRST_WINDOW: u64 = 4 << 20;
 const LINGER: Duration = Duration::from_secs(15);
 /// How long a remote may go on sending when nobody reads any more.
 const GRACE: Duration = Duration::from_secs(10);
+/// What a remote has time for to take what is left when nobody of ours has the stream any more: this, and a second for each so
+/// many bytes.
+const FAREWELL: Duration = Duration::from_secs(60);
+const FAREWELL_RATE: usize = 64 << 10;
 /// Probes of a closed window without any answer that end the stream.
 const MOST_PROBES: u32 = 12;
 /// Heartbeats in a row, if they are sent to keep the stream alive, after which nothing was heard: the remote is gone.
@@ -159,6 +163,8 @@ pub struct Stream {
     /// Nobody reads: since when nothing of ours is open.
     deaf: bool,
     deaf_since: Option<Instant>,
+    /// Nobody has the stream any more: when what is left is given up.
+    leave_at: Option<Instant>,
     sent_at: Instant,
     /// When something was sent last that the remote answers.
     asked_at: Instant,
@@ -191,6 +197,7 @@ impl Stream {
             replied: None,
             deaf: false,
             deaf_since: None,
+            leave_at: None,
             sent_at: now,
             asked_at: now,
             probes: 0,
@@ -468,8 +475,13 @@ impl Stream {
             return Some(until);
         }
         self.path?;
+        if self.is_abandoned() && self.leave_at.is_none() {
+            let seconds = self.outgoing.left() / FAREWELL_RATE;
+            self.leave_at = Some(now + FAREWELL + Duration::from_secs(seconds as u64));
+        }
         let deaf = self.deaf_since.map(|since| since + GRACE);
-        [self.outgoing.deadline(now), self.ack_at, self.probe(), self.keep_alive(), deaf].into_iter().flatten().min()
+        let dues = [self.outgoing.deadline(now), self.ack_at, self.probe(), self.keep_alive(), deaf, self.leave_at];
+        dues.into_iter().flatten().min()
     }
 
     /// Whether nobody of ours waits for anything but that what was written arrives.
@@ -494,7 +506,7 @@ impl Stream {
             return;
         }
         self.ack_due |= self.ack_at.take_if(|at| *at <= now).is_some();
-        if self.deaf_since.is_some_and(|since| since + GRACE <= now) {
+        if self.deaf_since.is_some_and(|since| since + GRACE <= now) || self.leave_at.is_some_and(|at| at <= now) {
             return self.abort(now);
         }
         if self.probe().is_some_and(|due| due <= now) {

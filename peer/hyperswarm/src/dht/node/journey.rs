@@ -135,7 +135,9 @@ impl Node {
             let Some(journey) = self.journeys.get_mut(&id).filter(|journey| journey.end.is_none()) else { return };
             if journey.walk.wants_table() {
                 let closest = self.table.closest(&journey.search.target, K);
-                let bootstrap = if closest.len() < K { &self.config.bootstrap[..] } else { &[] };
+                // At the beginning all whom we know may be gone.
+                let is_short = closest.len() < K || journey.kind == Kind::Bootstrap;
+                let bootstrap = if is_short { &self.config.bootstrap[..] } else { &[] };
                 journey.walk.add_known(closest.iter().map(|contact| contact.address).chain(bootstrap.iter().copied()));
             }
             let Some(node) = journey.walk.next_to_ask() else { break };
@@ -164,7 +166,7 @@ impl Node {
             Commit::Store { .. } => K,
         };
         let closest: Vec<(SocketAddrV4, Id, Token)> =
-            journey.walk.closest().take(at).filter_map(|reply| Some((reply.from, reply.id?, reply.token?))).collect();
+            journey.walk.closest().filter_map(|reply| Some((reply.from, reply.id?, reply.token?))).take(at).collect();
         let mut open = 0;
         for (node, node_id, token) in closest {
             let place = Place { target: &target, node: &node_id, token: &token };

@@ -216,10 +216,12 @@ impl Node {
         self.tell(Event::Listening { key: identity.public(), relays });
     }
 
-    /// A relay is gone.
+    /// Who was a relay when it was asked is gone.
     pub(super) fn on_relay_lost(&mut self, target: Id, node: SocketAddrV4) {
-        if let Some(listener) = self.listeners.get_mut(&target) {
-            listener.relays.retain(|relay| relay.node != node);
+        let Some(listener) = self.listeners.get_mut(&target) else { return };
+        let before = listener.relays.len();
+        listener.relays.retain(|relay| relay.node != node);
+        if listener.relays.len() < before {
             listener.renew_at = listener.renew_at.min(self.now.max(listener.renewed + RENEW_AT_MOST));
         }
     }

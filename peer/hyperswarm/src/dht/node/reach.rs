@@ -28,7 +28,7 @@ pub(super) struct Start {
     pub reached: bool,
     walks: u32,
     /// Whether to find out once more if strangers reach us, as soon as anybody answers.
-    again: bool,
+    pub again: bool,
 }
 
 /// Nodes were asked to answer to the server socket.
@@ -72,12 +72,14 @@ impl Node {
     /// Takes what the DNS knows of the names that were [asked](Action::Resolve) for.
     pub fn on_resolved(&mut self, now: Duration, nodes: &[SocketAddrV4]) {
         self.now = self.now.max(now);
+        // Nobody else can begin there who begins in private networks. But who begins on the Internet isn't moved by a DNS that
+        // lies, as a hotel's does.
+        let may_be_home = self.table.is_empty() && self.config.bootstrap.iter().all(is_near);
         for node in nodes {
             if node.port() != 0 && !self.config.bootstrap.contains(node) && self.config.bootstrap.len() < MAX_BOOTSTRAP
             {
                 self.config.bootstrap.push(*node);
-                // Nobody else can begin there who begins in private networks.
-                self.at_home |= is_near(node) && self.table.is_empty();
+                self.at_home |= is_near(node) && may_be_home;
             }
         }
         if self.start.walks == 0 {
@@ -125,9 +127,9 @@ impl Node {
         if !self.start.done {
             self.start.done = true;
             self.tell(Event::Bootstrapped);
+            // Who met nobody knows nothing of where it is, either.
+            self.start.again |= self.samples.is_empty();
             if self.table.is_empty() {
-                // Who met nobody knows nothing of where it is, either.
-                self.start.again = true;
                 self.upkeep.lonely(self.now);
             } else if self.start.again {
                 self.refresh();
@@ -137,7 +139,8 @@ impl Node {
 
     /// A search for new nodes is over.
     pub(super) fn on_refreshed(&mut self, replies: usize) {
-        if replies > 0 && std::mem::take(&mut self.start.again) {
+        // What is asked where we were before tells nothing: the end of it is waited for.
+        if replies > 0 && self.probe.is_none() && std::mem::take(&mut self.start.again) {
             self.check_reach(if self.config.role == Role::Host { Aim::Host } else { Aim::Firewall });
         }
     }
@@ -218,6 +221,9 @@ impl Node {
     fn after_probe(&mut self, changed: bool) {
         self.tell_reach();
         if self.start.done {
+            if self.start.again {
+                self.refresh();
+            }
             return;
         }
         if changed && self.start.walks < 2 {

@@ -114,6 +114,10 @@ impl Node {
         if !self.may_get(asked, 2 * asked.len) {
             return;
         }
+        // Strangers name it: none of ours is in a network where we didn't begin.
+        if back_to != asked.from && !self.is_acceptable(&back_to) {
+            return;
+        }
         let direct = message.mode == Mode::FromClient;
         let client = if direct { asked.from } else { message.peer.unwrap_or(asked.from) };
         // Anybody may say that it passes something on: if that were believed, one host could be any number of callers.

@@ -22,7 +22,7 @@ const REFRESH_AFTER: Duration = Duration::from_secs(5 * 60);
 const RECENT: Duration = Duration::from_secs(60);
 /// Whoever has been known for so long is worth keeping.
 const OLD: Duration = Duration::from_secs(30 * 60);
-/// So long the address has to stay the same before a guest tries to become a host.
+/// So long a guest waits before it tries to become a host. Its address is looked at then, not all the while.
 const STABLE: Duration = Duration::from_secs(20 * 60);
 /// After a failed try, or a sleep.
 const MORE_STABLE: Duration = Duration::from_secs(60 * 60);
@@ -184,7 +184,8 @@ impl Node {
     }
 
     fn check_oldest(&mut self) {
-        if self.table.is_empty() {
+        // Who knows nobody, or not where it is, looks around instead.
+        if self.table.is_empty() || self.start.again {
             return self.refresh();
         }
         let mut contacts: Vec<_> = self.table.iter().map(|contact| (contact.asked, contact.id)).collect();

@@ -166,7 +166,9 @@ impl Searches {
         let Some(search) = topic.search.take_if(|search| search.ticket == ticket) else { return };
         self.credit += search.cost as f64 - found.requests as f64;
         topic.searched = !topic.again;
-        topic.announced = if found.announced { Some(now) } else { topic.announced.filter(|_| search.announce) };
+        // An old announcement that nobody renews lapses, and waits like the others: else it would be renewed again and again.
+        let before = topic.announced.filter(|at| search.announce && now < *at + OLD);
+        topic.announced = if found.announced { Some(now) } else { before };
         topic.may_be_announced = search.announce;
         topic.closest = found.closest;
         let again = std::mem::take(&mut topic.again);

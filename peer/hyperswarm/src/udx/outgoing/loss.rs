@@ -198,8 +198,10 @@ impl Outgoing {
         let late = self.rack.rtt + self.reordering_window();
         for seq in self.una..self.next_seq() {
             let packet = &mut self.packets[(seq - self.una) as usize];
-            let given_up = seq == self.una || packet.at + late <= now;
-            if packet.state == State::Acked || !given_up {
+            // The first of all counts even if the remote says that it has arrived: then it would have told the next number.
+            let is_first = seq == self.una;
+            let is_late = packet.state != State::Acked && packet.at + late <= now;
+            if !is_first && !is_late {
                 continue;
             }
             if packet.timeouts >= MOST_TIMEOUTS {

@@ -88,8 +88,11 @@ impl Stream {
 
     fn put_ack(&mut self, path: Path, out: &mut Vec<u8>) {
         self.acknowledged();
-        let flags = if self.incoming.has_holes() { Flags::SACK } else { Flags::default() };
-        self.put_header(flags, path, out);
+        // An address of which nothing was heard gets no more bytes than made us answer.
+        if !self.incoming.has_holes() || !self.outgoing.is_path_proven() {
+            return self.put_header(Flags::default(), path, out);
+        }
+        self.put_header(Flags::SACK, path, out);
         out.reserve(RANGE * 50);
         for range in self.incoming.arrived() {
             encode_range(range.start as u32, range.end as u32, out);

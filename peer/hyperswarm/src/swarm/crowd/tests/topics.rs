@@ -151,3 +151,23 @@ fn a_suspended_crowd_searches_no_longer_and_remembers_nobody_who_only_called() {
     crowd.resume(at(100));
     assert!(matches!(tasks(&mut crowd)[..], [Task::Search { topic: TOPIC, announce: true, clear: true, .. }]));
 }
+
+#[test]
+fn an_old_announcement_that_nobody_renews_is_not_tried_without_a_pause() {
+    let mut crowd = crowd(200);
+    end_search(&mut crowd, at(1), true);
+    let (mut now, mut searches) = (at(1), 0);
+    while let Some(next) = crowd.next_tick().filter(|next| *next < at(3_600)) {
+        now = now.max(next);
+        crowd.tick(now);
+        for task in tasks(&mut crowd) {
+            let Task::Search { ticket, .. } = task else { continue };
+            searches += 1;
+            assert!(searches < 20, "{:?}", now - at(0));
+            now += Duration::from_secs(1);
+            crowd.on_search_end(now, ticket, &TOPIC, Searched::default());
+        }
+    }
+    assert!(searches > 4, "{searches}");
+    assert_eq!(crowd.announced(&TOPIC), None);
+}
