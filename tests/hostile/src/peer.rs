@@ -193,7 +193,7 @@ impl World {
     fn want(&mut self, input: &mut Input<'_>) {
         let (key, who) = (self.feeds[0].key(), u64::from(input.u8() % 4));
         match input.u8() % 4 {
-            0 => self.plans.unwant(&key, who),
+            0 => _ = self.plans.unwant(&key, who),
             1 => _ = self.plans.seek(&key, input.uint()),
             2 => _ = self.plans.want(key, Want::all(), who, input.bool()),
             _ => {

@@ -70,7 +70,7 @@ impl Link {
         let first: [u32; 2] = [input.uint() as u32, input.uint() as u32];
         let end = |at: usize| {
             // Among strangers also without: what ends then has to end by itself.
-            let keep_alive = Some(Duration::from_secs(5)).filter(|_| !hostile || first[at] % 2 == 0);
+            let keep_alive = Some(Duration::from_secs(5)).filter(|_| !hostile || first[at].is_multiple_of(2));
             let config = Config { receive: RECEIVE, send: SEND, keep_alive, seq: first[at], ..Config::default() };
             let mut stream = Stream::new(config, now);
             stream.connect(path_to(1 - at), first[1 - at], now);
