@@ -61,14 +61,21 @@ fn lengths_in_a_row_are_answered_once() {
     assert_eq!((answers.collect::<Vec<_>>(), peer.steps), (vec![199], 1));
 }
 
+fn want(i: u64) -> Message {
+    Message::Want(Wanted { start: 32 * i, length: 1 << 21, any: false })
+}
+
+/// A request that can't be answered: of another fork.
+fn ask(id: u64) -> Message {
+    Message::Request(Request { id, fork: 3, ..Request::default() })
+}
+
 #[test]
 fn answers_take_their_turns_too() {
     let dir = tempfile::tempdir().expect("a folder");
     let (_author, mut peer) = world(dir.path());
     peer.offer(0, LENGTH).expect("it is honest");
     peer.heard();
-    let want = |i: u64| Message::Want(Wanted { start: 32 * i, length: 1 << 21, any: false });
-    let ask = |id| Message::Request(Request { id, fork: 3, ..Request::default() });
     let all: Vec<_> = (0..512).map(want).chain((1..=1024).map(ask)).collect();
     peer.say_all(&all).expect("that much is allowed");
     let refused = |heard: Vec<Message>| heard.iter().filter(|said| matches!(said, Message::NoData { .. })).count();
@@ -89,8 +96,6 @@ fn a_request_does_not_wait_for_all_that_is_wanted() {
     peer.offer(0, LENGTH).expect("it is honest");
     peer.heard();
     // More than a step answers.
-    let want = |i: u64| Message::Want(Wanted { start: 32 * i, length: 1 << 21, any: false });
-    let ask = |id| Message::Request(Request { id, fork: 3, ..Request::default() });
     let all: Vec<_> = (0..512).map(want).chain((1..=50).map(ask)).collect();
     peer.say_all(&all).expect("that much is allowed");
     assert_eq!(peer.heard().iter().filter(|said| matches!(said, Message::NoData { .. })).count(), 50);
