@@ -425,7 +425,7 @@ fn tidy(ctx: &Context, journal: &mut Journal) {
     }
 }
 
-/// Feeds that stay whatever contracts say. Should the journal be lost or an old one restored, nothing that only we can write goes.
+/// Feeds that stay whatever contracts say: should the journal be lost, or lack what came later, nothing that only we can write goes.
 fn own(ctx: &Context, journal: &Journal) -> BTreeSet<Key> {
     let written = ctx.store.feeds().into_iter().filter(|feed| feed.info().writable);
     journal.own().into_iter().chain(written.map(|feed| Key(feed.key().0))).collect()
