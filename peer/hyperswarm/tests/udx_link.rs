@@ -116,6 +116,18 @@ proptest! {
 }
 
 #[test]
+fn a_last_packet_whose_acknowledgement_is_lost_six_times_still_arrives() {
+    let (delay, jitter) = (Duration::from_millis(21), Duration::from_millis(10));
+    let link = Link { delay, jitter, loss: 182, twice: 7, rate: 135_000.0, queue: 24_000, mtu: 1472 };
+    let config = |seq| Config { seq, receive: 138_395, ..Config::default() };
+    let mut world = World::with(link, 12_969_735_930_778_651_516, [config(1), config(3_009_593_495)]);
+    world = world.sends(0, 6_038).sends(1, 82_977);
+    world.finish(MINUTE);
+    assert_eq!(world.ends.each_ref().map(|end| end.stream.closed()), [Some(Closed::Finished); 2]);
+    assert!(world.ends[1].stream.stats().sums.timeouts > 6, "the dice fell otherwise");
+}
+
+#[test]
 fn a_slow_reader_bounds_what_is_held_and_gets_everything() {
     let config = Config { receive: 100_000, ..Config::default() };
     let mut world = World::with(Link::default(), 1, [Config::default(), config]).sends(0, 3_000_000);

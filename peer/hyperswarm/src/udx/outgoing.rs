@@ -34,7 +34,7 @@ const MOST_KEPT: usize = 16 << 20;
 /// Timers are late by a millisecond or two, and by more on a busy machine: the pace makes up for so many seconds.
 const LATE: f64 = 0.004;
 
-/// Bytes that leave for an address which nothing was heard of: whoever forged it gets little out of us. Each timeout
+/// Bytes that leave for an address which nothing was heard of: whoever forged it gets little out of us. Every second timeout
 /// allows one more packet.
 const UNPROVEN: u64 = 4_800;
 
@@ -58,7 +58,7 @@ struct Sent {
     at: Instant,
     stamp: Stamp,
     again: bool,
-    timeouts: u8,
+    timed_out: bool,
     /// Bytes of padding, if this is a probe of the MTU.
     padding: u8,
 }
@@ -132,7 +132,9 @@ pub struct Outgoing {
     tail: Tail,
     /// Since when nothing was acknowledged, if something waits for it.
     waiting_since: Instant,
+    /// Timeouts since then, and since the oldest packet is the oldest.
     timeouts: u32,
+    stuck: u32,
     last_sent: Instant,
     /// What the pace allows to leave now.
     budget: f64,
@@ -184,6 +186,7 @@ impl Outgoing {
             tail: Tail::Allowed,
             waiting_since: now,
             timeouts: 0,
+            stuck: 0,
             last_sent: now,
             budget_at: now,
             gathering: false,
@@ -310,7 +313,7 @@ impl Outgoing {
     }
 
     fn may_leave(&self, size: usize) -> bool {
-        let most = UNPROVEN + u64::from(self.timeouts) * self.mtu.datagram() as u64;
+        let most = UNPROVEN + u64::from(self.timeouts.div_ceil(2)) * self.mtu.datagram() as u64;
         self.unproven.is_none_or(|sent| sent + size as u64 <= most)
     }
 
@@ -412,7 +415,7 @@ impl Outgoing {
                 at: now,
                 stamp,
                 again: false,
-                timeouts: 0,
+                timed_out: false,
                 padding: next.padding,
             });
         } else {
@@ -453,6 +456,9 @@ impl Outgoing {
         }
         let mut newest = None;
         let mut any = false;
+        if self.una < ack {
+            self.stuck = 0;
+        }
         while self.una < ack {
             let packet = self.packets.pop_front().expect("`ack` is at most one past the last packet");
             let seq = self.una;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const BASE: u64 = 1 << 32;
 /// What a remote is believed to receive before it has said so; libudx begins with the same.
 const FIRST_WINDOW: u64 = 4 << 20;
-/// How long an ended stream still answers what comes late: until the remote has repeated its last packet six times.
+/// How long an ended stream still answers what comes late: until the remote has given up to repeat its last packet.
 const LINGER: Duration = Duration::from_secs(15);
 /// How long a remote may go on sending when nobody reads any more.
 const GRACE: Duration = Duration::from_secs(10);
