@@ -40,6 +40,8 @@ const SLOT_BYTES: usize = 44;
 const DISK_PAGE: usize = 4096;
 /// Largest block that is read: what fits into one frame of the secret stream.
 pub(crate) const MAX_STORED: u64 = 1 << 24;
+/// Zeros that are written behind an author's blocks.
+const MOST_AHEAD: u64 = 1 << 20;
 /// Bytes of `have` that are read at once.
 const READ_AT_ONCE: u64 = 64 << 10;
 /// More than two heads with their manifest take.
@@ -259,6 +261,28 @@ impl Disk {
     pub fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let start = DATA_START.checked_add(at).ok_or(io::ErrorKind::FileTooLarge)?;
         if bytes.is_empty() { Ok(()) } else { write_over(&self.open()?.data, bytes, start) }
+    }
+
+    /// Has the disk begin with what was written there: it will be synced in a moment, and takes less time then.
+    pub fn begin_sync(&self, bytes: Range<u64>) {
+        if let Ok(open) = self.open() {
+            open.data.begin_sync(DATA_START.saturating_add(bytes.start)..DATA_START.saturating_add(bytes.end));
+        }
+    }
+
+    /// If the file ends with the blocks, goes on with zeros: as long as they last, a sync has only bytes to write, no new size and
+    /// place of them. A quarter of the feed, 1 MiB at most; none if that is less than the `batch` that was just written.
+    pub fn go_ahead(&self, end: u64, batch: u64) {
+        let zeros = (end / 4).min(MOST_AHEAD);
+        let Ok(open) = self.open() else { return };
+        let start = DATA_START.saturating_add(end);
+        if zeros < batch || !open.data.len().is_ok_and(|len| len == start) {
+            return;
+        }
+        // A full disk has none for what can be done without.
+        if open.data.write_at(&vec![0; zeros as usize], start).is_err() {
+            _ = open.data.set_len(start);
+        }
     }
 
     /// Gives the room of bytes back. Where the file system can't do that, they stay.

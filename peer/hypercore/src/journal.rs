@@ -210,7 +210,7 @@ impl Journal {
         if end + PAGE > self.reserved {
             // Room for one more: on a disk that is full blocks can still be given back. Zeros, and not only
             // reserved: see docs/decisions/0006.
-            let reserved = HALF.min(end + end.clamp(4 * PAGE, 16 * PAGE));
+            let reserved = HALF.min(end + end.max(4 * PAGE));
             open.data.write_at(&vec![0; (reserved - self.at) as usize], start)?;
             if self.reserved == 0 {
                 // Where a checkpoint goes on.

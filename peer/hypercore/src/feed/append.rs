@@ -8,6 +8,8 @@ use std::{borrow::Cow, sync::PoisonError};
 
 /// Data of an append is gathered into writes of about this many bytes.
 const WRITE_BYTES: usize = 1 << 20;
+/// From so many bytes on, the disk begins with them while they are hashed.
+const MANY_BYTES: u64 = 256 << 10;
 
 impl Feed {
     /// Appends blocks under one signature; returns the new length. They are on the disk when it returns.
@@ -59,19 +61,27 @@ impl Feed {
         if self.is_removed() {
             return Err(FeedError::Removed);
         }
+        let bytes: u64 = blocks.iter().map(|block| block.len() as u64).sum();
         self.write_data(offset, blocks).map_err(|source| self.io(source))?;
-        // The old roots are inner nodes now: those on the disk may have been damaged meanwhile, these come from the record.
-        let mut nodes = roots.nodes().to_vec();
+        if bytes >= MANY_BYTES {
+            self.0.disk.begin_sync(offset..offset + bytes);
+        }
+        let (mut nodes, old) = (Vec::with_capacity(2 * blocks.len()), roots.nodes().to_vec());
         for leaf in leaves((start..).zip(blocks.iter().map(|block| &block[..]))) {
             nodes.push(leaf);
             nodes.extend(roots.push(leaf).map_err(|_| HeadError::TooLarge)?);
         }
+        // Roots that are inner nodes now: those on the disk may have been damaged meanwhile, these come from the record.
+        nodes.extend(old.into_iter().filter(|node| !roots.nodes().contains(node)));
         let length = roots.length();
         let head = Head { fork, length, tree_hash: roots.tree_hash() };
         let signature = signer.sign(&head.signable(&self.0.key.0, &manifest));
         let head = Signed { fork, signature: manifest.signature_to_wire(&signature).into() };
         let commit = Commit { gained: Some((start..length, offset)), ..Commit::head(authors, head, roots, nodes) };
         self.commit(Some(commit))?;
+        if bytes < MANY_BYTES {
+            self.0.disk.go_ahead(offset + bytes, bytes);
+        }
         self.tell(Changed::Grown);
         self.tell(Changed::Gained(start..length));
         Ok(length)
