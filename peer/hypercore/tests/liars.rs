@@ -202,6 +202,26 @@ fn who_answers_another_question_is_dropped() {
 }
 
 #[test]
+fn who_hangs_another_size_on_a_head_is_dropped_and_takes_no_block_away() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (author, mut peer) = world(dir.path(), 20, 30);
+    peer.offer(0, 20).expect("it is honest");
+    while let requests @ [_, ..] = &peer.requests()[..] {
+        requests.iter().for_each(|request| peer.say(&honest(&author, request)).expect("it is true"));
+    }
+    peer.offer(0, 30).expect("it is honest");
+    let request = *peer.requests().iter().find(|request| request.upgrade.is_some()).expect("a head is wanted");
+    let mut data = truth(&author, &request);
+    let leaf = author.node(20).expect("readable").expect("it has all");
+    data.hash = Some(DataHash { index: leaf.index, nodes: vec![Node { size: leaf.size + 1, ..leaf }] });
+    assert!(is_dropped(peer.say(&Message::Data(Box::new(data.clone()))), &author));
+    assert!(matches!(peer.feed.accept(&data), Err(Refused::TooShort)));
+    for i in 0..20 {
+        assert_eq!(peer.feed.read(i).expect("it is here"), author.read(i).expect("it wrote it"), "block {i}");
+    }
+}
+
+#[test]
 fn who_contradicts_us_has_to_show_that_the_authors_did_and_is_asked_for_nothing_else() {
     // The newer head, or a block.
     for known in [10, 20] {

@@ -280,7 +280,9 @@ impl Feed {
                 other => other.copied(),
             };
             if known != Some(top) {
-                self.look_into(data, roots, &top, checked.nodes.len(), other)?;
+                let below = |node: &Node| flat::parent(node.index) == top.index;
+                let computed = data.block.is_some() || checked.nodes.iter().any(below);
+                self.look_into(data, roots, &top, computed, other)?;
             }
         }
         // It is the author's, who must not ask that much of those who keep and read it. JavaScript counts without the padding.
@@ -292,14 +294,14 @@ impl Feed {
         Ok((Shown::by(data, checked.nodes), newer))
     }
 
-    /// Why the node that an answer of so many nodes leads to is not as it is stored or as `other` answers show; no error if it is
-    /// by now.
+    /// Why the node that an answer leads to, `computed` from what is below it or only named, is not as it is stored or as `other`
+    /// answers show; no error if it is by now.
     fn look_into(
         &self,
         data: &Data,
         roots: &Roots,
         top: &Node,
-        nodes: usize,
+        computed: bool,
         other: Option<&Node>,
     ) -> Result<(), Refused> {
         let _settled = self.0.clearing.read().unwrap_or_else(PoisonError::into_inner);
@@ -315,7 +317,7 @@ impl Feed {
         // A hash shows the size of what is below it, and of two siblings only the sum: a peer that told us of both may have lied
         // about each.
         if stored.hash == top.hash && stored != *top {
-            if data.block.is_none() && nodes == 1 {
+            if !computed {
                 return Err(Refused::TooShort);
             }
             // All above them were hashed with their sums: those are true, and blocks that are here need them.

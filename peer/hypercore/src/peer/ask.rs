@@ -228,8 +228,10 @@ impl Peer {
         let Some(Channel { feed, .. }) = self.channels.get_mut(&id) else { return Ok(()) };
         let (feed, asked) = (feed.clone(), question.asked);
         let fits = match asked {
+            // With nothing beside it: we never ask for more at once.
             Asked::Upgrade(start) => {
-                data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == start) && data.block.is_none()
+                let alone = data.block.is_none() && data.hash.is_none() && data.seek.is_none();
+                alone && data.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == start)
             }
             Asked::Whole | Asked::Hash(_) => return self.look_into(id, &feed, data, question),
             Asked::Seek { index, .. } => {
@@ -354,7 +356,7 @@ fn held(block: &DataBlock) -> usize {
 /// Whether an answer, if it is true, shows something about the node `top`.
 fn leads_to(data: &Data, top: Option<u64>) -> bool {
     let shown = prove::check(data, &Roots::new()).ok().and_then(|checked| checked.top);
-    shown.map(|shown| shown.index) == top
+    shown.is_some_and(|shown| Some(shown.index) == top)
 }
 
 #[cfg(test)]
