@@ -76,6 +76,8 @@ impl Feed {
         // A node that is true, and the byte where it begins.
         let mut above = (*root, before.map(|node| node.size).sum::<u64>());
         let mut higher = above;
+        // The node that was told with a false size, as it seems.
+        let mut disbelieved = None;
         while above.0.index != index {
             let (left, right) = flat::children(above.0.index).expect("the index is below it");
             let stored = self.node_under(roots, left)?.zip(self.node_under(roots, right)?);
@@ -85,6 +87,10 @@ impl Feed {
                 _ => {
                     // Of two siblings only the sum of the sizes is hashed: this one was told with a false size.
                     if shown.is_some_and(|shown| shown.hash == above.0.hash) {
+                        // Set right by what is beside it, it still does not fit: the author signed sizes that contradict each other.
+                        if disbelieved.replace(above.0.index) == Some(above.0.index) {
+                            return Ok(false);
+                        }
                         above = higher;
                     }
                     self.mend(roots, &above.0, above.1)?

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::{
-    feed::{Feed, FeedError, Located},
+    feed::{Feed, FeedError, Located, Refused},
     files::{
         Files,
         torn::{Dice, Machine},
@@ -13,8 +13,12 @@ use crate::{
     prove::check,
 };
 use bytes::Bytes;
-use datdot_proof::flat;
-use std::{path::Path, sync::mpsc};
+use datdot_proof::{
+    flat,
+    head::{Head, Root, SignedHead},
+    tree::{Node, Roots},
+};
+use std::{path::Path, sync::mpsc, time::Duration};
 
 fn open(machine: &Machine) -> Store {
     Store::open_on(Files::Torn(machine.clone()), Path::new("/store"), mpsc::channel().0).expect("opening succeeds")
@@ -228,6 +232,35 @@ fn sizes_that_were_told_falsely_are_set_right_by_what_is_below_them() {
     assert_ne!(feed.node(1).expect("readable"), one);
     (0..8).rev().for_each(|i| assert_served(&feed, i, &block(i, 100)));
     assert_eq!(feed.node(1).expect("readable"), one);
+}
+
+#[test]
+fn a_tree_in_which_sizes_contradict_each_other_is_looked_through_once() {
+    let (_source, honest) = author(4, 100);
+    let node = |index| honest.node(index).expect("readable").expect("it has all");
+    let larger = |index| Node { size: node(index).size + 1, ..node(index) };
+    // A hash shows a sum: the author signs one that the blocks don't have.
+    let root = Node::parent(&node(1), &larger(5)).expect("siblings");
+    let (author, length) = (Keypair::from_seed([1; 32]), 4);
+    let (manifest, roots) = (author.manifest(), Roots::from_nodes(&[root]).expect("one root"));
+    let signable = Head { fork: 0, length, tree_hash: roots.tree_hash() }.signable(&honest.key().0, &manifest);
+    let (signature, roots) = (author.sign(&signable), vec![Root { hash: root.hash, size: root.size }]);
+    let head = SignedHead { fork: 0, length, roots, manifest, signature };
+    let feed = open(&Machine::default()).open_remote(honest.key(), Some(head)).expect("it signed");
+    let with = |block: u64, beside: Option<Node>| {
+        let mut data = ask(&honest, block, 1);
+        data.block.as_mut().expect("it was asked for").nodes.extend(beside);
+        feed.accept(&data)
+    };
+    with(0, Some(larger(5))).expect("it leads to the root");
+    assert!(matches!(with(2, None), Err(Refused::OurTree { .. })));
+    with(2, Some(larger(1))).expect("it leads to the root");
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        (0..4).for_each(|i| _ = feed.read(i));
+        _ = ended.send(feed.scrub_now(0..4));
+    });
+    end.recv_timeout(Duration::from_secs(20)).expect("it comes to an end").expect("readable");
 }
 
 #[test]
