@@ -313,7 +313,11 @@ impl Feed {
             return Err(TreeError::Mismatch { index: top.index }.into());
         }
         let ours = Refused::OurTree { block: flat::first_block(top.index) };
-        let stored = self.node_under(roots, top.index)?.ok_or(Refused::TooShort)?;
+        let Some(stored) = self.node_under(roots, top.index)? else {
+            // If it was asked for up to here, then because that was noted as known.
+            self.doubt_notes();
+            return Err(Refused::TooShort);
+        };
         // A hash shows the size of what is below it, and of two siblings only the sum: a peer that told us of both may have lied
         // about each.
         if stored.hash == top.hash && stored != *top {

@@ -362,7 +362,7 @@ impl Feed {
         // What waits is of the old history, and so is what was mended just now.
         self.sync()?;
         self.commit(Some(Commit { keep: Some((keep, bytes)), ..change }))?;
-        *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
+        self.doubt_notes();
         let lost = keep..roots.length().max(keep);
         self.tell(Changed::Cut { lost, fork: self.info().fork });
         self.tell(Changed::Grown);

@@ -40,7 +40,7 @@ impl Feed {
     /// A block that is not whole at first sight: read again once the nodes that lead to it are mended. If it still isn't, it is
     /// withdrawn. The caller holds `clearing`.
     pub(super) fn read_mended(&self, roots: &Roots, block: u64) -> Result<(Vec<u8>, Node), FeedError> {
-        self.unfollow();
+        self.doubt_notes();
         self.audit(roots, flat::leaf(block))?;
         match self.read_stored(roots, block, Patience::Waits)? {
             Some((bytes, leaf)) if Node::leaf(block, &bytes) == leaf => Ok((bytes, leaf)),
@@ -124,8 +124,9 @@ impl Feed {
             }
         }
         let Some((left, right)) = pair else {
-            if let Some((old, _)) = old_left.zip(old_right) {
-                self.forget_pair(&old)?;
+            match old_left.zip(old_right) {
+                Some((old, _)) => self.forget_pair(&old)?,
+                None => self.doubt_notes(),
             }
             return Ok(None);
         };
@@ -136,7 +137,7 @@ impl Feed {
             [left, right].iter().for_each(|node| state.pending.forget(node.index));
             self.learn(&mut state, &Shown { proven: vec![left, right], ..Shown::default() })?
         };
-        self.unfollow();
+        self.doubt_notes();
         self.queue_sync(0, written)?;
         Ok(Some((left, right)))
     }
@@ -163,19 +164,19 @@ impl Feed {
 
     /// Forgets a node and its sibling, unless something else came in its place.
     pub(super) fn forget_pair(&self, node: &Node) -> Result<(), FeedError> {
-        // Held until they are gone: who looks for the way of a block meanwhile would note one that is about to go.
-        let mut way = self.0.way.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
         let stored = self.0.disk.node(node.index, Patience::Waits).map_err(|source| self.io(source))?;
         if stored.as_ref() != Some(node) {
             return Ok(());
         }
-        *way = None;
-        for index in [node.index, flat::sibling(node.index)] {
+        let gone = [node.index, flat::sibling(node.index)].into_iter().try_for_each(|index| {
             state.pending.forget(index);
-            self.0.disk.forget_node(index).map_err(|source| self.io(source))?;
-        }
-        Ok(())
+            self.0.disk.forget_node(index).map_err(|source| self.io(source))
+        });
+        drop(state);
+        // Once they are gone: before that, who looks for the way of a block notes it anew.
+        self.doubt_notes();
+        gone
     }
 
     pub(crate) fn scrub_now(&self, blocks: Range<u64>) -> Result<Vec<u64>, FeedError> {
@@ -205,7 +206,7 @@ impl Feed {
     /// Takes a block back that turned out to be damaged.
     pub(super) fn withdraw(&self, block: u64) {
         tracing::warn!(target: "hypercore", feed = %self.0.key, block, "block is damaged on disk: withdrawn");
-        self.unfollow();
+        self.doubt_notes();
         let size = self.0.disk.node(flat::leaf(block), Patience::Waits).ok().flatten().map_or(0, |leaf| leaf.size);
         let lost = {
             let mut state = self.lock();
@@ -226,8 +227,10 @@ impl Feed {
         }
     }
 
-    /// Offsets that were noted may come from damaged sizes.
-    fn unfollow(&self) {
+    /// The tree on the disk is not as it was: an offset that was noted may come from a false size, and of a way that was noted as
+    /// whole a part may be gone.
+    pub(super) fn doubt_notes(&self) {
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
     }
 }
+        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;

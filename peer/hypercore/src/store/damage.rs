@@ -130,6 +130,34 @@ fn what_can_not_be_made_anew_costs_its_sibling_at_most() {
 }
 
 #[test]
+fn what_rots_beside_the_way_to_a_block_comes_again_with_it() {
+    let (_source, author) = author(8, 100);
+    let (machine, feed) = copy(&author);
+    (4..8).for_each(|i| fetch(&author, &feed, i));
+    feed.sync().expect("room");
+    // Nothing below it is here, of which it could be made.
+    machine.damage(&tree(&feed), 44 * 3 + 9);
+    for i in 4..8 {
+        assert!(matches!(feed.read(i), Err(FeedError::Damaged { .. })), "block {i}");
+    }
+    (4..8).for_each(|i| fetch(&author, &feed, i));
+    (4..8).for_each(|i| assert_served(&feed, i, &block(i, 100)));
+}
+
+#[test]
+fn a_pair_that_rots_while_a_block_is_asked_for_comes_with_the_next_answer() {
+    let (_source, author) = author(8, 100);
+    let (machine, feed) = copy(&author);
+    (0..7).for_each(|i| fetch(&author, &feed, i));
+    feed.sync().expect("room");
+    let nodes = feed.steps_to_known(7).expect("readable");
+    [12, 14].into_iter().for_each(|node| machine.damage(&tree(&feed), 44 * node + 9));
+    assert!(matches!(feed.accept(&ask(&author, 7, nodes)), Err(Refused::TooShort)));
+    fetch(&author, &feed, 7);
+    (0..8).for_each(|i| assert_served(&feed, i, &block(i, 100)));
+}
+
+#[test]
 fn pages_that_can_not_be_read_cost_what_was_in_them_and_are_written_again() {
     let (_source, author) = author(600, 100);
     let (machine, feed) = copy(&author);
