@@ -38,7 +38,7 @@ pub const DATA_START: u64 = 2 * HALF;
 
 // Small in this crate's own tests, which go round many times.
 const HALF: u64 = if cfg!(test) { 64 << 10 } else { 2 << 20 };
-/// No entry is longer: one with more nodes does not name them, and the tree is synced before it.
+/// No entry is longer: one with more nodes does not name them, and the tree is synced before it. See [`Journal::names`].
 const MAX_ENTRY: u64 = HALF / 2;
 const PAGE: u64 = 4096;
 const MAGIC: &[u8; 8] = b"datdot 3";
@@ -189,11 +189,17 @@ impl Journal {
         self.broken = true;
     }
 
+    /// Whether an entry names so many nodes. Otherwise a checkpoint has to come before it: done again after a crash, what the entries
+    /// before it name would take the place of what it does not.
+    pub fn names(nodes: usize) -> bool {
+        48 * nodes as u64 <= MAX_ENTRY / 2
+    }
+
     /// Writes an entry and brings it to the disk, with all that was written to the file before.
     pub fn commit(&mut self, disk: &Disk, entry: &mut Entry) -> io::Result<()> {
         self.check()?;
         let open = disk.open()?;
-        let large = 48 * entry.nodes.len() as u64 > MAX_ENTRY / 2;
+        let large = !Journal::names(entry.nodes.len());
         if large || self.leftovers {
             self.sync(&open.tree)?;
             self.leftovers = false;

@@ -221,11 +221,14 @@ impl Inner {
             Some(Change { nodes, .. }) => self.disk.write_nodes(nodes)?,
             None => {}
         }
-        if journal.is_tight() {
-            self.checkpoint(journal)?;
-        }
         let (mut entry, pending) = {
             let mut state = self.lock();
+            let nodes = state.pending.nodes.len() + change.map_or(0, |change| change.nodes.len());
+            if journal.is_tight() || !Journal::names(nodes) {
+                drop(state);
+                self.checkpoint(journal)?;
+                state = self.lock();
+            }
             let pending = std::mem::take(&mut state.pending);
             (self.entry(&state, &pending, change), pending)
         };

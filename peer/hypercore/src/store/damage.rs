@@ -248,6 +248,27 @@ fn what_is_proven_wins_after_a_crash_over_what_was_told_before() {
 }
 
 #[test]
+fn what_is_proven_wins_after_a_crash_though_it_is_too_much_to_be_named_in_the_journal() {
+    for seed in 0..10 {
+        let (_source, author) = author(400, 100);
+        let (machine, feed) = copy(&author);
+        feed.accept(&told(&author, 0, 60)).expect("nothing shows that it is a lie");
+        feed.sync().expect("room");
+        let steps = feed.steps_to_known(1).expect("readable");
+        assert!(feed.accept(&ask(&author, 1, steps)).is_err(), "it shows the lie");
+        (0..400).for_each(|i| fetch(&author, &feed, i));
+        feed.sync().expect("room");
+        let key = feed.key();
+        machine.fail_after(1);
+        drop(feed);
+        machine.restart_after_power_loss(&mut Dice::new(seed));
+        let feed = open(&machine).feed(&key).expect("it was made");
+        assert_eq!(feed.node(0).expect("readable"), author.node(0).expect("readable"));
+        (0..400).for_each(|i| assert_served(&feed, i, &block(i, 100)));
+    }
+}
+
+#[test]
 fn sizes_that_were_told_falsely_are_set_right_by_what_is_below_them() {
     let (_source, author) = author(8, 100);
     let (machine, feed) = copy(&author);
