@@ -318,12 +318,16 @@ impl Feed {
                 let way = guess(blocks).map(|block| (flat::leaf(block), u64::from(flat::depth(at))));
                 return Ok(Some(way.unwrap_or((left, 1))));
             };
-            fork.at = if self.node_under(&ours, left)?.is_some_and(|ours| ours.hash == theirs.hash) {
-                fork.same = flat::end_block(left);
-                Some(right)
-            } else {
-                Some(left)
+            let Some(kept) = self.node_under(&ours, left)?.filter(|ours| ours.hash == theirs.hash) else {
+                fork.at = Some(left);
+                continue;
             };
+            // Of the two sizes the peer has shown only the sum; the blocks that stay are found by ours.
+            if let Some(rest) = fork.known.get(&at).and_then(|above| above.size.checked_sub(kept.size)) {
+                fork.known.insert(left, kept);
+                fork.known.entry(right).and_modify(|node| node.size = rest);
+            }
+            (fork.same, fork.at) = (flat::end_block(left), Some(right));
         }
         Ok(None)
     }

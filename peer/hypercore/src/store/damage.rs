@@ -2,14 +2,14 @@
 
 use super::Store;
 use crate::{
-    feed::{Feed, FeedError, Located, Refused},
+    feed::{Feed, FeedError, Judged, Located, Refused},
     files::{
         Files,
         torn::{Dice, Machine},
     },
     journal::DATA_START,
     key::Keypair,
-    messages::{Data, DataSeek, NodeRequest, Request},
+    messages::{Data, DataSeek, NodeRequest, Request, UpgradeRequest},
     prove::check,
 };
 use bytes::Bytes;
@@ -310,6 +310,33 @@ fn a_tree_in_which_sizes_contradict_each_other_is_looked_through_once() {
         _ = ended.send(feed.scrub_now(0..4));
     });
     end.recv_timeout(Duration::from_secs(20)).expect("it comes to an end").expect("readable");
+}
+
+#[test]
+fn a_fork_shifts_no_size_of_what_stays() {
+    let (_source, author) = author(8, 100);
+    let (_machine, feed) = copy(&author);
+    feed.follow_forks(true);
+    (0..4).for_each(|i| fetch(&author, &feed, i));
+    author.truncate_now(5).expect("an author cuts");
+    author.write(&[block(9, 100), block(10, 100), block(11, 100)]).expect("an author appends");
+    let upgrade = Some(UpgradeRequest { start: 0, length: 8 });
+    let whole = author.answer(&Request { fork: 1, upgrade, ..Request::default() }).expect("it has all");
+    let Ok(Judged::Fork(mut fork)) = feed.judge(&whole) else { panic!("it is a later fork") };
+    while let Some((index, nodes)) = feed.next_question(&mut fork, |_| None).expect("readable") {
+        let hash = Some(NodeRequest { index, nodes });
+        let mut data = author.answer(&Request { fork: 1, hash, ..Request::default() }).expect("it has all");
+        let told = &mut data.hash.as_mut().expect("it was asked for").nodes;
+        told[0].size -= 60;
+        told[1].size += 60;
+        fork.learn(&data).expect("the sum is true");
+    }
+    feed.adopt_fork(*fork).expect("readable");
+    assert_eq!((feed.info().fork, feed.info().blocks_here), (1, 4));
+    for index in [3, 11] {
+        assert_eq!(feed.node(index).expect("readable"), author.node(index).expect("readable"));
+    }
+    (0..4).for_each(|i| assert_served(&feed, i, &block(i, 100)));
 }
 
 #[test]
