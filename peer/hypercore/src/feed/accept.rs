@@ -352,17 +352,32 @@ impl Feed {
         };
         let mut written = write(&shown.proven)?;
         for pair in &shown.told {
-            // What is here is not replaced by what is only told.
-            let here = |node: &Node| self.0.disk.node(node.index, Patience::Waits).map_err(|source| self.io(source));
-            let here = [here(&pair[0])?, here(&pair[1])?];
-            let differs = |(told, here): (&Node, &Option<Node>)| {
-                here.is_some_and(|here| here.hash == told.hash && here.size != told.size)
-            };
-            if !pair.iter().zip(&here).any(differs) && here != pair.map(Some) {
+            if self.may_take(pair)? {
                 written += write(pair)?;
             }
         }
         Ok(written)
+    }
+
+    /// Whether two siblings that are only told of may be taken over: they are news, take the place of nothing that is here, and come
+    /// above nothing that does not say the same.
+    fn may_take(&self, told: &[Node; 2]) -> Result<bool, FeedError> {
+        let here = |index| self.0.disk.node(index, Patience::Waits).map_err(|source| self.io(source));
+        let mut news = false;
+        for node in told {
+            let stored = here(node.index)?;
+            if stored.is_some_and(|stored| stored.hash == node.hash && stored.size != node.size) {
+                return Ok(false);
+            }
+            news |= stored != Some(*node);
+            let Some((left, right)) = flat::children(node.index) else { continue };
+            match (here(left)?, here(right)?) {
+                (None, None) => {}
+                (Some(left), Some(right)) if Node::parent(&left, &right).as_ref() == Ok(node) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(news)
     }
 
     fn before(&self) -> Result<Before, FeedError> {
