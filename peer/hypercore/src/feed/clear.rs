@@ -20,9 +20,13 @@ impl Feed {
             let end = blocks.end.min(state.roots.length());
             (state.roots.clone(), state.have.runs(blocks.start..end).collect::<Vec<_>>())
         };
-        let holes = runs.iter().map(|run| Ok(self.offset(&roots, run.start)?..self.offset(&roots, run.end)?));
-        let holes = holes.collect::<Result<Vec<_>, FeedError>>()?;
-        let bytes = holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).sum();
+        let bytes = runs.iter().map(|run| self.bytes_of(&roots, run)).sum::<Result<u64, _>>()?;
+        let hole = |run: &Range<u64>| match (self.offset(&roots, run.start), self.offset(&roots, run.end)) {
+            // Whose place is lost goes without its room.
+            (Err(FeedError::Damaged { .. }), _) | (_, Err(FeedError::Damaged { .. })) => Ok(None),
+            (start, end) => Ok(Some(start?..end?)),
+        };
+        let holes = runs.iter().filter_map(|run| hole(run).transpose()).collect::<Result<Vec<_>, FeedError>>()?;
         let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(0) };
         // The bits go before what they stand for.
         self.commit(Some(Commit { lost: Some((first.start..last.end, bytes)), ..Commit::default() }))?;

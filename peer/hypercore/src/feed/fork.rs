@@ -356,9 +356,7 @@ impl Feed {
             let runs = |blocks| state.have.runs(blocks).collect::<Vec<_>>();
             (state.roots.clone(), state.have_bytes, [runs(0..keep), runs(keep..state.roots.length().max(keep))])
         };
-        let bytes = |run: &Range<u64>| {
-            Ok::<_, FeedError>(self.offset(&roots, run.end)?.saturating_sub(self.offset(&roots, run.start)?))
-        };
+        let bytes = |run: &Range<u64>| self.bytes_of(&roots, run);
         let bytes = match kept.len() < cut.len() {
             true => kept.iter().map(bytes).sum::<Result<u64, _>>()?,
             false => here.saturating_sub(cut.iter().map(bytes).sum::<Result<u64, _>>()?),

@@ -1,7 +1,10 @@
 //! Where things are: nodes of the tree, blocks among bytes.
 
 use super::{Feed, FeedError};
-use crate::{disk::Patience, prove::nodes_before};
+use crate::{
+    disk::Patience,
+    prove::{cover, nodes_before},
+};
 use datdot_proof::{
     flat,
     tree::{Node, Roots},
@@ -145,6 +148,12 @@ impl Feed {
             Some(_) => self.0.disk.node(index, patience).map_err(|source| self.io(source)),
             None => Ok(None),
         }
+    }
+
+    /// Bytes of blocks, as far as the tree tells: what can't be mended counts for nothing. The caller holds `clearing`.
+    pub(super) fn bytes_of(&self, roots: &Roots, blocks: &Range<u64>) -> Result<u64, FeedError> {
+        let size = |index| Ok(self.node_mended(roots, index)?.map_or(0, |node| node.size));
+        cover(blocks.start, blocks.end).map(size).sum()
     }
 
     /// Where a block begins. The caller holds `clearing`: nodes that are damaged are mended.

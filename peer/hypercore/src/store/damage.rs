@@ -158,6 +158,31 @@ fn a_pair_that_rots_while_a_block_is_asked_for_comes_with_the_next_answer() {
 }
 
 #[test]
+fn a_block_whose_place_is_lost_can_be_dropped() {
+    let (_source, author) = author(8, 100);
+    let (machine, feed) = copy(&author);
+    (4..8).for_each(|i| fetch(&author, &feed, i));
+    feed.sync().expect("room");
+    machine.damage(&tree(&feed), 44 * 3 + 9);
+    assert_eq!(feed.clear_now(0..8).expect("it need not be found for that"), 400);
+    assert_eq!((feed.info().blocks_here, feed.info().bytes_here), (0, 0));
+    (0..8).for_each(|i| fetch(&author, &feed, i));
+    (0..8).for_each(|i| assert_served(&feed, i, &block(i, 100)));
+    assert_eq!(feed.clear_now(0..8).expect("all is there"), 800);
+}
+
+#[test]
+fn a_block_whose_place_is_lost_stops_no_cut() {
+    let (machine, feed) = author(8, 100);
+    // So that more than one run of blocks stays, and more than one goes.
+    [1, 5].into_iter().for_each(|i| assert_eq!(feed.clear_now(i..i + 1).expect("it is here"), 100));
+    machine.damage(&tree(&feed), 44 * 8 + 9);
+    machine.damage(&feed.data_path(), DATA_START as usize + 410);
+    feed.truncate_now(4).expect("what stays is whole");
+    [0, 2, 3].into_iter().for_each(|i| assert_served(&feed, i, &block(i, 100)));
+}
+
+#[test]
 fn pages_that_can_not_be_read_cost_what_was_in_them_and_are_written_again() {
     let (_source, author) = author(600, 100);
     let (machine, feed) = copy(&author);
