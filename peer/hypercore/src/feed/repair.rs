@@ -191,6 +191,10 @@ impl Feed {
             if self.lock().head.as_ref().map(|head| head.fork) != fork {
                 break;
             }
+            // It was dropped meanwhile.
+            if !self.has(block) {
+                continue;
+            }
             let is_whole = |(bytes, leaf): (Vec<u8>, Node)| Node::leaf(block, &bytes) == leaf;
             if !self.audit(&roots, flat::leaf(block))?
                 || !self.read_stored(&roots, block, Patience::Waits)?.is_some_and(is_whole)
@@ -199,7 +203,10 @@ impl Feed {
                 damaged.push(block);
             }
         }
-        self.sync()?;
+        // They are withdrawn all the same.
+        if let Err(error) = self.sync() {
+            tracing::error!(target: "hypercore", feed = %self.0.key, %error, "what was found can't be brought to the disk");
+        }
         Ok(damaged)
     }
 
@@ -231,6 +238,6 @@ impl Feed {
     /// whole a part may be gone.
     pub(super) fn doubt_notes(&self) {
         *self.0.following.lock().unwrap_or_else(PoisonError::into_inner) = (0, 0);
+        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
-        *self.0.way.lock().unwrap_or_else(PoisonError::into_inner) = None;

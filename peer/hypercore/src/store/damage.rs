@@ -211,6 +211,25 @@ fn scrub(feed: &Feed) -> Vec<u64> {
 }
 
 #[test]
+fn what_is_dropped_while_blocks_are_checked_is_not_called_damaged() {
+    let (_machine, feed) = author(2000, 10);
+    let checked = std::thread::scope(|scope| {
+        let checked = scope.spawn(|| scrub(&feed));
+        (1000..2000).rev().for_each(|i| _ = feed.clear_now(i..i + 1).expect("it is here"));
+        checked.join().expect("no panic")
+    });
+    assert_eq!(checked, []);
+}
+
+#[test]
+fn what_was_found_damaged_is_told_though_it_can_not_be_written_down() {
+    let (machine, feed) = author(8, 100);
+    machine.damage(&feed.data_path(), DATA_START as usize + 310);
+    machine.fail_syncs();
+    assert_eq!(scrub(&feed), [3]);
+}
+
+#[test]
 fn an_author_whose_last_block_can_not_be_read_does_not_go_on_without_it() {
     for own in [true, false] {
         let (machine, feed) = author(1, 5000);
