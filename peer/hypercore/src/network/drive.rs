@@ -217,7 +217,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                         self.download.quiet(clock());
                     }
                     let queued = self.writer.queued();
-                    let (taken, unsent) = (said - queued as u64, queued + output.bytes);
+                    // What keeps the connection alive is queued, too, and was not said by us.
+                    let (taken, unsent) = (said.saturating_sub(queued as u64), queued + output.bytes);
                     if taking.is_stalled(clock(), taken, unsent, self.unsent.is_full()) {
                         return Ended::Stalled;
                     }
