@@ -1,4 +1,7 @@
 //! What a daemon has to remember that neither the ledger nor its store knows: one small file, replaced at once.
+//!
+//! What is about to be done is refused if it can't be noted, and then nothing of it stays. What has happened stays noted in memory
+//! at least: the next write that succeeds brings it to the disk.
 
 use crate::files;
 use codec::{Decode, Encode};
@@ -30,7 +33,7 @@ pub struct Journal {
     notes: Notes,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Notes {
     /// What the owner last ordered of the offer.
     #[serde(default)]
@@ -194,8 +197,7 @@ impl Journal {
 
     /// Notes other limits; if they can't be written, those before stay.
     pub fn set_limits(&mut self, limits: Limits) -> io::Result<()> {
-        let before = std::mem::replace(&mut self.notes.limits, limits);
-        self.write().inspect_err(|_| self.notes.limits = before)
+        self.change(|notes| notes.limits = limits)
     }
 
     /// Orders to publish that a start begins again.
@@ -205,10 +207,11 @@ impl Journal {
 
     /// Notes that an order is begun.
     pub fn begin(&mut self, order: PublishOrder) -> io::Result<()> {
-        if !self.notes.begun.contains(&order) {
-            self.notes.begun.push(order);
-        }
-        self.write()
+        self.change(|notes| {
+            if !notes.begun.contains(&order) {
+                notes.begun.push(order);
+            }
+        })
     }
 
     /// Forgets an order that is done, or can't be done.
@@ -227,8 +230,7 @@ impl Journal {
 
     /// Notes feeds that are about to be made: they are leftovers until they are published.
     pub fn make(&mut self, keys: &[Key]) -> io::Result<()> {
-        self.notes.leftover.extend(keys);
-        self.write()
+        self.change(|notes| notes.leftover.extend(keys))
     }
 
     /// Notes that nothing is left over.
@@ -244,10 +246,11 @@ impl Journal {
 
     /// Notes a published file.
     pub fn publish(&mut self, key: Key, file: Published) -> io::Result<()> {
-        self.notes.unpublished.remove(&key);
-        self.notes.leftover.remove(&key);
-        self.notes.published.insert(key, file);
-        self.write()
+        self.change(|notes| {
+            notes.unpublished.remove(&key);
+            notes.leftover.remove(&key);
+            notes.published.insert(key, file);
+        })
     }
 
     /// Drives that are published or sponsored here.
@@ -263,20 +266,23 @@ impl Journal {
 
     /// Notes a drive, or what has become of it. The folder of one that is published here stays.
     pub fn set_drive(&mut self, key: Key, drive: Drive) -> io::Result<()> {
-        for key in [key, drive.blobs] {
-            self.notes.unpublished.remove(&key);
-            self.notes.leftover.remove(&key);
-        }
-        let folder = self.notes.drives.get(&key).and_then(|before| before.folder.clone());
-        self.notes.drives.insert(key, Drive { folder: drive.folder.or(folder), ..drive });
-        self.write()
+        self.change(|notes| {
+            for key in [key, drive.blobs] {
+                notes.unpublished.remove(&key);
+                notes.leftover.remove(&key);
+            }
+            let folder = notes.drives.get(&key).and_then(|before| before.folder.clone());
+            notes.drives.insert(key, Drive { folder: drive.folder.or(folder), ..drive });
+        })
     }
 
     /// Forgets a drive. Its feeds, if it was published here, are leftovers.
     pub fn forget_drive(&mut self, key: &Key) -> io::Result<()> {
-        self.notes.leftover.extend(self.feeds_of(key).unwrap_or_default());
-        self.notes.drives.remove(key);
-        self.write()
+        let feeds = self.feeds_of(key).unwrap_or_default();
+        self.change(|notes| {
+            notes.leftover.extend(feeds);
+            notes.drives.remove(key);
+        })
     }
 
     /// The feeds that we published by this name: one, or both of a drive.
@@ -296,19 +302,20 @@ impl Journal {
     /// Notes that what we published is taken back; it can be published again.
     pub fn unpublish(&mut self, key: &Key) -> io::Result<()> {
         let feeds = self.feeds_of(key).unwrap_or_default();
-        self.notes.unpublished.extend(feeds);
-        self.write()
+        self.change(|notes| notes.unpublished.extend(feeds))
     }
 
     /// Forgets what we published. Its feeds are leftovers.
     pub fn forget(&mut self, key: &Key) -> io::Result<()> {
-        for feed in self.feeds_of(key).unwrap_or_default() {
-            self.notes.unpublished.remove(&feed);
-            self.notes.leftover.insert(feed);
-        }
-        self.notes.published.remove(key);
-        self.notes.drives.remove(key);
-        self.write()
+        let feeds = self.feeds_of(key).unwrap_or_default();
+        self.change(|notes| {
+            for feed in feeds {
+                notes.unpublished.remove(&feed);
+                notes.leftover.insert(feed);
+            }
+            notes.published.remove(key);
+            notes.drives.remove(key);
+        })
     }
 
     /// Whether we wrote a feed.
@@ -335,11 +342,10 @@ impl Journal {
 
     /// Notes that an order to read is under way, and needs this feed.
     pub fn reads(&mut self, order: &GetOrder, feed: Key, now: u64) -> io::Result<()> {
-        match self.notes.readings.iter_mut().find(|reading| reading.order == *order) {
+        self.change(|notes| match notes.readings.iter_mut().find(|reading| reading.order == *order) {
             Some(reading) => _ = reading.feeds.insert(feed),
-            None => self.notes.readings.push(Reading { order: order.clone(), since: now, feeds: [feed].into() }),
-        }
-        self.write()
+            None => notes.readings.push(Reading { order: order.clone(), since: now, feeds: [feed].into() }),
+        })
     }
 
     /// Forgets an order to read, and says which feeds it kept here. If all was read, nothing of them is kept to go on with.
@@ -358,8 +364,7 @@ impl Journal {
         let with_it = self.notes.readings.iter().filter(|reading| reading.feeds.contains(&feed));
         let kept: BTreeSet<Key> = with_it.flat_map(|reading| &reading.feeds).copied().chain([feed]).collect();
         let until = now.saturating_add(KEPT.as_millis() as u64);
-        self.notes.interrupted.extend(kept.iter().map(|key| (*key, until)));
-        self.write()?;
+        self.change(|notes| notes.interrupted.extend(kept.iter().map(|key| (*key, until))))?;
         Ok(kept)
     }
 
@@ -369,8 +374,7 @@ impl Journal {
         let old: BTreeSet<Key> =
             self.notes.interrupted.iter().filter(|(_, until)| is_old(**until)).map(|(key, _)| *key).collect();
         if !old.is_empty() {
-            self.notes.interrupted.retain(|_, until| !is_old(*until));
-            self.write()?;
+            self.change(|notes| notes.interrupted.retain(|_, until| !is_old(*until)))?;
         }
         Ok(old)
     }
@@ -407,27 +411,30 @@ impl Journal {
         since: Block,
     ) -> io::Result<(IntentId, Intent)> {
         let id = self.notes.next;
-        self.notes.next += 1;
-        let others: Vec<_> = feeds.iter().map(|feed| Key(feed.key)).filter(|key| !self.is_author(key)).collect();
-        self.notes.sponsored.extend(others);
-        for key in feeds.iter().map(|feed| Key(feed.key)) {
-            self.notes.unpublished.remove(&key);
-            self.notes.interrupted.remove(&key);
-        }
-        self.notes.begun.retain(|begun| Some(begun) != order);
+        let keys: Vec<_> = feeds.iter().map(|feed| Key(feed.key)).collect();
+        let others: Vec<_> = keys.iter().copied().filter(|key| !self.is_author(key)).collect();
         let noted = Noted { what: What { feeds, terms, sources }, since, sent: None, request: None };
         let intent = noted.intent();
-        self.notes.intents.insert(id, noted);
-        self.write()?;
+        self.change(|notes| {
+            notes.next += 1;
+            notes.sponsored.extend(others);
+            for key in &keys {
+                notes.unpublished.remove(key);
+                notes.interrupted.remove(key);
+            }
+            notes.begun.retain(|begun| Some(begun) != order);
+            notes.intents.insert(id, noted);
+        })?;
         Ok((id, intent))
     }
 
     /// Notes that a request is submitted now.
     pub fn sent(&mut self, id: IntentId, best: Block) -> io::Result<()> {
-        if let Some(noted) = self.notes.intents.get_mut(&id) {
-            noted.sent = Some(best);
-        }
-        self.write()
+        self.change(|notes| {
+            if let Some(noted) = notes.intents.get_mut(&id) {
+                noted.sent = Some(best);
+            }
+        })
     }
 
     /// Notes which request it has become.
@@ -453,6 +460,14 @@ impl Journal {
     /// What to tell the sponsor after a start.
     pub fn intents(&self) -> Vec<(IntentId, Intent)> {
         self.notes.intents.iter().map(|(id, noted)| (*id, noted.intent())).collect()
+    }
+
+    /// Changes the notes if the disk takes it; otherwise nothing has changed.
+    fn change(&mut self, change: impl FnOnce(&mut Notes)) -> io::Result<()> {
+        let mut notes = self.notes.clone();
+        change(&mut notes);
+        let before = std::mem::replace(&mut self.notes, notes);
+        self.write().inspect_err(|_| self.notes = before)
     }
 
     fn write(&self) -> io::Result<()> {

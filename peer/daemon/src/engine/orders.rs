@@ -166,7 +166,9 @@ impl Engine {
             Order::Reads(order, key, reply) => {
                 let noted = self.journal.reads(&order, key, millis_now());
                 let noted = self.noted(noted);
-                self.tell_hoster(hoster::Input::Own(key.0)).await;
+                if noted.is_ok() {
+                    self.tell_hoster(hoster::Input::Own(key.0)).await;
+                }
                 _ = reply.send(noted);
             }
             Order::HasRead { order, whole, reply } => {

@@ -193,6 +193,48 @@ fn limits_stay_and_a_journal_from_before_there_were_any_has_none() {
 }
 
 #[test]
+fn an_order_that_could_not_be_noted_is_not_begun_by_a_later_start_and_what_has_happened_is_noted_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.json");
+    let mut journal = Journal::open(&path).unwrap();
+    let publish = PublishOrder { path: "/a".into(), wanted: None };
+    let (ours, theirs) = (Key([1; 32]), Key([2; 32]));
+    let file = FileState { path: "/a".into(), bytes: 5, modified: 0 };
+    journal.publish(ours, Published { file, root: ours }).unwrap();
+    let (open, _) = journal.want(None, feeds(1), TERMS, Sources::new(), 1).unwrap();
+    let get = GetOrder {
+        key: theirs,
+        inside: None,
+        path: "/out".into(),
+        replace: false,
+        encryption_key_file: None,
+        from: vec![],
+    };
+    // In the place of the file that is written first.
+    let in_the_way = path.with_extension("new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    journal.begin(publish.clone()).unwrap_err();
+    journal.reads(&get, theirs, 7).unwrap_err();
+    journal.keep(theirs, 7).unwrap_err();
+    journal.make(&[theirs]).unwrap_err();
+    journal.unpublish(&ours).unwrap_err();
+    journal.forget(&ours).unwrap_err();
+    journal.want(Some(&publish), feeds(2), TERMS, Sources::new(), 1).unwrap_err();
+    journal.opened(open, 5, 14).unwrap_err();
+    std::fs::remove_dir(&in_the_way).unwrap();
+    journal.set_offer(Ordered::Stop).unwrap();
+
+    for journal in [&journal, &Journal::open(&path).unwrap()] {
+        assert!(journal.begun().is_empty() && journal.readings().is_empty() && journal.leftover().is_empty());
+        assert_eq!((journal.own(), journal.offered()), ([ours].into(), [ours].into()));
+        assert_eq!(
+            journal.intents().into_iter().map(|(id, intent)| (id, intent.request)).collect::<Vec<_>>(),
+            [(open, Some((5, 14)))]
+        );
+    }
+}
+
+#[test]
 fn a_damaged_journal_is_an_error_and_not_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.json");
