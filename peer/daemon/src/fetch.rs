@@ -156,10 +156,12 @@ impl Fetcher {
             Wanted::Kind { room } | Wanted::Runs { room, .. } => fits(gained(), *room),
             Wanted::Head(_) => Ok(()),
         };
+        // Runs may lie where no head reaches. Whatever else is wanted has to be there.
+        let may_lack = matches!(wanted, Wanted::Runs { .. });
         if let Wanted::Kind { .. } = wanted {
             self.settle(feed, endpoints, dialled).await;
         }
-        for wants in wants.chunks(RUNS) {
+        'all: for wants in wants.chunks(RUNS) {
             let mut goal = Goal::new(&self.network, feed, wants, wanted);
             let mut watch = feed.watch();
             let mut last_gain = Instant::now();
@@ -179,8 +181,9 @@ impl Fetcher {
                             () = &mut dialling => break,
                             reached = goal.reached() => break reached.map_err(trouble)?,
                             Ok(()) = watch.changed() => {
-                                (last_gain, since) = (Instant::now(), round + 1);
-                                watch.borrow_and_update();
+                                if goal.is_nearer() {
+                                    (last_gain, since) = (Instant::now(), round + 1);
+                                }
                                 fits()?;
                             }
                         }
@@ -207,31 +210,28 @@ impl Fetcher {
                 report(dialled.peers());
                 let redial = Instant::now() + REDIAL;
                 loop {
-                    let give_up = last_gain + STALL;
                     tokio::select! {
                         reached = goal.reached() => {
                             reached.map_err(trouble)?;
                             break;
                         }
                         Ok(()) = watch.changed() => {
-                            (last_gain, since) = (Instant::now(), round + 1);
-                            watch.borrow_and_update();
+                            if goal.is_nearer() {
+                                (last_gain, since) = (Instant::now(), round + 1);
+                            }
                             fits()?;
                             report(dialled.peers());
                         }
-                        () = sleep_until(give_up) => {
-                            if goal.is_all_there_is() {
-                                break;
-                            }
-                            why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
-                            return Err(Trouble::Unreachable(reasons(&why)));
-                        }
-                        () = sleep_until(redial) => break,
+                        () = sleep_until(redial.min(last_gain + STALL)) => break,
                     }
                 }
-                if goal.is_all_there_is() && last_gain.elapsed() >= STALL {
-                    // What follows lies even further away.
-                    break;
+                if last_gain.elapsed() >= STALL && !goal.is_reached() {
+                    if may_lack && goal.is_all_there_is() {
+                        // What follows lies even further away.
+                        break 'all;
+                    }
+                    why.push(format!("no block came for {} seconds from the peers that answer", STALL.as_secs()));
+                    return Err(Trouble::Unreachable(reasons(&why)));
                 }
             }
         }
@@ -312,6 +312,17 @@ struct Goal<'a> {
     downloads: Vec<Download>,
     /// Blocks that have to be here also if the head that is known does not reach them.
     exact: &'a [Want],
+    far: Far,
+}
+
+/// How far a goal is. More is a gain: a block came, or a head that reaches a wanted one when none was missing. A newer head alone is
+/// none, or an author who signs one now and then and sends nothing would be waited for without end.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+struct Far {
+    /// Blocks of the feed that are here.
+    here: u64,
+    /// Whether the head reaches wanted blocks that are not here.
+    lacks: bool,
 }
 
 impl<'a> Goal<'a> {
@@ -319,7 +330,20 @@ impl<'a> Goal<'a> {
         let downloads = wants.iter().map(|want| network.download(feed, want.clone())).collect();
         // A head that is longer than the one here has to be reached, however complete the shorter one is.
         let exact = if matches!(wanted, Wanted::First { .. }) { &[] } else { wants };
-        Goal { feed, downloads, exact }
+        let mut goal = Goal { feed, downloads, exact, far: Far { here: 0, lacks: false } };
+        goal.far = goal.far_now();
+        goal
+    }
+
+    fn far_now(&self) -> Far {
+        let info = self.feed.info();
+        Far { here: info.blocks_here, lacks: info.length > 0 && !self.is_all_there_is() }
+    }
+
+    /// Whether it is nearer than when this was last asked.
+    fn is_nearer(&mut self) -> bool {
+        let far = self.far_now();
+        far > std::mem::replace(&mut self.far, far)
     }
 
     fn is_reached(&self) -> bool {

@@ -212,3 +212,58 @@ async fn another_key_than_the_expected_one_is_nobody() {
     let failed = fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap_err();
     assert!(matches!(failed.why, Trouble::Unreachable(_)), "{failed:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_head_whose_source_is_away_is_out_of_reach_and_not_unfit() {
+    let (author, hoster, other) = (peer(1).await, peer(2).await, peer(3).await);
+    let feed = author.publish(3).await;
+    let fetcher = Fetcher::new(hoster.network.clone(), true, Topics::off("a test"));
+    let from = [(author.endpoint(), NamedBy::Stranger)];
+    fetcher.fetch(feed.key(), &ANY, &from, &mut |_, _, _| {}).await.unwrap();
+    author.publish(2).await;
+    let longer = Wanted::Head(feed.signed_head().unwrap());
+    author.network.close().await;
+    // Somebody is connected, but has nothing of it.
+    other.network.connect(hoster.network.local_addr().unwrap(), None).await.unwrap();
+    let failed = fetcher.fetch(feed.key(), &longer, &from, &mut |_, _, _| {}).await.unwrap_err();
+    assert!(matches!(failed.why, Trouble::Unreachable(_)), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_runs_lie_behind_the_end_they_are_waited_for_once() {
+    let (author, reader) = (peer(1).await, peer(2).await);
+    let feed = author.publish(3).await;
+    let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+    let from = [(author.endpoint(), NamedBy::User)];
+    let runs = (0..3 * RUNS as u64).map(|at| 2 * at..2 * at + 1).collect();
+    let wanted = Wanted::Runs { runs, bytes: 0, room: u64::MAX };
+    let begun = Instant::now();
+    let got = fetcher.fetch(feed.key(), &wanted, &from, &mut |_, _, _| {}).await.unwrap();
+    assert_eq!(got.feed.info().blocks_here, 2);
+    assert!(begun.elapsed() < 2 * STALL, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_author_who_writes_on_but_does_not_send_what_is_wanted_is_not_waited_for_without_end() {
+    let (author, reader) = (peer(1).await, peer(2).await);
+    let feed = author.publish(3).await;
+    feed.clear(0..1).await.unwrap();
+    let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+    let from = [(author.endpoint(), NamedBy::User)];
+    let first = Wanted::Runs { runs: vec![0..1], bytes: 0, room: u64::MAX };
+    let writing = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            author.publish(1).await;
+        }
+    };
+    let mut progress = |_, _, _| {};
+    let failed = tokio::select! {
+        got = fetcher.fetch(feed.key(), &first, &from, &mut progress) => got.unwrap_err(),
+        () = writing => unreachable!("it never ends"),
+        () = tokio::time::sleep(4 * STALL) => panic!("it is waited for"),
+    };
+    assert!(matches!(failed.why, Trouble::Unreachable(_)), "{failed:?}");
+    let length = reader.network.store().feed(&feed.key()).unwrap().info().length;
+    assert!(length > 3, "its heads came");
+}
