@@ -5,7 +5,6 @@
 
 use crate::{
     discovery::{Endpoint, is_public},
-    locks::Locks,
     swarm::{Looking, Topics},
 };
 use datdot_api::Size;
@@ -13,7 +12,13 @@ use datdot_hypercore::{Download, Feed, FeedError, FeedKey, Network, PeerInfo, St
 use datdot_proof::head::SignedHead;
 use datdot_roles::Trouble;
 use futures::{StreamExt, stream::FuturesUnordered};
-use std::{net::SocketAddr, ops::Range, pin::pin, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::Range,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a new block for so long, a fetch is given up.
@@ -33,13 +38,14 @@ const SEARCHES: u32 = 2;
 /// Peers that one fetch dials at most.
 const MAX_DIALLED: usize = 8;
 
-/// Fetches feeds into a store, each feed by one fetch at a time.
+/// Fetches feeds into a store. Of one feed there may be several at a time: who needs what is here doesn't wait for who needs all.
 pub struct Fetcher {
     network: Network,
     /// Whether addresses that strangers named may be private ones.
     allow_private: bool,
     topics: Topics,
-    under_way: Locks<FeedKey>,
+    /// Connections of all fetches: who was called by one of them is there for the others.
+    calls: Mutex<Vec<Weak<Call>>>,
 }
 
 /// What is fetched.
@@ -83,7 +89,7 @@ pub enum NamedBy {
 pub struct Failed {
     /// Why.
     pub why: Trouble,
-    /// Bytes that came.
+    /// Bytes of the feed that came meanwhile.
     pub fetched: u64,
 }
 
@@ -92,7 +98,7 @@ pub struct Failed {
 pub struct Fetched {
     /// The feed.
     pub feed: Feed,
-    /// Bytes that came; the others were here.
+    /// Bytes of the feed that came meanwhile.
     pub bytes: u64,
     /// Peers that were reached, with the keys that they proved to hold.
     pub reached: Vec<Endpoint>,
@@ -104,7 +110,7 @@ pub type Progress<'a> = dyn FnMut(u64, u64, usize) + Send + 'a;
 impl Fetcher {
     /// A fetcher for a network's store.
     pub fn new(network: Network, allow_private: bool, topics: Topics) -> Self {
-        Self { network, allow_private, topics, under_way: Locks::default() }
+        Self { network, allow_private, topics, calls: Mutex::default() }
     }
 
     /// Fetches what is missing of a feed. Endpoints are tried in their order.
@@ -115,8 +121,6 @@ impl Fetcher {
         endpoints: &[(Endpoint, NamedBy)],
         progress: &mut Progress<'_>,
     ) -> Result<Fetched, Failed> {
-        let alone = self.under_way.of(key);
-        let _alone = alone.lock().await;
         let (feed, wants) = open(self.network.store(), key, wanted).map_err(|why| Failed { why, fetched: 0 })?;
         let before = feed.info().bytes_here;
         let looking = self.topics.look_for(key);
@@ -125,7 +129,7 @@ impl Fetcher {
         let bytes = feed.info().bytes_here.saturating_sub(before);
         // Those whom the user named come first, whoever answered first.
         dialled.peers.sort_by_key(|(endpoint, _)| endpoints.iter().position(|(other, _)| other == endpoint));
-        let reached = dialled.peers.iter().map(|(endpoint, peer)| endpoint.proven(peer)).collect();
+        let reached = dialled.peers.iter().map(|(endpoint, call)| endpoint.proven(&call.peer)).collect();
         match done {
             Ok(()) => Ok(Fetched { feed, bytes, reached }),
             Err(why) => Err(Failed { why, fetched: bytes }),
@@ -287,16 +291,36 @@ impl Fetcher {
     }
 
     /// Connects to the first of some endpoints that answers, or says what each did.
-    async fn call(&self, endpoints: Vec<Endpoint>) -> Result<(Endpoint, PeerInfo), Vec<String>> {
+    async fn call(&self, endpoints: Vec<Endpoint>) -> Result<(Endpoint, Arc<Call>), Vec<String>> {
         let mut why = Vec::new();
         for endpoint in endpoints {
+            if let Some(call) = self.called(&endpoint) {
+                return Ok((endpoint, call));
+            }
             match timeout(DIAL, self.network.connect(endpoint.address, endpoint.noise_key)).await {
-                Ok(Ok(peer)) => return Ok((endpoint, peer)),
+                Ok(Ok(peer)) => return Ok((endpoint, self.keep(peer))),
                 Ok(Err(error)) => why.push(error.to_string()),
                 Err(_) => why.push(format!("{}: no answer", endpoint.address)),
             }
         }
         Err(why)
+    }
+
+    /// The connection to an endpoint that another fetch made.
+    fn called(&self, endpoint: &Endpoint) -> Option<Arc<Call>> {
+        let is_it = |peer: &PeerInfo| {
+            peer.address == Some(endpoint.address) && endpoint.noise_key.is_none_or(|key| key == peer.remote)
+        };
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.iter().filter_map(Weak::upgrade).find(|call| is_it(&call.peer) && call.is_open())
+    }
+
+    fn keep(&self, peer: PeerInfo) -> Arc<Call> {
+        let call = Arc::new(Call { network: self.network.clone(), peer });
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.retain(|call| call.strong_count() > 0);
+        calls.push(Arc::downgrade(&call));
+        call
     }
 }
 
@@ -319,7 +343,7 @@ struct Goal<'a> {
 /// none, or an author who signs one now and then and sends nothing would be waited for without end.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 struct Far {
-    /// Blocks of the feed that are here.
+    /// Blocks of the feed that are here. What another fetch wanted earlier may come first.
     here: u64,
     /// Whether the head reaches wanted blocks that are not here.
     lacks: bool,
@@ -376,21 +400,17 @@ impl<'a> Goal<'a> {
     }
 }
 
-/// Connections that a fetch made; they end with it.
+/// Connections that a fetch made, or found made by another one.
 struct Dialled<'a> {
     network: &'a Network,
-    peers: Vec<(Endpoint, PeerInfo)>,
+    peers: Vec<(Endpoint, Arc<Call>)>,
     /// The swarm makes others meanwhile.
     looking: Looking,
 }
 
 impl Dialled<'_> {
-    /// Whether the endpoint is connected, by us now or otherwise.
     fn has(&self, endpoint: &Endpoint) -> bool {
-        self.network.peers().iter().any(|peer| {
-            self.peers.iter().any(|(other, info)| other == endpoint && info.id == peer.id)
-                || (endpoint.noise_key == Some(peer.remote) && peer.address == Some(endpoint.address))
-        })
+        self.peers.iter().any(|(other, call)| other == endpoint && call.is_open())
     }
 
     /// How many may send blocks; in the swarm nobody knows beforehand which of them will.
@@ -400,13 +420,25 @@ impl Dialled<'_> {
 
     fn connected(&self) -> usize {
         let open = self.network.peers();
-        self.peers.iter().filter(|(_, info)| open.iter().any(|peer| peer.id == info.id)).count()
+        self.peers.iter().filter(|(_, call)| open.iter().any(|peer| peer.id == call.peer.id)).count()
     }
 }
 
-impl Drop for Dialled<'_> {
+/// A connection that ends with the last fetch that needs it.
+struct Call {
+    network: Network,
+    peer: PeerInfo,
+}
+
+impl Call {
+    fn is_open(&self) -> bool {
+        self.network.peers().iter().any(|peer| peer.id == self.peer.id)
+    }
+}
+
+impl Drop for Call {
     fn drop(&mut self) {
-        self.peers.iter().for_each(|(_, peer)| self.network.disconnect(peer.id));
+        self.network.disconnect(self.peer.id);
     }
 }
 

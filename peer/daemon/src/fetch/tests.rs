@@ -267,3 +267,37 @@ async fn an_author_who_writes_on_but_does_not_send_what_is_wanted_is_not_waited_
     let length = reader.network.store().feed(&feed.key()).unwrap().info().length;
     assert!(length > 3, "its heads came");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_waits_for_no_other_fetch_and_a_connection_ends_with_the_last_of_those_that_share_it() {
+    let (author, reader) = (peer(1).await, peer(2).await);
+    let feed = author.publish(80).await;
+    author.network.limits().upload.set(Some(400_000));
+    let fetcher = Arc::new(Fetcher::new(reader.network.clone(), true, Topics::off("a test")));
+    // Without its key, so that only the address tells that it is called already.
+    let from = [(Endpoint { noise_key: None, ..author.endpoint() }, NamedBy::User)];
+    let fetch = |run: Range<u64>| {
+        let (fetcher, key) = (fetcher.clone(), feed.key());
+        let wanted = Wanted::Runs { runs: vec![run], bytes: 0, room: u64::MAX };
+        tokio::spawn(async move { fetcher.fetch(key, &wanted, &from, &mut |_, _, _| {}).await.unwrap() })
+    };
+    let called = || author.network.peers().iter().map(|peer| peer.id).collect::<Vec<_>>();
+    let first = fetch(10..50);
+    while reader.network.store().feed(&feed.key()).is_none_or(|feed| !feed.has(10)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let calls = called();
+    let last = fetch(50..80);
+    fetch(10..11).await.unwrap();
+    assert!(!first.is_finished());
+    first.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!last.is_finished());
+    assert_eq!((called(), calls.len()), (calls, 1));
+    assert_eq!(last.await.unwrap().reached, [author.endpoint()]);
+    let begun = Instant::now();
+    while !author.network.peers().is_empty() {
+        assert!(begun.elapsed() < STALL, "the connection outlives the fetches");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
