@@ -147,10 +147,13 @@ impl Fetcher {
     ) -> Result<(), Trouble> {
         let before = feed.info().bytes_here;
         let gained = || feed.info().bytes_here.saturating_sub(before);
-        let mut report = |peers: usize| {
+        let all = wants.iter().map(|want| len(&want.blocks)).fold(0, u64::saturating_add);
+        let chunks: Vec<_> = wants.chunks(RUNS).collect();
+        let mut here: Vec<_> = chunks.iter().map(|wants| here_of(feed, wants)).collect();
+        let mut report = |here: &[u64], peers: usize| {
             let info = feed.info();
             match wanted {
-                Wanted::Runs { bytes, .. } => progress(gained().min(*bytes), *bytes, peers),
+                Wanted::Runs { bytes, .. } => progress(share(*bytes, here.iter().sum(), all), *bytes, peers),
                 Wanted::Kind { .. } => {}
                 _ => progress(info.bytes_here.min(info.bytes), info.bytes, peers),
             }
@@ -165,7 +168,7 @@ impl Fetcher {
         if let Wanted::Kind { .. } = wanted {
             self.settle(feed, endpoints, dialled).await;
         }
-        'all: for wants in wants.chunks(RUNS) {
+        'all: for (at, wants) in chunks.into_iter().enumerate() {
             let mut goal = Goal::new(&self.network, feed, wants, wanted);
             let mut watch = feed.watch();
             let mut last_gain = Instant::now();
@@ -211,7 +214,8 @@ impl Fetcher {
                 if round > 0 && (nobody || last_gain.elapsed() >= REDIAL) {
                     dialled.looking.again();
                 }
-                report(dialled.peers());
+                here[at] = here_of(feed, wants);
+                report(&here, dialled.peers());
                 let redial = Instant::now() + REDIAL;
                 loop {
                     tokio::select! {
@@ -224,7 +228,8 @@ impl Fetcher {
                                 (last_gain, since) = (Instant::now(), round + 1);
                             }
                             fits()?;
-                            report(dialled.peers());
+                            here[at] = here_of(feed, wants);
+                            report(&here, dialled.peers());
                         }
                         () = sleep_until(redial.min(last_gain + STALL)) => break,
                     }
@@ -238,6 +243,7 @@ impl Fetcher {
                     return Err(Trouble::Unreachable(reasons(&why)));
                 }
             }
+            here[at] = here_of(feed, wants);
         }
         // Once for all runs: nothing has waited for the disk so far.
         feed.flush().await.map_err(feed_trouble)?;
@@ -245,7 +251,7 @@ impl Fetcher {
             // The feed may have been shorter when the fetch began; now the two can be compared.
             feed.adopt(head.clone()).await.map_err(feed_trouble)?;
         }
-        report(dialled.peers());
+        report(&here, dialled.peers());
         Ok(())
     }
 
@@ -440,6 +446,21 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.network.disconnect(self.peer.id);
     }
+}
+
+/// How many of the wanted blocks are here.
+fn here_of(feed: &Feed, wants: &[Want]) -> u64 {
+    wants.iter().map(|want| len(&want.blocks) - feed.missing_in(want.blocks.clone())).sum()
+}
+
+fn len(blocks: &Range<u64>) -> u64 {
+    blocks.end.saturating_sub(blocks.start)
+}
+
+/// So many of the bytes, as if all blocks had as many: where those that are not here begin and end is not known.
+fn share(bytes: u64, here: u64, blocks: u64) -> u64 {
+    let share = (u128::from(bytes) * u128::from(here)).checked_div(u128::from(blocks));
+    share.map_or(bytes, |share| share as u64)
 }
 
 /// What a stranger signed may be of any length.

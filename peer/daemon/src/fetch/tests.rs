@@ -301,3 +301,26 @@ async fn what_is_here_waits_for_no_other_fetch_and_a_connection_ends_with_the_la
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_with_what_is_here_in_part_is_told_so() {
+    let (author, reader) = (peer(1).await, peer(2).await);
+    let feed = author.publish(40).await;
+    let fetcher = Fetcher::new(reader.network.clone(), true, Topics::off("a test"));
+    let from = [(author.endpoint(), NamedBy::User)];
+    let mut told = Vec::new();
+    for runs in [vec![5..30], vec![0..10, 20..40]] {
+        told.clear();
+        let wanted = Wanted::Runs { runs, bytes: 30 * (64 << 10), room: u64::MAX };
+        fetcher.fetch(feed.key(), &wanted, &from, &mut |bytes, _, _| told.push(bytes)).await.unwrap();
+    }
+    assert!(told[0] >= 15 * (64 << 10), "{told:?}");
+    assert!(told.is_sorted());
+    assert_eq!(told.last(), Some(&(30 * (64 << 10))));
+}
+
+#[test]
+fn a_share_is_all_of_it_in_the_end_and_no_figures_are_too_large_for_it() {
+    assert_eq!((share(10, 0, 4), share(10, 2, 4), share(10, 4, 4)), (0, 5, 10));
+    assert_eq!((share(10, 0, 0), share(u64::MAX, u64::MAX, u64::MAX)), (10, u64::MAX));
+}
