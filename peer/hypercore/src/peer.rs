@@ -23,6 +23,7 @@ use crate::{
 };
 use bytes::Bytes;
 use datdot_wire::{
+    connection::SMALL_FRAME,
     encoding::DecodeError,
     mux::{ChannelError, ChannelId, Event, Frame, Mux, MuxError},
 };
@@ -33,6 +34,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Frames come to a step once they have so many bytes, at the latest.
+pub const ROUND: usize = 1 << 20;
+
 const PROTOCOL: &str = "hypercore/alpha";
 /// Blocks that are asked of a remote at a time, all feeds together: ours once dropped who asked for twice as many.
 const MAX_ASKED: usize = 1 << 13;
@@ -40,8 +44,10 @@ const MAX_ASKED: usize = 1 << 13;
 /// mirror-drive (1.14) asks for whole files at once. With so many the remote is not read until some are answered: more than
 /// [`MAX_ASKED`], or two of ours might wait for each other.
 const MAX_WAITING: usize = 1 << 14;
-/// Bytes of the remote's that may wait so. Who says more in one frame has it hold memory that all connections share.
-const MAX_UNREAD: usize = 4 << 20;
+/// Bytes of the remote's that may wait so, copied out of the frames, whose memory all connections share. Who says things in small
+/// frames has no more here: of two rounds the second came while a step was taken with the first. With one large frame it is more
+/// than a hundred thousand requests.
+const MAX_UNREAD: usize = 2 * (ROUND + SMALL_FRAME);
 /// Ranges that a remote may want to hear about, all feeds together; JavaScript wants one of each feed at first.
 const MAX_WANTS: usize = 1 << 13;
 /// After this long a feed is offered again to a remote that rejected it, or closed it as soon as it was open; each time after twice
@@ -270,8 +276,12 @@ impl Peer {
         self.count_busy();
         touched.into_iter().for_each(|channel| self.ask(channel));
         let rest = self.rest();
-        if rest == Rest::Waits && self.mux.input_len() > MAX_UNREAD {
-            return Err(Misbehaviour::Flood.into());
+        if rest == Rest::Waits {
+            if self.mux.input_len() > MAX_UNREAD {
+                return Err(Misbehaviour::Flood.into());
+            }
+            // It may wait as long as the remote likes, and others for the share of a large frame.
+            self.mux.copy_input();
         }
         Ok(rest)
     }

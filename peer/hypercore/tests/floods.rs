@@ -3,22 +3,29 @@
 mod support;
 use bytes::Bytes;
 use datdot_hypercore::{
-    Fault, Feed, Store,
+    Config, Fault, Feed, Network, Store,
     messages::{Message, NodeRequest, Request, Sync, Wanted},
     peer::{Peer, Rest},
 };
 use datdot_wire::{
-    connection,
+    connection::{self, Connection, FrameWriter, Options},
     encoding::Writer,
     mux::{Event, Mux},
-    noise,
+    noise::{self, Role},
 };
-use std::time::Instant;
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
 use support::{
     played::{HASH, Played, open, say, setup},
     *,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, copy, duplex},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 const LENGTH: u64 = 20;
 
@@ -220,4 +227,99 @@ fn who_asks_for_all_of_it_in_one_frame_is_dropped() {
         }
     };
     assert!(matches!(told, Err(Fault::Misbehaviour(_))), "{told:?}");
+}
+
+/// A network with a feed of which few answers are what a remote may leave unread.
+async fn seeder(dir: &std::path::Path, connection: Options) -> (Network, Feed) {
+    let store = Store::open(dir).expect("the folder is free");
+    let feed = store.create(&keypair(1)).expect("room");
+    append(&feed, LENGTH, 64 << 10).await;
+    let (listen, keys) = (Some(([127, 0, 0, 1], 0).into()), noise::Keypair::from_seed(&[1; 32]));
+    (Network::start(store, Config { listen, connection, ..Config::new(keys) }).await.expect("a free port"), feed)
+}
+
+/// A batch with a message of a kind that nobody knows, and more requests than may wait.
+fn requests(unknown: usize) -> Vec<u8> {
+    let mut frame = Writer::default();
+    frame.uint(0).uint(0).uint(1);
+    frame.buffer(&vec![99; unknown]);
+    for id in 1..=MANY as u64 {
+        let block = Some(NodeRequest { index: id % LENGTH, nodes: 0 });
+        let (kind, body) = Message::Request(Request { id, block, ..Request::default() }).encode();
+        let mut message = Writer::default();
+        message.uint(kind).raw(&body);
+        frame.buffer(message.as_slice());
+    }
+    frame.into_vec()
+}
+
+async fn ask_and_read_nothing<W: AsyncWrite + Unpin>(
+    feed: &Feed,
+    hash: &[u8; 64],
+    to: &mut FrameWriter<W>,
+    text: &[u8],
+) {
+    let mut mux = Mux::new();
+    let channel = open(&mut mux, &feed.key(), true, hash);
+    say(&mut mux, channel, &Message::Sync(Sync { downloading: true, ..Sync::default() }));
+    to.queue(&mux.take_output().expect("it opened")).expect("small");
+    to.queue(text).expect("a frame");
+}
+
+/// Until all of the memory for large frames is free.
+async fn is_free(options: &Options, all: usize) {
+    let free = async {
+        while options.budget.available() < all {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), free).await.expect("others need it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_no_answers_to_a_large_frame_keeps_nothing_of_the_memory_that_all_share() {
+    let (dir, options) = (tempfile::tempdir().expect("a folder"), Options::default());
+    let all = options.budget.available();
+    let (network, feed) = seeder(dir.path(), options.clone()).await;
+    let socket = TcpStream::connect(network.local_addr().expect("it listens")).await.expect("it listens");
+    let keys = noise::Keypair::from_seed(&[9; 32]);
+    let mut remote = connection::connect(socket, &keys, None, &Options::default()).await.expect("a handshake");
+    ask_and_read_nothing(&feed, &remote.handshake_hash, &mut remote.writer, &requests(14 << 20)).await;
+    // More than the sockets hold: it has its share.
+    remote.writer.flush().await.expect("it is read");
+    is_free(&options, all).await;
+    assert_eq!(network.peers().len(), 1, "it may take its time");
+    // What waited is answered in the end.
+    let (mut answered, mut mux) = (0, Mux::new());
+    open(&mut mux, &feed.key(), true, &remote.handshake_hash);
+    while answered < 3 * MANY / 4 {
+        mux.receive(soon(remote.reader.next()).await.expect("it is honest").expect("it goes on"));
+        answered += answers(&mut mux);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_no_answers_has_to_go_on_with_the_large_frame_that_it_began() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = Options { frame: Duration::from_secs(2), ..Options::default() };
+    let all = options.budget.available();
+    let (network, feed) = seeder(dir.path(), options.clone()).await;
+    let ((their_out, from_them), (mut to_us, our_in), (our_out, their_in)) =
+        (duplex(16 << 20), duplex(16 << 20), duplex(64 << 10));
+    // The second half never comes.
+    let link = tokio::spawn(async move {
+        copy(&mut from_them.take(8 << 20), &mut to_us).await.expect("it is read");
+        pending::<()>().await;
+    });
+    let (our_keys, keys) = (noise::Keypair::from_seed(&[1; 32]), noise::Keypair::from_seed(&[9; 32]));
+    let ours = Connection::handshake(our_in, our_out, Role::Responder, &our_keys, None, &options);
+    let theirs = Connection::handshake(their_in, their_out, Role::Initiator, &keys, None, &options);
+    let (ours, mut remote) = tokio::try_join!(ours, theirs).expect("honest peers");
+    ask_and_read_nothing(&feed, &remote.handshake_hash, &mut remote.writer, &requests(1)).await;
+    remote.writer.queue(&vec![0; 14 << 20]).expect("a frame");
+    remote.writer.flush().await.expect("the pipe has room");
+    network.attach(ours).expect("a place");
+    sleep(Duration::from_secs(1)).await;
+    is_free(&options, all).await;
+    link.abort();
 }

@@ -260,6 +260,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(None)
     }
 
+    /// Whether a frame that is here in part has a share of the budget: who has one should go on calling [`Self::next`], since
+    /// others wait for it.
+    pub fn has_share(&self) -> bool {
+        self.frames.share.is_some()
+    }
+
     /// Leaves the queue for a share of the budget, where others wait behind: for who does not call [`Self::next`] for a while.
     pub fn leave_queue(&mut self) {
         self.frames.waiting = None;

@@ -362,6 +362,12 @@ impl Mux {
         self.events.len() + self.input.len()
     }
 
+    /// Copies what was not read, and lets go of the frames in which it came: for who will not read on for a while. Bodies that
+    /// [`Mux::next`] returned are slices of the frames still.
+    pub fn copy_input(&mut self) {
+        self.input.copy();
+    }
+
     /// The next frame for the remote: everything queued so far, in batches. Call it until `None` after each round.
     pub fn take_output(&mut self) -> Option<Vec<u8>> {
         self.take_frame().map(Vec::from)

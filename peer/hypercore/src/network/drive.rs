@@ -5,7 +5,7 @@ use crate::{
     feed::{Change, Changed},
     key::FeedKey,
     limit::Valve,
-    peer::{Fault, Peer, Rest},
+    peer::{Fault, Peer, ROUND, Rest},
 };
 use bytes::Bytes;
 use datdot_wire::{
@@ -27,10 +27,9 @@ use tokio::{
     time::{interval, sleep_until},
 };
 
-/// Bytes that may wait for the feeds, per connection. With so much unsent nothing more is served; requests wait, but
-/// reading goes on until they are more than one of ours would send: two peers that both waited for the other to read would
-/// wait for ever.
-const ROUND: usize = 1 << 20;
+/// With so much unsent nothing more is served; requests wait, but reading goes on until they are more than one of ours would send:
+/// two peers that both waited for the other to read would wait for ever.
+const MAX_ANSWERS: usize = 1 << 20;
 /// Bytes that are encrypted before they are written: while they are in a cache, and the remote has something to do.
 const AT_ONCE: usize = 128 << 10;
 /// A block and what else is said unasked never come to so much: who makes us say more without reading it is dropped.
@@ -38,7 +37,7 @@ const MAX_UNSENT: usize = 32 << 20;
 /// Messages taken into one round.
 const MAX_FRAMES: usize = 512;
 /// With so much unsent, more than answers bring about, it is not told what blocks come.
-const UNTOLD: usize = 2 * ROUND;
+const UNTOLD: usize = 2 * MAX_ANSWERS;
 /// Then all that it wants to hear about is told anew, no more often than this: a bitfield is as much as many blocks.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Changes of feeds are told to a remote together: of so much time, if nothing else is to be said.
@@ -138,8 +137,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
             let serve_at = if limited && requests_left { self.upload.turn(now) } else { now };
             let open = !limited || requests_left && serve_at <= now;
             // A few answers cost almost as much as many.
-            let open = open && (limited || queued <= ROUND / 2) && !self.unsent.is_full();
-            let room = if open { self.upload.room(ROUND).saturating_sub(queued) } else { 0 };
+            let open = open && (limited || queued <= MAX_ANSWERS / 2) && !self.unsent.is_full();
+            let room = if open { self.upload.room(MAX_ANSWERS).saturating_sub(queued) } else { 0 };
             let due = rest == Rest::Some || news.is_urgent() || gathered || requests_left && room > 0;
             // Otherwise each block of anybody would wake every connection.
             let listening = news.changes.is_empty() && now >= stepped + GATHER;
@@ -151,7 +150,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                 stepped = now;
                 *working = Some(self.steps.run(move || step(peer, now, news, room, &unsent)));
             }
-            let reading = rest == Rest::None && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
+            // A large frame is read to its end though nothing more is taken: others wait for its share.
+            let takes = rest == Rest::None || self.reader.has_share();
+            let reading = takes && news.bytes < ROUND && news.frames.len() < MAX_FRAMES;
             if !reading || read_at > now {
                 self.reader.leave_queue();
             }
@@ -266,7 +267,7 @@ struct Untold {
 impl Untold {
     /// Whether all is to be told anew now; if so, that is noted.
     fn is_due(&mut self, now: Instant, queued: usize) -> bool {
-        let due = self.any && queued < ROUND && self.told.is_none_or(|told| now >= told + AGAIN);
+        let due = self.any && queued < MAX_ANSWERS && self.told.is_none_or(|told| now >= told + AGAIN);
         if due {
             *self = Untold { any: false, told: Some(now) };
         }
@@ -323,11 +324,11 @@ mod tests {
         for ms in 0..10_000 {
             let mut news = News::default();
             // It is answered until there is a round, and a block.
-            news.change(change.clone(), ROUND + (64 << 10), &mut untold);
+            news.change(change.clone(), MAX_ANSWERS + (64 << 10), &mut untold);
             assert!(!untold.any && news.changes.len() == 1);
             // Others say so much that it hears of no block for a while.
             news.change(change.clone(), UNTOLD, &mut untold);
-            assert!(untold.any && !untold.is_due(start, ROUND));
+            assert!(untold.any && !untold.is_due(start, MAX_ANSWERS));
             told += u32::from(untold.is_due(start + Duration::from_millis(ms), 0));
             untold.any = false;
         }

@@ -16,6 +16,8 @@ const LARGE: usize = 4 << 10;
 pub(super) struct Input {
     frames: VecDeque<Bytes>,
     batch: Option<Batch>,
+    /// All of it is a copy.
+    copied: bool,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,20 @@ impl Input {
     pub(super) fn push(&mut self, frame: Bytes) {
         if !frame.is_empty() {
             self.frames.push_back(frame);
+            self.copied = false;
         }
+    }
+
+    /// Keeps a copy of what was not read, and no frame.
+    pub(super) fn copy(&mut self) {
+        if std::mem::replace(&mut self.copied, true) {
+            return;
+        }
+        if let Some(batch) = &mut self.batch {
+            batch.frame = Bytes::copy_from_slice(&batch.frame[batch.at..]);
+            batch.at = 0;
+        }
+        self.frames.iter_mut().for_each(|frame| *frame = Bytes::copy_from_slice(frame));
     }
 
     /// Bytes that were not read.
