@@ -47,6 +47,9 @@ const WRITE_AT: usize = 256 << 10;
 /// Who has not listened for so long can't tell silence from what it didn't hear.
 const LISTENS: Duration = Duration::from_secs(2);
 
+/// Empty texts are skipped until they have so many bytes.
+const MOST_EMPTY: usize = 64 << 10;
+
 const SMALLEST_READ: usize = 4 << 10;
 const LARGEST_READ: usize = 256 << 10;
 
@@ -230,7 +233,7 @@ async fn shake_hands<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         role: session.role,
         remote: session.remote,
         handshake_hash: session.hash,
-        reader: FrameReader { frames, pull },
+        reader: FrameReader { frames, pull, came: 0 },
         writer: FrameWriter { io, push, out, written: 0, keep_alive: options.keep_alive, last: Instant::now() },
     })
 }
@@ -240,6 +243,8 @@ async fn shake_hands<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 pub struct FrameReader<R> {
     frames: Frames<R>,
     pull: Pull,
+    /// Bytes that came since a text was returned.
+    came: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -248,13 +253,26 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The text shares memory with others that arrived with it, and has its share of the budget until all slices of it are
     /// dropped: copy what you keep. May be cancelled without loss. After an error drop the connection.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ConnectionError> {
+        loop {
+            match self.next_counted().await? {
+                Some((text, _)) if text.is_empty() => {}
+                text => return Ok(text.map(|(text, _)| text)),
+            }
+        }
+    }
+
+    /// The same with the bytes that came for it, those of empty texts before it too; and if there is nothing else in many
+    /// bytes, an empty text: for who counts what a remote sends.
+    pub async fn next_counted(&mut self) -> Result<Option<(Bytes, usize)>, ConnectionError> {
         while let Some((frame, share)) = self.frames.next(MAX_FRAME).await? {
+            self.came += 3 + frame.len();
             let text = self.pull.pull(frame)?;
-            if !text.is_empty() {
-                return Ok(Some(match share {
+            if !text.is_empty() || self.came >= MOST_EMPTY {
+                let text = match share {
                     None => text,
                     Some(share) => Bytes::from_owner(Large { text, _share: share }),
-                }));
+                };
+                return Ok(Some((text, std::mem::take(&mut self.came))));
             }
         }
         Ok(None)

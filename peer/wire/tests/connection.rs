@@ -329,3 +329,29 @@ async fn nothing_but_ciphertext_is_on_the_wire() {
     theirs.read_exact(&mut wire).await.unwrap();
     assert!(!wire.windows(6).any(|window| window == b"attack"));
 }
+
+#[tokio::test]
+async fn empty_texts_are_counted_with_what_comes_after_them() {
+    let (mut a, mut b) = piped(&Options::default()).await;
+    let mut say = |texts: &[usize]| {
+        for &text in texts {
+            a.writer.queue(&vec![1; text]).unwrap();
+        }
+        a.writer.queued()
+    };
+    let few = say(&[0, 0, 0, 1]);
+    let many = say(&[0; 10_000]) - few;
+    say(&[2]);
+    a.writer.flush().await.unwrap();
+    assert_eq!(b.reader.next_counted().await.unwrap().unwrap(), (vec![1].into(), few));
+    let (mut empty, mut counted) = (0, 0);
+    let (last, bytes) = loop {
+        let (text, bytes) = b.reader.next_counted().await.unwrap().unwrap();
+        if !text.is_empty() {
+            break (text, bytes);
+        }
+        (empty, counted) = (empty + 1, counted + bytes);
+    };
+    assert_eq!((last.len(), counted + bytes), (2, many + 22));
+    assert!(empty >= 3, "whoever reads can do something else now and then");
+}

@@ -185,12 +185,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     }
                     idle = Some(step.peer);
                 }
-                frame = self.reader.next(), if reading && read_at <= now => match frame {
-                    Ok(Some(frame)) => {
-                        self.download.came(clock(), frame.len());
+                frame = self.reader.next_counted(), if reading && read_at <= now => match frame {
+                    Ok(Some((frame, bytes))) => {
+                        self.download.came(clock(), bytes);
                         heard = true;
-                        news.bytes += frame.len();
-                        news.frames.push(frame);
+                        news.bytes += bytes;
+                        if !frame.is_empty() {
+                            news.frames.push(frame);
+                        }
                     }
                     Ok(None) => return Ended::Closed,
                     Err(error) => return error.into(),
