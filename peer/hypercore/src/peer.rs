@@ -235,7 +235,7 @@ impl Peer {
             cost += 1;
             let synced = self.synced.len();
             // What else is said counts after the blocks before it.
-            if !self.came.is_empty() && !matches!(event, Event::Message { kind: DATA, .. }) {
+            if !self.came.is_empty() && !matches!(event, Event::Message { kind: DATA, .. } | Event::Skipped { .. }) {
                 self.check_blocks()?;
             }
             match event {
@@ -261,6 +261,7 @@ impl Peer {
                     }
                 }
                 Event::Closed { channel } => self.closed(channel),
+                Event::Skipped { messages } => cost += messages as u64,
             }
             cost += cost::SYNC * (self.synced.len() - synced) as u64;
         }

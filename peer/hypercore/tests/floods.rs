@@ -229,6 +229,21 @@ fn who_asks_for_all_of_it_in_one_frame_is_dropped() {
     assert!(matches!(told, Err(Fault::Misbehaviour(_))), "{told:?}");
 }
 
+#[test]
+fn what_brings_nothing_takes_its_steps_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(dir.path()).expect("the folder is free");
+    let mut peer = Peer::new(Instant::now(), setup(&store, &Default::default()));
+    // Of a kind that nobody knows, on a channel that nobody opened.
+    let mut frame = vec![0, 0, 7];
+    (0..1_000_000).for_each(|_| frame.extend([1, 99]));
+    let (mut frames, mut steps) = (vec![Bytes::from(frame)], 1);
+    while peer.receive(Instant::now(), std::mem::take(&mut frames)).expect("silly is not false") == Rest::Some {
+        steps += 1;
+    }
+    assert!(steps > 50, "{steps} steps");
+}
+
 /// A network with a feed of which few answers are what a remote may leave unread.
 async fn seeder(dir: &std::path::Path, connection: Options) -> (Network, Feed) {
     let store = Store::open(dir).expect("the folder is free");

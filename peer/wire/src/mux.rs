@@ -37,7 +37,7 @@ mod batch;
 
 use crate::encoding::{DecodeError, Reader, Writer};
 pub use batch::Frame;
-use batch::{BATCH, Input, Message, Output};
+use batch::{BATCH, Input, Message, Output, Part};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -60,6 +60,9 @@ pub const MAX_BUFFERED: usize = 32 << 10;
 
 /// Longest protocol, id and handshake together in a request to open; longer ones are rejected.
 pub const MAX_OPEN: usize = 4 << 10;
+
+/// So many messages without an event are one.
+const SKIPPED: usize = 64;
 
 const OPEN: u64 = 1;
 const REJECT: u64 = 2;
@@ -120,6 +123,12 @@ pub enum Event {
         /// Our name for it.
         channel: ChannelId,
     },
+    /// Messages that bring nothing, of channels that are closed, for example, between what else was read. There may be millions
+    /// in a frame: they are only named so that they can be counted.
+    Skipped {
+        /// How many since it was said last.
+        messages: usize,
+    },
 }
 
 /// The remote broke the protocol: drop the connection.
@@ -167,6 +176,8 @@ pub struct Mux {
     serial: u64,
     waiting: usize,
     buffered: usize,
+    /// Messages that brought nothing, since it was said.
+    skipped: usize,
     input: Input,
     events: VecDeque<Event>,
     output: Output,
@@ -346,13 +357,19 @@ impl Mux {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(message) = self.input.next()? else { return Ok(None) };
-            let event = match message.channel {
-                0 => self.control(message)?,
-                _ => self.deliver(message),
+            let event = match self.input.next()? {
+                None => return Ok(None),
+                Some(Part::Channel) => None,
+                Some(Part::Message(message)) if message.channel == 0 => self.control(message)?,
+                Some(Part::Message(message)) => self.deliver(message),
             };
             if event.is_some() {
                 return Ok(event);
+            }
+            self.skipped += 1;
+            if self.skipped == SKIPPED {
+                self.skipped = 0;
+                return Ok(Some(Event::Skipped { messages: SKIPPED }));
             }
         }
     }
@@ -565,7 +582,7 @@ impl Mux {
 impl Event {
     fn is_about(&self, this: ChannelId) -> bool {
         match self {
-            Event::OpenRequested { .. } => false,
+            Event::OpenRequested { .. } | Event::Skipped { .. } => false,
             Event::Opened { channel, .. }
             | Event::Message { channel, .. }
             | Event::Closed { channel }

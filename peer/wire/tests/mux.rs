@@ -35,6 +35,54 @@ fn pair(a: &mut Mux, b: &mut Mux, protocol: &str) -> (ChannelId, ChannelId) {
     (ours, theirs)
 }
 
+#[test]
+fn messages_that_bring_nothing_are_counted() {
+    let (mut a, mut b) = (Mux::new(), Mux::new());
+    let (ours, _) = pair(&mut a, &mut b, "chat");
+    // To a channel that nobody opened, of a kind that nobody knows, and changes of the channel between.
+    let mut frame = vec![0, 0, 0];
+    (0..5000).for_each(|_| frame.extend([0, 5, 1, 9, 0, 0, 1, 9]));
+    b.receive(frame.into());
+    a.send(ours, 0, b"after all that").unwrap();
+    let mut skipped = 0;
+    for event in pass(&mut a, &mut b) {
+        match event {
+            Event::Skipped { messages } => skipped += messages,
+            event => assert!(matches!(&event, Event::Message { body, .. } if body == "after all that")),
+        }
+    }
+    assert!((19_900..=20_000).contains(&skipped), "{skipped}");
+}
+
+#[test]
+fn what_is_not_read_can_be_kept_without_its_frames() {
+    let (mut a, mut b) = (Mux::new(), Mux::new());
+    let (ours, _) = pair(&mut a, &mut b, "chat");
+    let mut received = Vec::new();
+    for frame in 0..3 {
+        (0..100u8).for_each(|i| a.send(ours, frame, &[i]).unwrap());
+        received.push(Bytes::from(a.take_output().unwrap()));
+        b.receive(received[frame as usize].clone());
+    }
+    let mut next = 0;
+    for _ in 0..150 {
+        let body = [(next % 100) as u8];
+        let event = b.next().unwrap();
+        assert!(matches!(event, Some(Event::Message { kind, body: b, .. }) if kind == next / 100 && b[..] == body));
+        next += 1;
+    }
+    let unread = b.input_len();
+    b.copy_input();
+    assert!(received.iter().all(Bytes::is_unique) && b.input_len() == unread);
+    a.send(ours, 3, &[0]).unwrap();
+    b.receive(a.take_output().unwrap().into());
+    let rest = events(&mut b).into_iter().map(|event| match event {
+        Event::Message { kind, body, .. } => kind * 100 + u64::from(body[0]),
+        event => panic!("{event:?}"),
+    });
+    assert!(rest.eq(150..=300));
+}
+
 /// Recorded from protomux 3.12.1: two channels, `chat` with an id and a handshake, and `log` with neither.
 #[test]
 fn frames_of_javascript_are_understood() {
@@ -275,6 +323,7 @@ impl Side {
                     let at = self.channels.iter().position(|other| *other == channel);
                     self.channels.swap_remove(at.expect("a dead channel isn't reported twice"));
                 }
+                Event::Skipped { .. } => {}
             }
         }
     }

@@ -27,6 +27,13 @@ struct Batch {
     channel: u64,
 }
 
+/// A part of what was received.
+pub(super) enum Part {
+    Message(Message),
+    /// What follows is of another channel.
+    Channel,
+}
+
 /// One message, under the number that its sender gave the channel.
 pub(super) struct Message {
     pub(super) channel: u64,
@@ -61,7 +68,7 @@ impl Input {
         begun + self.frames.iter().map(Bytes::len).sum::<usize>()
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Message>, MuxError> {
+    pub(super) fn next(&mut self) -> Result<Option<Part>, MuxError> {
         loop {
             let Some(batch) = &mut self.batch else {
                 let Some(frame) = self.frames.pop_front() else { return Ok(None) };
@@ -69,7 +76,7 @@ impl Input {
                 let (channel, kind) = (r.uint()?, r.uint()?);
                 if (channel, kind) != (0, BATCH) {
                     let body = frame.slice_ref(r.rest());
-                    return Ok(Some(Message { channel, kind, body, batched: false }));
+                    return Ok(Some(Part::Message(Message { channel, kind, body, batched: false })));
                 }
                 let channel = r.uint()?;
                 let at = frame.len() - r.remaining();
@@ -85,13 +92,13 @@ impl Input {
             if message.is_empty() {
                 batch.channel = r.uint()?;
                 batch.at = batch.frame.len() - r.remaining();
-                continue;
+                return Ok(Some(Part::Channel));
             }
             batch.at = batch.frame.len() - r.remaining();
             let mut r = Reader::new(message);
             let kind = r.uint()?;
             let body = batch.frame.slice_ref(r.rest());
-            return Ok(Some(Message { channel: batch.channel, kind, body, batched: true }));
+            return Ok(Some(Part::Message(Message { channel: batch.channel, kind, body, batched: true })));
         }
     }
 }
