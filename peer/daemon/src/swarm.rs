@@ -112,7 +112,9 @@ impl Topics {
         let path = dir.join(begin::FILE);
         let dht = Dht::start(begin::node(&settings, listen, begin::load(&path, &settings)?)).await?;
         let limits = Limits { peers: MAX_PEERS, incoming: MAX_INCOMING, ..Limits::default() };
-        let swarm_settings = SwarmSettings { limits, ..SwarmSettings::default() };
+        // Large frames have their memory in common with those of the network's own connections.
+        let swarm_settings =
+            SwarmSettings { limits, connection: network.options().clone(), ..SwarmSettings::default() };
         let swarm = Swarm::start(&dht, &Identity::from_seed(seed), swarm_settings).await.map_err(io::Error::other)?;
         let (changes, changed) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

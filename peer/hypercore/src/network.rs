@@ -3,6 +3,7 @@
 //! Each connection is one task. It moves bytes and encrypts; reading and writing feeds happens on blocking threads, one
 //! step at a time and connection, while the task goes on receiving and sending.
 
+mod callers;
 mod download;
 mod drive;
 mod steps;
@@ -47,6 +48,8 @@ use unsent::Unsent;
 
 const TICK: Duration = Duration::from_millis(500);
 const DIAL: Duration = Duration::from_secs(10);
+/// Connections with one remote: it may have lost some of which we don't know yet.
+const WITH_ONE: usize = 8;
 
 /// How the network behaves.
 #[derive(Clone, Debug)]
@@ -55,7 +58,8 @@ pub struct Config {
     pub keypair: Keypair,
     /// Where to listen for connections; nowhere if not set.
     pub listen: Option<SocketAddr>,
-    /// Connections at a time, both ways together; `usize::MAX` for any number. Default: 512.
+    /// Connections at a time, both ways together; `usize::MAX` for any number. Who calls this address gets none of the last
+    /// quarter of them. Default: 512.
     pub max_connections: usize,
     /// Blocks asked of one peer at a time, for each feed, until its round trip and rate are known; at least one. Default: 16.
     pub window: usize,
@@ -92,8 +96,12 @@ struct Inner {
     steps: Steps,
     unsent: Unsent,
     next: AtomicU64,
-    peers: Mutex<Peers>,
-    /// Closed with the network, while `peers` is locked.
+    open: Mutex<BTreeMap<PeerId, Open>>,
+    /// Locked while a task begins. That may end at once, and its guard locks `open`: so there are two locks.
+    tasks: Mutex<Tasks>,
+    /// Those that are waited for, since the network was closed.
+    ending: tokio::sync::Mutex<Tasks>,
+    /// Closed with the network, while `tasks` is locked.
     places: Arc<Semaphore>,
     /// Feeds of which something else is wanted.
     wake: broadcast::Sender<FeedKey>,
@@ -101,12 +109,11 @@ struct Inner {
     listening: Option<SocketAddr>,
 }
 
-/// The connections, and the tasks that run until the network is closed.
+/// What runs until the network is closed.
 #[derive(Default)]
-struct Peers {
-    open: BTreeMap<PeerId, Open>,
+struct Tasks {
     /// One for each connection.
-    tasks: JoinSet<()>,
+    connections: JoinSet<()>,
     /// Those that listen and shake hands.
     calls: JoinSet<()>,
 }
@@ -174,7 +181,7 @@ pub enum ConnectError {
     /// The remote is not whom we expected, or speaks something else.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// [`Config::max_connections`] are open.
+    /// [`Config::max_connections`] are open, or several with this remote alone.
     #[error("too many connections")]
     Full,
     /// [`Network::close`] was called.
@@ -195,8 +202,10 @@ impl Network {
             steps: Steps::default(),
             unsent: Unsent::default(),
             next: AtomicU64::new(1),
-            peers: Mutex::default(),
-            places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            open: Mutex::default(),
+            tasks: Mutex::default(),
+            ending: Default::default(),
+            places: Arc::new(Semaphore::new(most(&config))),
             wake: broadcast::Sender::new(256),
             events: broadcast::Sender::new(256),
             listening: listener.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -204,7 +213,7 @@ impl Network {
             config,
         });
         if let Some(listener) = listener {
-            lock(&inner.peers).calls.spawn(accept(listener, Arc::downgrade(&inner)));
+            lock(&inner.tasks).calls.spawn(callers::accept(listener, Arc::downgrade(&inner)));
         }
         Ok(Network(inner))
     }
@@ -222,6 +231,11 @@ impl Network {
     /// Its limits, to be changed.
     pub fn limits(&self) -> &Limits {
         &self.0.config.limits
+    }
+
+    /// How its connections behave: for those that are made otherwise, so that they share its memory.
+    pub fn options(&self) -> &Options {
+        &self.0.config.connection
     }
 
     /// The feeds that are served.
@@ -281,14 +295,14 @@ impl Network {
 
     /// Whether all connected peers have told of their newest head of a feed that is wanted.
     pub(crate) fn has_heard(&self, feed: &Feed) -> bool {
-        let peers: Vec<_> = lock(&self.0.peers).open.keys().copied().collect();
+        let peers: Vec<_> = lock(&self.0.open).keys().copied().collect();
         let all = |plan: &mut Plan| peers.iter().all(|peer| plan.has_heard(*peer));
         self.0.plans.with(&feed.key(), all).unwrap_or(false)
     }
 
     /// All connections.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        lock(&self.0.peers).open.values().map(|open| open.info).collect()
+        lock(&self.0.open).values().map(|open| open.info).collect()
     }
 
     /// Connections that come and go from now on.
@@ -298,7 +312,7 @@ impl Network {
 
     /// Drops a connection.
     pub fn disconnect(&self, peer: PeerId) {
-        if let Some(open) = lock(&self.0.peers).open.get(&peer) {
+        if let Some(open) = lock(&self.0.open).get(&peer) {
             open.stop.notify_one();
         }
     }
@@ -307,59 +321,22 @@ impl Network {
     /// [`Stopped::Closed`](crate::Stopped::Closed). When it returns nothing runs any more: the store's folder is free as soon as the
     /// handles to the network, the store and its feeds are dropped.
     pub async fn close(&self) {
-        let (mut calls, mut tasks) = {
-            let mut peers = lock(&self.0.peers);
+        // Whoever closes it too waits for the same.
+        let mut ending = self.0.ending.lock().await;
+        if !self.0.places.is_closed() {
+            let mut tasks = lock(&self.0.tasks);
             self.0.places.close();
-            peers.open.values().for_each(|open| open.stop.notify_one());
-            (std::mem::take(&mut peers.calls), std::mem::take(&mut peers.tasks))
-        };
+            *ending = std::mem::take(&mut *tasks);
+        }
+        lock(&self.0.open).values().for_each(|open| open.stop.notify_one());
         self.0.plans.close();
-        calls.shutdown().await;
-        while tasks.join_next().await.is_some() {}
+        ending.calls.shutdown().await;
+        while ending.connections.join_next().await.is_some() {}
         // Feeds outlive the network: what came has to be on the disk.
         for feed in self.0.store.feeds() {
             if let Err(error) = feed.flush().await {
                 tracing::error!(target: "hypercore", %error, "blocks can't be brought to the disk");
             }
-        }
-    }
-}
-
-async fn accept(listener: TcpListener, network: std::sync::Weak<Inner>) {
-    loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, for example: it passes.
-                tracing::warn!(target: "hypercore", %error, "can't accept connections");
-                tokio::time::sleep(TICK).await;
-                continue;
-            }
-        };
-        let Some(network) = network.upgrade() else { return };
-        let place = match network.place() {
-            Ok(place) => place,
-            Err(error) => {
-                tracing::debug!(target: "hypercore", %address, %error, "refused");
-                continue;
-            }
-        };
-        let inner = network.clone();
-        let call = async move {
-            let config = &inner.config;
-            _ = stream.set_nodelay(true);
-            let attached = match connection::accept(stream, &config.keypair, &config.connection).await {
-                Ok(connection) => inner.attach(connection, Some(address), place),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = attached {
-                tracing::debug!(target: "hypercore", %address, %error, "no connection");
-            }
-        };
-        let mut peers = lock(&network.peers);
-        while peers.calls.try_join_next().is_some() {}
-        if !network.places.is_closed() {
-            peers.calls.spawn(call);
         }
     }
 }
@@ -401,17 +378,21 @@ impl Inner {
                 memory: self.memory.clone(),
             },
         );
-        // The list is locked until the task is in it: the guard of a task that ends at once waits for that.
-        let mut peers = lock(&self.peers);
-        if self.places.is_closed() {
-            return Err(ConnectError::Closed);
-        }
-        while peers.tasks.try_join_next().is_some() {}
+        let (stop, limits) = (Arc::new(Notify::new()), &self.config.limits);
+        let own = {
+            let mut open = lock(&self.open);
+            let same: Vec<&Open> = open.values().filter(|open| open.info.remote == info.remote).collect();
+            if same.len() >= WITH_ONE {
+                return Err(ConnectError::Full);
+            }
+            // With a second connection a peer gets no more.
+            let own = same.first().map_or_else(|| limits.own(), |open| open.own.clone());
+            open.insert(id, Open { info, stop: stop.clone(), own: own.clone() });
+            own
+        };
+        // Before anything can say that it ended.
+        _ = self.events.send(PeerEvent::Connected(info));
         let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
-        let limits = &self.config.limits;
-        // With a second connection a peer gets no more.
-        let same = peers.open.values().find(|open| open.info.remote == info.remote);
-        let own = same.map_or_else(|| limits.own(), |open| open.own.clone());
         let drive = Drive {
             upload: Valve::new(clock(), &limits.upload, &own.upload),
             download: Valve::new(clock(), &limits.download, &own.download),
@@ -422,16 +403,17 @@ impl Inner {
             steps: self.steps.clone(),
             unsent: self.unsent.part(),
         };
-        let stop = Arc::new(Notify::new());
-        peers.open.insert(id, Open { info, stop: stop.clone(), own });
-        peers.tasks.spawn(async move {
+        let mut tasks = lock(&self.tasks);
+        if self.places.is_closed() {
+            return Err(ConnectError::Closed);
+        }
+        while tasks.connections.try_join_next().is_some() {}
+        tasks.connections.spawn(async move {
             let mut guard = guard;
             guard.ended = drive.run(peer, &stop).await;
             drop(place);
         });
-        // Before the task can say that it ended.
-        _ = self.events.send(PeerEvent::Connected(info));
-        drop(peers);
+        drop(tasks);
         tracing::debug!(target: "hypercore", peer = id, ?address, "connected");
         Ok(info)
     }
@@ -453,7 +435,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        lock(&self.network.peers).open.remove(&self.info.id);
+        lock(&self.network.open).remove(&self.info.id);
         self.network.plans.heads.send_modify(|count| *count += 1);
         let ended = std::mem::replace(&mut self.ended, Ended::ByUs);
         match &ended {
@@ -464,6 +446,11 @@ impl Drop for Guard {
     }
 }
 
+/// Connections that there may be.
+fn most(config: &Config) -> usize {
+    config.max_connections.min(Semaphore::MAX_PERMITS)
+}
+
 /// The time as tokio tells it, so that tests can turn the clock.
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -472,3 +459,6 @@ fn clock() -> Instant {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
