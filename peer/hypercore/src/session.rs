@@ -367,9 +367,11 @@ impl Session {
         self.looks.pop_front()
     }
 
-    /// Blocks came that were not told: what the remote wants to hear about is told anew, by [`Session::next_look`]. Returns
+    /// Blocks came or went that were not told: what the remote wants to hear about is told anew, by [`Session::next_look`]. Returns
     /// what has to be said at once.
     pub fn tell_all_again(&mut self) -> Option<Message> {
+        // It may have heard that some was lost, by a refusal.
+        self.told_complete = 0;
         self.look_again(|_| true);
         self.tell_gained(0..0)
     }

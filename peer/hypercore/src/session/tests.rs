@@ -167,6 +167,17 @@ fn what_is_told_again_begins_where_it_was_left() {
 }
 
 #[test]
+fn who_was_not_told_of_a_loss_hears_that_the_block_is_back() {
+    let (mut session, _) = session(full(100));
+    // Too much happened at once to be told one by one.
+    session.tell(Local { contiguous: 17, ..full(100) });
+    assert_eq!(session.tell_all_again(), None);
+    session.tell(full(100));
+    let all = Message::Range { drop: false, start: 0, length: 100 };
+    assert_eq!((session.tell_gained(17..18), session.tell_gained(17..18)), (Some(all), None));
+}
+
+#[test]
 fn only_what_nobody_asked_for_has_no_id() {
     let (mut session, _) = session(full(9));
     let shown = Data { upgrade: Some(Default::default()), ..Data::default() };
