@@ -116,6 +116,7 @@ impl Peer {
                 Err(error) => {
                     tracing::warn!(target: "hypercore", %error, "the tree can't be read");
                     self.setup.plans.with(&feed.key(), |plan| plan.released(peer, block));
+                    self.setup.plans.stop(&feed.key(), Stopped::Feed(Arc::new(error)));
                 }
             }
         }
