@@ -303,8 +303,7 @@ impl Peer {
         for change in merged(changes) {
             let Some(&id) = self.open.get(&change.discovery) else { continue };
             if matches!(change.what, Changed::Removed | Changed::Hidden) {
-                self.mux.close(id);
-                self.forget(id);
+                self.close_gone(id);
                 continue;
             }
             // What we say of ourselves is the same for all of them.
@@ -326,13 +325,8 @@ impl Peer {
         }
         gained.into_iter().for_each(|channel| self.take_back(channel));
         if all {
-            let hidden =
-                |(_, channel): &(&ChannelId, &Channel)| self.setup.store.shown(&channel.feed.discovery()).is_none();
-            let hidden: Vec<_> = self.channels.iter().filter(hidden).map(|(id, _)| *id).collect();
-            for id in hidden {
-                self.mux.close(id);
-                self.forget(id);
-            }
+            let channels: Vec<_> = self.channels.keys().copied().collect();
+            channels.into_iter().for_each(|id| self.close_gone(id));
             touched = self.channels.keys().copied().collect();
             for &id in &touched {
                 self.tell(id);

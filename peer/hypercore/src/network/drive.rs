@@ -294,15 +294,16 @@ impl News {
 }
 
 fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) -> Result<Step, Fault> {
+    // What went is closed before what is wanted is opened: a feed may have been removed and made anew.
+    if news.missed || !news.changes.is_empty() {
+        peer.changed(now, &news.changes, news.missed);
+    }
     if news.tick {
         peer.tick(now);
     }
-    match news.any_wanted {
+    match news.any_wanted || news.missed {
         true => peer.any_wanted(now),
         false => peer.wanted(now, &news.wanted),
-    }
-    if news.missed || !news.changes.is_empty() {
-        peer.changed(now, &news.changes, news.missed);
     }
     peer.receive(now, news.frames)?;
     let unasked = peer.output_len();
@@ -317,6 +318,41 @@ fn step(mut peer: Peer, now: Instant, news: News, room: usize, unsent: &Part) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{key::Keypair, network::Unsent, peer::Setup, plan::Want, plans::Plans, store::Store};
+    use datdot_wire::mux::{Event, Mux};
+
+    #[test]
+    fn a_feed_that_was_removed_and_made_anew_is_opened_anew_in_one_step() {
+        let (dir, now) = (tempfile::tempdir().expect("a folder"), Instant::now());
+        let store = Store::open(dir.path()).expect("the folder is free");
+        let plans = Arc::<Plans>::default();
+        let (setup_store, setup_plans, memory) = (store.clone(), plans.clone(), Default::default());
+        let setup = Setup {
+            id: 1,
+            initiator: true,
+            handshake: [5; 64],
+            store: setup_store,
+            plans: setup_plans,
+            window: 8,
+            memory,
+        };
+        let (mut peer, mut changes, mut remote) = (Peer::new(now, setup), store.changes(), Mux::new());
+        let pair = Keypair::from_seed([1; 32]);
+        let key = pair.feed_key(&pair.manifest());
+        for missed in [false, true, false] {
+            _ = store.remove(&key);
+            store.open_remote(key, None).expect("room");
+            plans.want(key, Want::all(), 1, false);
+            let changes: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok()).filter(|_| !missed).collect();
+            let news = News { tick: true, changes, missed, wanted: [key].into(), ..News::default() };
+            let done = step(peer, now, news, 0, &Unsent::default().part());
+            let Ok(Step { peer: after, output, .. }) = done else { panic!("nothing was said") };
+            output.into_iter().for_each(|frame| remote.receive(frame.into()));
+            let events = std::iter::from_fn(|| remote.next().expect("we are honest"));
+            assert_eq!(events.filter(|event| matches!(event, Event::OpenRequested { .. })).count(), 1);
+            peer = after;
+        }
+    }
 
     #[test]
     fn a_slow_reader_is_told_everything_anew_once_for_much_that_it_takes_and_once_a_second() {

@@ -148,6 +148,14 @@ impl Peer {
         Some(channel)
     }
 
+    /// Closes a channel whose feed was removed or hidden. The feed may have been made anew, or shown, and opened since.
+    pub(super) fn close_gone(&mut self, id: ChannelId) {
+        let Some(Channel { feed, .. }) = self.channels.get(&id) else { return };
+        if feed.is_removed() || self.setup.store.shown(&feed.discovery()).is_none() {
+            self.close(id);
+        }
+    }
+
     pub(super) fn close(&mut self, id: ChannelId) {
         self.mux.close(id);
         self.forget(id);
