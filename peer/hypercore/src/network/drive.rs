@@ -23,7 +23,7 @@ use tokio::{
         Notify, broadcast,
         broadcast::error::{RecvError, TryRecvError},
     },
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{interval, sleep_until},
 };
 
@@ -87,27 +87,28 @@ struct Step {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
     /// Goes on until the connection ends, or is to be stopped; says why it did.
     pub async fn run(mut self, peer: Peer, stop: &Notify) -> Ended {
-        let (mut working, mut output) = (None, Output::default());
+        let (mut idle, mut working, mut output) = (Some(peer), None, Output::default());
         let ended = tokio::select! {
-            ended = self.go_on(peer, &mut working, &mut output) => ended,
+            ended = self.go_on(&mut idle, &mut working, &mut output) => ended,
             () = stop.notified() => Ended::ByUs,
         };
         self.upload.never_passed(self.writer.queued() + output.bytes);
         // A step under way can't be stopped, and holds the feeds.
         if let Some(step) = working {
-            _ = step.await;
+            idle = step.await.ok().and_then(Result::ok).map(|step| step.peer);
         }
+        // It leaves the plans, which those who take steps hold.
+        _ = spawn_blocking(|| drop(idle)).await;
         ended
     }
 
     async fn go_on(
         &mut self,
-        peer: Peer,
+        idle: &mut Option<Peer>,
         working: &mut Option<JoinHandle<Result<Step, Fault>>>,
         output: &mut Output,
     ) -> Ended {
         let mut tick = interval(TICK);
-        let mut idle = Some(peer);
         let mut news = News { tick: true, ..News::default() };
         let (mut requests_left, mut said, mut taking) = (false, 0, Taking::new(clock()));
         // Whether a frame came since the last tick, or could not.
@@ -183,7 +184,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
                     if !requests_left {
                         self.upload.done(clock());
                     }
-                    idle = Some(step.peer);
+                    *idle = Some(step.peer);
                 }
                 frame = self.reader.next_counted(), if reading && read_at <= now => match frame {
                     Ok(Some((frame, bytes))) => {
