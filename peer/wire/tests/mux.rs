@@ -64,12 +64,10 @@ fn what_is_not_read_can_be_kept_without_its_frames() {
         received.push(Bytes::from(a.take_output().unwrap()));
         b.receive(received[frame as usize].clone());
     }
-    let mut next = 0;
-    for _ in 0..150 {
-        let body = [(next % 100) as u8];
+    for next in 0..150 {
         let event = b.next().unwrap();
+        let body = [(next % 100) as u8];
         assert!(matches!(event, Some(Event::Message { kind, body: b, .. }) if kind == next / 100 && b[..] == body));
-        next += 1;
     }
     let unread = b.input_len();
     b.copy_input();
