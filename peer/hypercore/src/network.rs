@@ -5,7 +5,7 @@
 
 mod callers;
 mod download;
-mod drive;
+mod pump;
 mod steps;
 mod taking;
 mod unsent;
@@ -25,7 +25,7 @@ use datdot_wire::{
     noise::{Keypair, PublicKey, Role},
 };
 pub use download::Download;
-use drive::Drive;
+use pump::Pump;
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -393,7 +393,7 @@ impl Inner {
         // Before anything can say that it ended.
         _ = self.events.send(PeerEvent::Connected(info));
         let guard = Guard { info, ended: Ended::ByUs, network: self.clone() };
-        let drive = Drive {
+        let pump = Pump {
             upload: Valve::new(clock(), &limits.upload, &own.upload),
             download: Valve::new(clock(), &limits.download, &own.download),
             reader: connection.reader,
@@ -410,7 +410,7 @@ impl Inner {
         while tasks.connections.try_join_next().is_some() {}
         tasks.connections.spawn(async move {
             let mut guard = guard;
-            guard.ended = drive.run(peer, &stop).await;
+            guard.ended = pump.run(peer, &stop).await;
             drop(place);
         });
         drop(tasks);

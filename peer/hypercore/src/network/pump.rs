@@ -44,7 +44,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(20);
 
 /// What the task of a connection holds.
-pub(super) struct Drive<R, W> {
+pub(super) struct Pump<R, W> {
     pub reader: FrameReader<R>,
     pub writer: FrameWriter<W>,
     pub changes: broadcast::Receiver<Change>,
@@ -84,7 +84,7 @@ struct Step {
     rest: Rest,
 }
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Drive<R, W> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pump<R, W> {
     /// Goes on until the connection ends, or is to be stopped; says why it did.
     pub async fn run(mut self, peer: Peer, stop: &Notify) -> Ended {
         let (mut idle, mut working, mut output) = (Some(peer), None, Output::default());
