@@ -9,6 +9,7 @@ use crate::{
     blobs::BlobError,
     drive::{DriveError, Version},
     entry::{Blob, Content},
+    inside,
     path::DrivePath,
     progress::{Counter, Listener, Progress, Skipped, Stopped, Why},
 };
@@ -383,13 +384,11 @@ struct Root {
 /// Whether the system can bring all that was written to the disk at once: a file at a time takes many times as long.
 const SYNCED_AT_ONCE: bool = cfg!(target_os = "linux");
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
 impl Root {
     fn open(path: &Path) -> Result<Root, ExportError> {
         let failed = |source| ExportError::Write { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
-        let fd = fs::open(path, FOLDER, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        let fd = inside::top(path).map_err(|errno| failed(errno.into()))?;
         match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Root { path: path.to_owned(), fd }),
             Err(Errno::WOULDBLOCK) => Err(ExportError::InUse { path: path.to_owned() }),
@@ -408,21 +407,7 @@ impl Root {
 
     /// The folder in which a path is, made if necessary, and the name in it.
     fn folder_of<'p>(&self, path: &'p DrivePath) -> Result<(OwnedFd, &'p str), Errno> {
-        let mut parts: Vec<_> = path.parts().collect();
-        let name = parts.pop().expect("a path has a part");
-        let mut folder = fs::openat(&self.fd, ".", FOLDER, Mode::empty())?;
-        for part in parts {
-            let flags = FOLDER | OFlags::NOFOLLOW;
-            let next = match fs::openat(&folder, part, flags, Mode::empty()) {
-                Err(Errno::NOENT) => {
-                    fs::mkdirat(&folder, part, Mode::from_raw_mode(0o777))?;
-                    fs::openat(&folder, part, flags, Mode::empty())?
-                }
-                next => next?,
-            };
-            folder = next;
-        }
-        Ok((folder, name))
+        inside::folder_of(&self.fd, path, |folder, part| fs::mkdirat(folder, part, Mode::from_raw_mode(0o777)))
     }
 
     /// Says whether it was necessary.

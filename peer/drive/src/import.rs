@@ -9,11 +9,13 @@ use crate::{
     drive::{Drive, DriveError},
     entry::{Blob, Content, Entry},
     export::is_part,
+    inside,
     leftover::{Found as There, Leftover},
     path::DrivePath,
     progress::{Counter, Listener, Skipped, Stopped, Why},
 };
 use ignore::WalkBuilder;
+use rustix::{fd::OwnedFd, fs::readlinkat, io::Errno};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, Metadata},
@@ -125,7 +127,10 @@ pub fn import<'a, 'f>(
 ) -> Result<Imported, ImportError> {
     let _alone = drive.alone()?;
     let mut imported = Imported::default();
-    let found = walk(folder.into(), &mut imported.skipped)?;
+    let folder = folder.into();
+    let found = walk(folder, &mut imported.skipped)?;
+    let top = inside::top(folder.path)
+        .map_err(|errno| ImportError::Read { path: folder.path.to_owned(), source: errno.into() })?;
     let known = Known::of(drive)?;
     let mut work = Work {
         leftover: Leftover::after(drive.blobs()?, known.end).map_err(DriveError::Blobs)?,
@@ -135,6 +140,7 @@ pub fn import<'a, 'f>(
         uncommitted: 0,
         counter: Counter::new(found.len() as u64, found.iter().map(|found| found.bytes).sum(), listener),
         drive,
+        top,
         imported,
     };
     for found in &found {
@@ -301,6 +307,14 @@ fn unless_gone<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, Impor
     }
 }
 
+/// Nothing if it is not there any more, or something else is: a link or a pipe in the place of a file, a file in that of a link.
+fn unless_changed<T>(result: Result<T, Errno>, path: &Path) -> Result<Option<T>, ImportError> {
+    match result {
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::INVAL) => Ok(None),
+        result => unless_gone(result.map_err(io::Error::from), path),
+    }
+}
+
 /// What the drive had before.
 struct Known {
     entries: BTreeMap<DrivePath, Entry>,
@@ -333,6 +347,7 @@ impl Known {
 
 struct Work<'a> {
     drive: &'a Drive,
+    top: OwnedFd,
     known: Known,
     leftover: Leftover,
     writing: Writing,
@@ -345,8 +360,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn add(&mut self, found: &Found) -> Result<(), ImportError> {
-        // What vanished since is deleted with the rest.
-        let Some(content) = (if found.is_link { read_link(found)? } else { self.read_file(found)? }) else {
+        // What vanished since, or became something else, is deleted with the rest.
+        let Some(content) = (if found.is_link { self.read_link(found)? } else { self.read_file(found)? }) else {
             return Ok(self.counter.done(found.bytes)?);
         };
         if let Content::File { blob, .. } = &content {
@@ -371,7 +386,7 @@ impl Work<'_> {
     }
 
     fn read_file(&mut self, found: &Found) -> Result<Option<Content>, ImportError> {
-        let Some(file) = unless_gone(File::open(&found.from), &found.from)? else { return Ok(None) };
+        let Some(file) = self.open(found)? else { return Ok(None) };
         let failed = |error| match error {
             StreamError::Feed(error) => DriveError::Blobs(error).into(),
             StreamError::Read(error) if error.get_ref().is_some_and(|error| error.is::<Stopped>()) => {
@@ -380,6 +395,9 @@ impl Work<'_> {
             StreamError::Read(source) => ImportError::Read { path: found.from.clone(), source },
         };
         let metadata = file.metadata().map_err(|error| failed(StreamError::Read(error)))?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
         let executable = is_executable(&metadata);
         let mut source = Source { file, len: metadata.len(), at: 0, counter: &mut self.counter };
 
@@ -403,6 +421,23 @@ impl Work<'_> {
         self.imported.new_bytes += blob.byte_length;
         self.uncommitted += blob.byte_length;
         Ok(Some(Content::File { blob, executable }))
+    }
+
+    /// Opens a file where the walk found it.
+    fn open(&self, found: &Found) -> Result<Option<File>, ImportError> {
+        let opened = self.folder_of(found).and_then(|(folder, name)| inside::open(&folder, name));
+        Ok(unless_changed(opened, &found.from)?.map(File::from))
+    }
+
+    fn read_link(&self, found: &Found) -> Result<Option<Content>, ImportError> {
+        let read = self.folder_of(found).and_then(|(folder, name)| readlinkat(&folder, name, Vec::new()));
+        let Some(target) = unless_changed(read, &found.from)? else { return Ok(None) };
+        // A target that is not text is lost in part; what it leads to could not be named in a drive anyway.
+        Ok(Some(Content::Link { target: target.to_string_lossy().into_owned() }))
+    }
+
+    fn folder_of<'p>(&self, found: &'p Found) -> Result<(OwnedFd, &'p str), Errno> {
+        inside::folder_of(&self.top, &found.path, |_, _| Err(Errno::NOENT))
     }
 
     fn delete_others(&mut self) {
@@ -434,12 +469,6 @@ fn add(leftover: &Leftover, writing: &mut Writing, source: &mut Source<'_, '_>) 
             writing.add(source)
         }
     }
-}
-
-fn read_link(found: &Found) -> Result<Option<Content>, ImportError> {
-    let Some(target) = unless_gone(fs::read_link(&found.from), &found.from)? else { return Ok(None) };
-    // A target that is not text is lost in part; what it leads to could not be named in a drive anyway.
-    Ok(Some(Content::Link { target: target.to_string_lossy().into_owned() }))
 }
 
 fn is_executable(metadata: &Metadata) -> bool {

@@ -23,6 +23,7 @@ pub mod entry;
 pub mod export;
 pub mod fetch;
 pub mod import;
+mod inside;
 mod leftover;
 pub mod node;
 pub mod path;
