@@ -21,7 +21,7 @@ use rustix::{
 };
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -133,6 +133,27 @@ pub fn export<'a>(
     Ok(work.exported)
 }
 
+/// What an export would find, as far as names and sizes tell.
+#[derive(Debug, Default)]
+pub struct Outlook {
+    /// Bytes of the files that are not in the folder.
+    pub bytes: u64,
+    /// Files and links of which the folder has others, if they are to stay.
+    pub others: Vec<Skipped>,
+}
+
+/// Looks at what an export would do, before the contents are here. Only the lists of blocks of deduplicated files have to be.
+pub fn look<'a>(
+    version: &Version,
+    target: &Path,
+    options: &Options,
+    listener: &'a mut Listener<'a>,
+) -> Result<Outlook, ExportError> {
+    let plan = Plan::of(version, options, &mut Vec::new(), listener)?;
+    let others = if options.replace { Vec::new() } else { plan.others(target) };
+    Ok(Outlook { bytes: plan.bytes_to_write(target), others })
+}
+
 /// What has to be written, with paths from the top of the target.
 #[derive(Default)]
 struct Plan {
@@ -147,6 +168,14 @@ struct PlannedFile {
     /// Of the content. The list of its blocks is read again when it is written: thousands of names may share one of 8 MiB.
     bytes: u64,
     executable: bool,
+}
+
+impl PlannedFile {
+    /// Whether it may be what is there, as far as one can see without reading it.
+    fn looks_like(&self, there: &Metadata) -> bool {
+        let is_executable = there.permissions().mode() & 0o100 != 0;
+        there.is_file() && there.len() == self.bytes && is_executable == self.executable
+    }
 }
 
 impl Plan {
@@ -203,12 +232,30 @@ impl Plan {
     /// Bytes of the files that are not in a folder, as far as their sizes tell: an export that was cut off goes on with less room.
     fn bytes_to_write(&self, folder: &Path) -> u64 {
         let is_there = |file: &&PlannedFile| {
-            let there = folder.join(&file.path.as_str()[1..]).symlink_metadata();
+            let there = in_folder(folder, &file.path).symlink_metadata();
             there.is_ok_and(|there| there.is_file() && there.len() == file.bytes)
         };
         let missing = self.files.iter().filter(|file| !is_there(file));
         missing.fold(0, |sum: u64, file| sum.saturating_add(file.bytes))
     }
+
+    /// Files and links of which a folder has others, as far as that shows without reading them.
+    fn others(&self, folder: &Path) -> Vec<Skipped> {
+        let at = |path| in_folder(folder, path);
+        let files = self
+            .files
+            .iter()
+            .filter(|file| at(&file.path).symlink_metadata().is_ok_and(|there| !file.looks_like(&there)));
+        let links = self.links.iter().filter(|(path, target)| {
+            at(path).symlink_metadata().is_ok() && at(path).read_link().ok().as_deref() != Some(Path::new(target))
+        });
+        let paths = files.map(|file| &file.path).chain(links.map(|(path, _)| path));
+        paths.map(|path| Skipped { name: path.to_string(), why: Why::Other }).collect()
+    }
+}
+
+fn in_folder(folder: &Path, path: &DrivePath) -> PathBuf {
+    folder.join(&path.as_str()[1..])
 }
 
 /// A content that can't be right is left out; one that can't be read now is an error.
@@ -320,7 +367,7 @@ impl Work<'_, '_> {
                 errno.into()
             }
         };
-        Err(ExportError::Write { path: self.root.path.join(&path.as_str()[1..]), source })
+        Err(ExportError::Write { path: in_folder(&self.root.path, path), source })
     }
 
     /// Says whether it was necessary.
@@ -360,12 +407,10 @@ impl Work<'_, '_> {
     }
 
     fn is_there(&self, folder: &OwnedFd, name: &str, planned: &PlannedFile) -> Result<bool, Failed> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
+        let Ok(file) = inside::open(folder, name) else { return Ok(false) };
         let mut file = File::from(file);
         let metadata = file.metadata().map_err(Failed::Io)?;
-        let is_executable = metadata.permissions().mode() & 0o100 != 0;
-        if !metadata.is_file() || metadata.len() != planned.bytes || is_executable != planned.executable {
+        if !planned.looks_like(&metadata) {
             return Ok(false);
         }
         let layout = self.version.layout(&planned.path, &planned.blob).map_err(|error| Failed::Export(error.into()))?;
@@ -461,7 +506,10 @@ fn remove(folder: &OwnedFd, name: &str) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{drive::Drive, import::import};
+    use datdot_hypercore::{Keypair, Store};
     use proptest::prelude::*;
+    use std::{fs::Permissions, ops::ControlFlow, os::unix::fs::symlink};
 
     fn link(path: &str, target: &str) -> Option<String> {
         link_within(&path.parse().unwrap(), target, 0)
@@ -482,6 +530,42 @@ mod tests {
         // Out of the folder that is exported.
         assert_eq!(link_within(&"/a/link".parse().unwrap(), "../c", 1), None);
         assert_eq!(link_within(&"/a/b/link".parse().unwrap(), "/a/c", 1).as_deref(), Some("../c"));
+    }
+
+    #[test]
+    fn what_is_in_the_way_and_how_much_is_to_be_written_shows_before_any_content_is_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+        let drive =
+            Drive::create(&Store::open(dir.path().join("store")).unwrap(), &Keypair::from_seed([1; 32])).unwrap();
+        std::fs::create_dir(&source).unwrap();
+        std::fs::create_dir(&target).unwrap();
+        for name in ["mine", "same", "new", "run"] {
+            std::fs::write(source.join(name), "12345").unwrap();
+        }
+        for name in ["link", "same link"] {
+            symlink("new", source.join(name)).unwrap();
+        }
+        import(&drive, &source, &mut |_| ControlFlow::Continue(())).unwrap();
+        let blobs = drive.blobs().unwrap();
+        blobs.clear_now(0..blobs.info().length).unwrap();
+        std::fs::write(target.join("mine"), "mine").unwrap();
+        std::fs::write(target.join("same"), "12345").unwrap();
+        std::fs::write(target.join("run"), "12345").unwrap();
+        std::fs::set_permissions(target.join("run"), Permissions::from_mode(0o755)).unwrap();
+        symlink("elsewhere", target.join("link")).unwrap();
+        symlink("new", target.join("same link")).unwrap();
+
+        let look = |target: &Path, replace| {
+            let options = Options { folder: None, max_bytes: u64::MAX, replace };
+            super::look(&drive.latest(), target, &options, &mut |_| ControlFlow::Continue(())).unwrap()
+        };
+        let outlook = look(&target, false);
+        let others: Vec<_> = outlook.others.iter().map(|other| other.name.as_str()).collect();
+        assert_eq!((outlook.bytes, others), (10, vec!["/mine", "/run", "/link"]));
+        assert!(look(&target, true).others.is_empty());
+        let nowhere = look(&dir.path().join("nowhere"), false);
+        assert_eq!((nowhere.bytes, nowhere.others.len()), (20, 0));
     }
 
     proptest! {
