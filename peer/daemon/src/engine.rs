@@ -15,6 +15,7 @@ use crate::{
     files,
     jobs::{FetchedAll, Made, NotMade},
     journal::{Journal, Ordered},
+    segments,
     status::{self, Shown},
     tell,
 };
@@ -411,7 +412,7 @@ impl Engine {
     }
 }
 
-/// Removes what is left of files that never got into their feed whole, and of what was being deleted.
+/// Removes what is left of files that never got into their feed whole, of what was being deleted, and of what was being hashed.
 fn tidy(ctx: &Context, journal: &mut Journal) {
     let is_ours = |key: &FeedKey| ctx.store.feed(key).is_some_and(|feed| feed.info().writable);
     let mut left = journal.leftover().iter().map(|key| FeedKey(key.0)).filter(is_ours);
@@ -422,6 +423,9 @@ fn tidy(ctx: &Context, journal: &mut Journal) {
     };
     if let Err(why) = tidied {
         ctx.trouble(format!("what is left of an interrupted publishing can't be removed: {why}"));
+    }
+    if let Err(why) = ctx.store.feeds().iter().try_for_each(segments::remove_leftovers) {
+        ctx.trouble(format!("what is left of an interrupted hashing can't be removed: {why}"));
     }
 }
 

@@ -22,12 +22,16 @@ use std::{
     io,
     os::unix::fs::FileExt,
     panic,
-    path::PathBuf,
+    path::{Path, PathBuf},
     slice, thread,
 };
+use tempfile::NamedTempFile;
 
 /// Bytes that are read at a time while a segment is hashed.
 const READ_BYTES: usize = 1 << 20;
+/// An outboard's name begins and ends so until its root is known.
+const NEW_BEGINS: &str = "segment";
+const NEW_ENDS: &str = ".new";
 
 /// Asked after each piece; an error ends the work.
 pub type GoesOn<'a> = dyn Fn() -> io::Result<()> + 'a;
@@ -73,13 +77,11 @@ impl Place {
 
     /// Hashes the segment and keeps its outboard if the root is right.
     pub fn hash(&self, segment: &Segment, goes_on: &GoesOn) -> io::Result<Hashed> {
-        let new = self.outboard.with_extension("new");
-        let root = write_outboard(&self.data, segment.bytes, &new, goes_on)?;
+        let (new, root) = write_outboard(&self.data, segment.bytes, goes_on)?;
         if root != segment.root {
-            fs::remove_file(&new)?;
             return Ok(Hashed::Mismatch(root));
         }
-        fs::rename(&new, &self.outboard)?;
+        new.persist(&self.outboard)?;
         Ok(Hashed::Whole)
     }
 
@@ -96,11 +98,21 @@ impl Place {
 
 /// Hashes the first `bytes` of a feed and keeps the outboard under the root that comes out.
 pub fn root_of(feed: &Feed, bytes: u64, goes_on: &GoesOn) -> io::Result<Hash> {
-    let data = feed.data_path();
-    let new = data.with_file_name("segment.new");
-    let root = write_outboard(&data, bytes, &new, goes_on)?;
-    fs::rename(new, Place::of(feed, &root).outboard)?;
+    let (new, root) = write_outboard(&feed.data_path(), bytes, goes_on)?;
+    new.persist(Place::of(feed, &root).outboard)?;
     Ok(root)
+}
+
+/// Removes what a daemon that was killed had written of a feed's outboards. Nobody may be writing one.
+pub fn remove_leftovers(feed: &Feed) -> io::Result<()> {
+    let data = feed.data_path();
+    for entry in data.parent().map_or(Ok(None), |dir| dir.read_dir().map(Some))?.into_iter().flatten() {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(NEW_BEGINS) && name.ends_with(NEW_ENDS)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Answers a challenge as [`Proof::make`] does, with a thread for each position: cold, its time is the disk's latency.
@@ -119,8 +131,11 @@ pub fn prove(
     })
 }
 
-fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf, goes_on: &GoesOn) -> io::Result<Hash> {
-    let (data, to) = (File::open(data)?, File::create(to)?);
+/// Writes an outboard under a name of its own: two requests may hash one feed at the same time. It goes if it gets no other name.
+fn write_outboard(data: &Path, bytes: u64, goes_on: &GoesOn) -> io::Result<(NamedTempFile, Hash)> {
+    let beside = data.parent().unwrap_or(Path::new("."));
+    let new = tempfile::Builder::new().prefix(NEW_BEGINS).suffix(NEW_ENDS).tempfile_in(beside)?;
+    let (data, to) = (File::open(data)?, new.as_file());
     let no_segment = || io::Error::new(io::ErrorKind::InvalidInput, format!("a segment can't have {bytes} bytes"));
     let mut builder = Builder::new(bytes).ok_or_else(no_segment)?;
     let mut buffer = vec![0; READ_BYTES];
@@ -135,7 +150,8 @@ fn write_outboard(data: &PathBuf, bytes: u64, to: &PathBuf, goes_on: &GoesOn) ->
         at += piece.len() as u64;
     }
     to.sync_all()?;
-    builder.finish().map_err(io::Error::other)
+    let root = builder.finish().map_err(io::Error::other)?;
+    Ok((new, root))
 }
 
 impl Source for Open {
@@ -186,6 +202,39 @@ mod tests {
             assert_eq!(proof.check(&positions), Ok(()));
         }
         drop(store);
+    }
+
+    #[tokio::test]
+    async fn two_may_hash_one_feed_at_once_and_what_a_killed_one_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (feed, _) = feed(&store, 3 << 20).await;
+        // The first one has begun when the second one begins and ends.
+        let second = std::cell::OnceCell::new();
+        let root = root_of(&feed, 3 << 20, &|| {
+            second.get_or_init(|| root_of(&feed, 1 << 20, &|| Ok(())).unwrap());
+            Ok(())
+        });
+        let second = Segment { bytes: 1 << 20, root: *second.get().unwrap() };
+        for segment in [Segment { bytes: 3 << 20, root: root.unwrap() }, second] {
+            let place = Place::of(&feed, &segment.root);
+            assert!(place.has_outboard(&segment));
+            let positions = positions(&[7; 32], &[Holding { pay: 1, segments: &[segment] }], DRAWS);
+            assert_eq!(prove(&positions, |_| place.open()).unwrap().check(&positions), Ok(()));
+        }
+        let stopped = root_of(&feed, 3 << 20, &|| Err(io::Error::other("stop")));
+        assert!(stopped.is_err());
+        let dir = feed.data_path().parent().unwrap().to_owned();
+        let names = || -> std::collections::BTreeSet<_> {
+            dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let before = names();
+        for left in ["segment.new", "segmentAb12yz.new"] {
+            fs::write(dir.join(left), "left").unwrap();
+        }
+        remove_leftovers(&feed).unwrap();
+        assert_eq!(names(), before);
+        assert!(!before.iter().any(|name| name.to_str().unwrap().ends_with(NEW_ENDS)), "{before:?}");
     }
 
     #[tokio::test]
