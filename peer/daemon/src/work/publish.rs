@@ -25,9 +25,6 @@ struct Made {
 impl Work {
     /// Makes a feed of a file, or a drive of a folder, serves it, and has it hosted if that is wanted.
     pub async fn publish(self, order: PublishOrder, steps: Steps) -> Result<(), String> {
-        if !order.path.is_dir() {
-            file::look(&order.path)?;
-        }
         self.order(|reply| Order::Begin(order.clone(), reply)).await?;
         let done = self.publish_begun(&order, &steps).await;
         // What a stop interrupted goes on at the next start; of everything else whoever asked hears.
