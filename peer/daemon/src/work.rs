@@ -8,6 +8,7 @@ mod read;
 mod stream;
 mod subject;
 mod unpublish;
+mod whole;
 
 pub use publish::BLOCK_BYTES;
 pub(crate) use stream::Streamed;
@@ -16,10 +17,10 @@ use crate::{
     context::Context,
     discovery::{Endpoint, is_public, on_ledger},
     engine::{Msg, Opened, Order, Want},
-    quote, segments, tell,
+    quote, tell,
 };
 use datdot_api::{Accepted, Amount, Key, Progress, PublishOrder, QuoteOf, RequestOrder, Wanted};
-use datdot_drive::{Drive, Kind};
+use datdot_drive::{Drive, Kind, Version};
 use datdot_hypercore::{Feed, FeedKey};
 use datdot_ledger::{AccountId, Call};
 use datdot_market::{
@@ -38,9 +39,13 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use whole::Whole;
 
 /// How often reading and fetching report how far they are.
 const REPORT: Duration = Duration::from_millis(200);
+
+/// To how many versions a request follows a drive that grows while it comes.
+const FOLLOWED: usize = 5;
 
 /// How long what was submitted may take to be seen here once it is in a block.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -107,26 +112,83 @@ impl Work {
         let RequestOrder { key, from, wanted } = order;
         let Found { subject, mut reached } = self.find_out(*key, None, from, self.ctx.room()?, steps).await?;
         match subject {
-            Subject::Feed(_) | Subject::Bee => {
-                let fetched = self.fetch(*key, from, self.ctx.room()?, steps).await?;
-                reached.extend(fetched.reached);
-                let feeds = vec![self.as_it_is(&fetched.feed).await?];
+            Subject::Feed(feed) | Subject::Bee(feed) => {
+                self.may_fetch_for(wanted, &[&feed], &reached).await?;
+                let feeds = self.whole_feed(&feed, order, &mut reached, steps).await?;
                 self.serve(*key, &feeds, steps).await;
                 let hosted = Hosted { feeds, reached: &reached, wanted: *wanted, order: None };
                 self.sponsor(hosted, steps).await
             }
-            Subject::Drive(drive) => {
-                let blobs = blobs_of(&drive).await?;
+            Subject::Drive(version) => {
+                let blobs = blobs_of(&version).await?;
                 let work = async {
-                    reached.extend(self.fetch_whole(&drive, from, steps).await?);
-                    let feeds = self.both_feeds(&drive).await?;
-                    self.note_others(&drive).await?;
+                    let (version, feeds) = self.whole_drive(version, order, &mut reached, steps).await?;
+                    self.note_others(&version).await?;
                     self.serve(*key, &feeds, steps).await;
                     self.sponsor(Hosted { feeds, reached: &reached, wanted: *wanted, order: None }, steps).await
                 };
                 self.keeping(blobs, work).await
             }
         }
+    }
+
+    /// Brings a feed here up to the head that is the newest one when it is done.
+    async fn whole_feed(
+        &self,
+        feed: &Feed,
+        RequestOrder { key, from, .. }: &RequestOrder,
+        reached: &mut Vec<Endpoint>,
+        steps: &Steps,
+    ) -> Result<Vec<terms::Feed>, String> {
+        for _ in 0..FOLLOWED {
+            reached.extend(self.fetch(*key, from, self.ctx.room()?, steps).await?.reached);
+            match self.hashed(Whole::of(feed).map(|feed| vec![feed])).await {
+                Err(why) if why.is_passing() => tracing::debug!(target: "daemon", "{why}"),
+                hashed => return Ok(hashed?),
+            }
+        }
+        Err(grows_faster(*key))
+    }
+
+    /// Brings a drive here, contents and all, at the version that is the newest one when it is done.
+    async fn whole_drive(
+        &self,
+        mut version: Arc<Version>,
+        order: &RequestOrder,
+        reached: &mut Vec<Endpoint>,
+        steps: &Steps,
+    ) -> Result<(Arc<Version>, Vec<terms::Feed>), String> {
+        let drive = version.drive().clone();
+        for _ in 0..FOLLOWED {
+            let has_contents = self.fetch_whole(&version, order, reached, steps).await?;
+            // Contents that no file of this version has are hosted with it if they need not come.
+            let with = has_contents || drive.blobs().is_ok_and(|blobs| blobs.info().is_complete());
+            match self.hashed(Whole::of_drive(&version, with)).await {
+                // Who lists it, or reads it, brought a newer version meanwhile, or a longer head of its contents.
+                Err(why) if why.is_passing() => tracing::debug!(target: "daemon", "{why}"),
+                hashed => return Ok((version, hashed?)),
+            }
+            let newest = drive.version();
+            reached.extend(self.fetch(order.key, &order.from, self.ctx.room()?, steps).await?.reached);
+            version = Arc::new(drive.checkout(newest));
+        }
+        Err(grows_faster(order.key))
+    }
+
+    /// Refuses what could not be had before much is fetched for nothing. Of what is here a request may be open already.
+    async fn may_fetch_for(&self, wanted: &Wanted, feeds: &[&Feed], reached: &[Endpoint]) -> Result<(), String> {
+        let infos: Vec<_> = feeds.iter().map(|feed| feed.info()).collect();
+        if infos.iter().all(|info| info.is_complete()) {
+            return Ok(());
+        }
+        let bytes = infos.iter().fold(0u64, |sum, info| sum.saturating_add(info.bytes));
+        self.may_sponsor(bytes, wanted, reached).await
+    }
+
+    /// Refuses a request that the ledger would not take, or for which nobody could fetch.
+    async fn may_sponsor(&self, bytes: u64, wanted: &Wanted, reached: &[Endpoint]) -> Result<(), String> {
+        self.sources(reached)?;
+        quote::cost(&self.ctx, bytes, wanted).await?.is_affordable()
     }
 
     /// Bytes of what a quote is about, or of what it will be, about.
@@ -209,29 +271,6 @@ impl Work {
         say(steps, Progress::Serving { key, blocks, bytes: bytes_of(feeds), addresses }).await;
     }
 
-    /// A feed that is complete here as the ledger wants it.
-    async fn as_it_is(&self, feed: &Feed) -> Result<terms::Feed, String> {
-        let (hashed, ctx) = (feed.clone(), self.ctx.clone());
-        let hashed = blocking(move || {
-            // Appended to meanwhile or not, the head says how much counts.
-            let wanted = as_it_is(&hashed, [0; 32])?;
-            let bytes = wanted.head.bytes().map_err(|error| error.to_string())?;
-            let root = segments::root_of(&hashed, bytes, &|| ctx.goes_on()).map_err(|error| error.to_string())?;
-            Ok(terms::Feed { root, ..wanted })
-        });
-        hashed.await?
-    }
-
-    /// The feeds of a drive that is complete here; a feed without a byte can't be hosted, and need not be.
-    async fn both_feeds(&self, drive: &Drive) -> Result<Vec<terms::Feed>, String> {
-        let blobs = drive.blobs().map_err(|error| error.to_string())?;
-        let mut feeds = vec![self.as_it_is(drive.metadata()).await?];
-        if blobs.info().bytes > 0 {
-            feeds.push(self.as_it_is(blobs).await?);
-        }
-        Ok(feeds)
-    }
-
     /// Opens a request for feeds that are complete here, and follows it.
     async fn sponsor(&self, Hosted { feeds, reached, wanted, order }: Hosted<'_>, steps: &Steps) -> Result<(), String> {
         let sources = self.sources(reached)?;
@@ -296,7 +335,7 @@ impl Work {
     }
 
     /// Keeps a feed for as long as some work with it lasts.
-    async fn keeping<T>(&self, key: Key, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    async fn keeping<T, E: From<String>>(&self, key: Key, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         self.ask(|reply| Order::Pin(key, true, reply)).await?;
         let done = work.await;
         self.ask(|reply| Order::Pin(key, false, reply)).await?;
@@ -328,21 +367,19 @@ struct Hosted<'a> {
     order: Option<PublishOrder>,
 }
 
-/// A feed as the ledger wants it, if its root is known.
-fn as_it_is(feed: &Feed, root: [u8; 32]) -> Result<terms::Feed, String> {
-    let several = || format!("feed {} has several signers, which can't be hosted yet, or no head", feed.key());
-    Ok(terms::Feed { key: feed.key().0, head: feed.signed_head().ok_or_else(several)?, root })
+fn grows_faster(key: Key) -> String {
+    format!("{key} grows faster than it comes here: give the same command again")
 }
 
 fn bytes_of(feeds: &[terms::Feed]) -> u64 {
     feeds.iter().filter_map(|feed| feed.head.bytes().ok()).sum()
 }
 
-/// The feed with the contents of a drive, opened for that.
-async fn blobs_of(drive: &Drive) -> Result<Key, String> {
-    let drive = drive.clone();
-    let opened = blocking(move || drive.blobs().map(|blobs| Key(blobs.key().0)));
-    opened.await?.map_err(|error| error.to_string())
+/// Which feed has the contents of a drive. It is not opened: before it is kept somebody may remove it.
+async fn blobs_of(version: &Version) -> Result<Key, String> {
+    let drive = version.drive().clone();
+    let key = blocking(move || drive.blobs_key()).await?;
+    key.map(|key| Key(key.0)).map_err(|error| error.to_string())
 }
 
 /// Waits for whoever asked; if nobody does any more, nothing is said.
@@ -382,6 +419,71 @@ fn closed(closing: datdot_market::request::Closing) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Config, Daemon, swarm::Settings};
+    use codec::Encode;
+    use datdot_hypercore::Keypair;
+    use datdot_ledger::Account;
+    use datdot_market::params::Params;
+    use std::{fs, path::Path};
+
+    /// A daemon alone in the world, without its ledger.
+    pub(super) async fn alone(dir: &Path) -> Daemon {
+        let (genesis, params) = (hex::encode([1; 32]), hex::encode(Params::dev().encode()));
+        let known = format!(r#"{{"name":"dev","genesis":"{genesis}","params":"{params}","finalized":70}}"#);
+        fs::write(dir.join("ledger.json"), known).unwrap();
+        let account = Account::dev("//Alice").unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        // Nobody listens there.
+        let config = Config { listen, swarm: Settings::Off, ..Config::new(dir, "ws://127.0.0.1:1", account) };
+        Daemon::start(config).await.unwrap()
+    }
+
+    /// What a request for a drive would be for, if it began with this version.
+    async fn requested(work: &Work, version: Version) -> (u64, Vec<terms::Feed>) {
+        let wanted = Wanted { replicas: 1, term: 100, max_price: None };
+        let order = RequestOrder { key: Key(version.drive().key().0), from: vec![], wanted };
+        let (steps, _) = mpsc::channel(1);
+        let whole = work.whole_drive(Arc::new(version), &order, &mut vec![], &steps).await.unwrap();
+        (whole.0.version(), whole.1)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_drive_is_requested_at_one_version_and_with_nothing_that_is_not_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = alone(dir.path()).await;
+        let drive = Drive::create(&daemon.ctx.store, &Keypair::from_seed([1; 32])).unwrap();
+        let path = "/file".parse().unwrap();
+        drive.put(&path, &mut &[7; 200_000][..], false).unwrap();
+        let old = drive.latest();
+        drive.put(&path, &mut &[8; 200_000][..], false).unwrap();
+        let (version, feeds) = requested(&daemon.work, old).await;
+        let blobs = drive.blobs().unwrap();
+        let lengths: Vec<_> = feeds.iter().map(|feed| feed.head.length).collect();
+        assert_eq!((version, lengths), (drive.version(), vec![drive.version(), blobs.info().length]));
+
+        drive.delete(&path).unwrap();
+        assert_eq!(requested(&daemon.work, drive.latest()).await.1.len(), 2, "its history is here whole");
+        blobs.clear(1..2).await.unwrap();
+        let (version, feeds) = requested(&daemon.work, drive.latest()).await;
+        let [metadata] = &feeds[..] else { panic!("a root over holes: {feeds:?}") };
+        assert_eq!((metadata.head.length, version), (drive.version(), drive.version()));
+        daemon.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_ledger_is_asked_before_much_is_fetched_and_not_about_what_is_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = alone(dir.path()).await;
+        let feed = daemon.ctx.store.create(&Keypair::from_seed([1; 32])).unwrap();
+        feed.append(vec!["one".into(), "two".into()]).await.unwrap();
+        let wanted = Wanted { replicas: 1, term: 100, max_price: None };
+        let may = async || daemon.work.may_fetch_for(&wanted, &[&feed], &[]).await;
+        assert_eq!(may().await, Ok(()), "there may be a request for it");
+        feed.clear(0..1).await.unwrap();
+        let why = may().await.unwrap_err();
+        assert!(why.contains("does not answer"), "{why}");
+        daemon.stop().await;
+    }
 
     #[test]
     fn a_private_address_is_named_only_where_all_peers_are_on_one_machine() {

@@ -196,12 +196,17 @@ impl Drive {
         &self.metadata
     }
 
-    /// The feed with the contents, added to the store if it isn't there. Takes block 0 of the metadata and, in most drives,
-    /// nothing more.
+    /// The feed with the contents, added to the store if it isn't there. Takes what [`Drive::blobs_key`] takes.
     pub fn blobs(&self) -> Result<&Feed, DriveError> {
         if let Some(blobs) = self.blobs.get() {
             return Ok(blobs);
         }
+        let blobs = self.store.open_remote(self.blobs_key()?, None)?;
+        Ok(self.blobs.get_or_init(|| blobs))
+    }
+
+    /// The key of the feed with the contents. Takes block 0 of the metadata and, in most drives, nothing more.
+    pub fn blobs_key(&self) -> Result<FeedKey, DriveError> {
         let header = self.latest().bee.header()?;
         if !header.is_drive() {
             return Err(DriveError::NoDrive);
@@ -210,9 +215,7 @@ impl Drive {
             let authors = self.metadata.authors().ok_or(FeedError::NoHead)?;
             blobs_key(&self.key(), &authors).ok_or(DriveError::NoBlobs)
         };
-        let key = header.content_feed().map_or_else(derived, |key| Ok(FeedKey(key)))?;
-        let blobs = self.store.open_remote(key, None)?;
-        Ok(self.blobs.get_or_init(|| blobs))
+        header.content_feed().map_or_else(derived, |key| Ok(FeedKey(key)))
     }
 
     /// The feed with the contents as it is read.

@@ -2,7 +2,7 @@
 
 use crate::{
     blobs::BlobError,
-    drive::{Drive, DriveError, Part},
+    drive::{Drive, DriveError, Part, Version},
     entry::Content,
     path::DrivePath,
 };
@@ -42,10 +42,12 @@ const MANY_RUNS: usize = 100_000;
 /// them: the caller says how long that may be.
 pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<(), FetchError> {
     fetch_metadata(network, drive).await?;
+    // A newer one may come meanwhile: both rounds are about the same.
+    let newest = drive.version();
     // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
     for round in [Round::Maps, Round::Contents] {
         let folder = folder.cloned();
-        let runs = blocking(drive, move |drive| wanted(drive, folder.as_ref(), round)).await?;
+        let runs = blocking(drive, move |drive| wanted(&drive.checkout(newest), folder.as_ref(), round)).await?;
         fetch_blobs(network, drive, &runs).await?;
     }
     Ok(())
@@ -142,10 +144,9 @@ pub enum Round {
     Contents,
 }
 
-/// The blocks of the blobs feed that the files in `folder`, or all, take: runs in ascending order, without overlap. The metadata
-/// has to be here. Files whose place makes no sense are left out.
-pub fn wanted(drive: &Drive, folder: Option<&DrivePath>, round: Round) -> Result<Vec<Range<u64>>, DriveError> {
-    let version = drive.latest();
+/// The blocks of the blobs feed that the files in `folder`, or all, take in a version: runs in ascending order, without overlap. Its
+/// metadata has to be here. Files whose place makes no sense are left out.
+pub fn wanted(version: &Version, folder: Option<&DrivePath>, round: Round) -> Result<Vec<Range<u64>>, DriveError> {
     // Thousands of names may share one long list of blocks.
     let (mut runs, mut most, mut seen) = (Vec::new(), MANY_RUNS, HashSet::new());
     let single = folder.map(|path| version.entry(path).map(|entry| entry.map(|entry| Ok((path.clone(), entry)))));
@@ -216,12 +217,24 @@ mod tests {
         let blob = Blob { block_offset: 1, byte_offset: 7, block_length: 1, byte_length: 6, block_map: true };
         let entry = |name| (format!("/{name}").parse().unwrap(), Some(Entry::file(blob, false)));
         drive.change((0..300).map(entry)).unwrap();
-        assert_eq!(wanted(&drive, None, Round::Maps).unwrap(), [1..2]);
-        assert_eq!(wanted(&drive, None, Round::Contents).unwrap(), [0..1]);
+        assert_eq!(wanted(&drive.latest(), None, Round::Maps).unwrap(), [1..2]);
+        assert_eq!(wanted(&drive.latest(), None, Round::Contents).unwrap(), [0..1]);
         let options = export::Options { folder: None, max_bytes: 300 * 14 - 1, replace: false };
         let target = dir.path().join("target");
         let exported = export::export(&drive.latest(), &target, &options, &mut |_| ControlFlow::Continue(()));
         assert!(matches!(exported, Err(export::ExportError::TooLarge { bytes: 4200, .. })), "{exported:?}");
+    }
+
+    #[test]
+    fn a_version_wants_its_own_contents_whatever_came_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let drive = Drive::create(&Store::open(dir.path()).unwrap(), &Keypair::from_seed([1; 32])).unwrap();
+        let path: DrivePath = "/file".parse().unwrap();
+        drive.put(&path, &mut &b"old"[..], false).unwrap();
+        let old = drive.latest();
+        drive.put(&path, &mut &b"new"[..], false).unwrap();
+        assert_eq!(wanted(&old, None, Round::Contents).unwrap(), [0..1]);
+        assert_eq!(wanted(&drive.latest(), None, Round::Contents).unwrap(), [1..2]);
     }
 
     proptest! {

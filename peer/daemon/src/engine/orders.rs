@@ -13,7 +13,10 @@ use datdot_market::{
     terms::{Feeds, Offer, Sources, Terms},
 };
 use datdot_roles::{hoster, sponsor};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 use tokio::sync::oneshot;
 
 /// An order, with where its answer goes.
@@ -55,8 +58,9 @@ pub(crate) enum Order {
         whole: bool,
         reply: Reply<()>,
     },
-    /// Keep what came of a feed for a while, though nobody needs it now: its work was interrupted, and may be ordered again.
-    Keep(Key, Reply<()>),
+    /// Keep what came of a feed for a while, though nobody needs it now: its work was interrupted, and may be ordered again. Answered
+    /// with all that is kept for that.
+    Keep(Key, Reply<BTreeSet<Key>>),
     /// Open a request; answered when it is on the ledger.
     Want(Box<Want>, Reply<Opened>),
     /// Keep a feed, or don't any longer: as often as it was asked for.
@@ -185,7 +189,7 @@ impl Engine {
                 for key in kept.iter().flatten() {
                     self.tell_hoster(hoster::Input::Own(key.0)).await;
                 }
-                _ = reply.send(kept.map(drop));
+                _ = reply.send(kept);
             }
             Order::Want(want, reply) => self.want(*want, reply).await,
             Order::Pin(key, true, reply) => {

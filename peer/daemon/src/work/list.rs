@@ -5,7 +5,7 @@ use super::{
     subject::{Subject, bytes_at, no_drive, no_files, not_there, path_in},
 };
 use datdot_api::{ListOrder, Listed};
-use datdot_drive::{Content, Drive, DriveError, DrivePath, Entry};
+use datdot_drive::{Content, DriveError, DrivePath, Entry, Version};
 use tokio::sync::mpsc;
 
 /// Who wants to have no more.
@@ -15,7 +15,14 @@ impl Work {
     /// Lists a drive, or a folder or file of it; its metadata comes here for that.
     pub async fn list(self, order: ListOrder, to: mpsc::Sender<Listed>) {
         let (key, told) = (order.key, to.clone());
-        if let Err(error) = self.keeping(key, self.list_kept(order, told)).await {
+        let listing = async {
+            tokio::select! {
+                listed = self.list_kept(order, told) => listed,
+                // What nobody waits for need not come.
+                () = to.closed() => Ok(()),
+            }
+        };
+        if let Err(error) = self.keeping(key, listing).await {
             // Nobody listens any more: fine.
             _ = to.send(Listed::Failed { error }).await;
         }
@@ -26,13 +33,13 @@ impl Work {
         // Progress of the metadata is of no interest.
         let (steps, _) = mpsc::channel(1);
         let key_file = order.encryption_key_file.as_deref();
-        let drive = match self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?.subject {
-            Subject::Drive(drive) => drive,
+        let version = match self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?.subject {
+            Subject::Drive(version) => version,
             Subject::Feed(_) => return Err(no_drive(order.key)),
-            Subject::Bee => return Err(no_files(order.key)),
+            Subject::Bee(_) => return Err(no_files(order.key)),
         };
         let path = inside.clone();
-        let listed = blocking(move || list(&drive, path.as_ref(), order.recursive, &to)).await?;
+        let listed = blocking(move || list(&version, path.as_ref(), order.recursive, &to)).await?;
         match (listed.map_err(|error| error.to_string())?, inside) {
             (false, Some(path)) => Err(not_there(order.key, &path)),
             _ => Ok(()),
@@ -42,12 +49,11 @@ impl Work {
 
 /// Says whether there was anything.
 fn list(
-    drive: &Drive,
+    version: &Version,
     inside: Option<&DrivePath>,
     recursive: bool,
     to: &mpsc::Sender<Listed>,
 ) -> Result<bool, DriveError> {
-    let version = drive.latest();
     let mut any = false;
     let mut tell = |line| {
         any = true;
@@ -121,13 +127,16 @@ fn line(path: String, entry: &Entry) -> Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datdot_drive::import::import;
+    use crate::work::tests::alone;
+    use datdot_api::{Key, StreamOrder};
+    use datdot_drive::{Drive, import::import};
     use datdot_hypercore::{Keypair, Store};
-    use std::{fs, ops::ControlFlow};
+    use std::{fs, net::TcpListener, ops::ControlFlow, time::Duration};
+    use tokio::time::timeout;
 
     fn names(drive: &Drive, inside: &str, recursive: bool) -> Vec<String> {
         let (to, mut from) = mpsc::channel(100);
-        list(drive, path_in(Some(inside)).unwrap().as_ref(), recursive, &to).unwrap();
+        list(&drive.latest(), path_in(Some(inside)).unwrap().as_ref(), recursive, &to).unwrap();
         drop(to);
         let shown = |listed| match listed {
             Listed::File { path, bytes, .. } => format!("{path} {bytes}"),
@@ -136,6 +145,27 @@ mod tests {
             other => format!("{other:?}"),
         };
         std::iter::from_fn(|| from.blocking_recv()).map(shown).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_waits_for_is_looked_for_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = alone(dir.path()).await;
+        // It takes connections, and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (key, from) = (Key([1; 32]), vec![silent.local_addr().unwrap().to_string()]);
+        let order = ListOrder { key, inside: None, recursive: false, encryption_key_file: None, from: from.clone() };
+        let (to, listens) = mpsc::channel(1);
+        let listing = tokio::spawn(daemon.work.clone().list(order, to));
+        drop(listens);
+        timeout(Duration::from_secs(1), listing).await.unwrap().unwrap();
+
+        let order = StreamOrder { key, inside: Some("/file".into()), encryption_key_file: None, from };
+        _ = timeout(Duration::from_millis(100), daemon.work.stream(order)).await;
+        let mut jobs = daemon.work.jobs.close().unwrap();
+        assert_eq!(jobs.len(), 1);
+        timeout(Duration::from_secs(1), jobs.join_next()).await.unwrap();
+        daemon.stop().await;
     }
 
     #[test]

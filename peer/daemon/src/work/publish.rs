@@ -9,7 +9,7 @@ mod folder;
 pub use file::BLOCK_BYTES;
 
 use super::{Hosted, Steps, Work, blocking, say};
-use crate::{context::Context, engine::Order, quote};
+use crate::{context::Context, engine::Order};
 use datdot_api::{Key, Progress, PublishOrder, Size};
 use datdot_market::terms;
 use std::path::Path;
@@ -84,12 +84,11 @@ impl Work {
     }
 
     /// Refuses what could not be had before much is read for nothing.
-    async fn may_sponsor(&self, bytes: u64, order: &PublishOrder) -> Result<(), String> {
-        if let Some(wanted) = &order.wanted {
-            self.sources(&[])?;
-            quote::cost(&self.ctx, bytes, wanted).await?.is_affordable()?;
+    async fn may_publish(&self, bytes: u64, order: &PublishOrder) -> Result<(), String> {
+        match &order.wanted {
+            Some(wanted) => self.may_sponsor(bytes, wanted, &[]).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

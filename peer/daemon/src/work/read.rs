@@ -2,7 +2,10 @@
 //!
 //! The order is noted until it has ended, with the feeds that it needs, so that a daemon that was stopped goes on with what
 //! came. What it finds nobody for at its start it looks for again, since the network may be up later than the daemon. Whoever
-//! gave an order to a running daemon hears soon that nobody is there; what came by then is kept for a day, for the same order.
+//! gave an order to a running daemon hears soon that nobody is there; what came by then is kept for a day, for the same order. So it is
+//! if what came can't be written.
+
+mod part;
 
 use super::{
     REPORT, Steps, Work, blobs_of, blocking, say,
@@ -14,26 +17,26 @@ use crate::{
     fetch::{Fetched, Wanted as Fetch},
     files,
     journal::millis_now,
-    segments::GoesOn,
 };
 use datdot_api::{Event, GetOrder, Key, Progress, Size};
 use datdot_drive::{
-    Blob, Content, Drive, DriveError, DrivePath,
-    export::{self, ExportError, Exported},
-    progress::{Skipped, Why},
+    Blob, Content, DriveError, DrivePath, Version,
+    export::{self, ExportError, Exported, Outlook},
+    fetch::Round,
+    progress::{Listener, Skipped, Why},
 };
 use datdot_hypercore::{Feed, FeedKey};
 use datdot_roles::Trouble;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use part::{may_write, remove_leftovers, write_out};
 use std::{
-    fs::Permissions,
-    io::{self, Write},
+    collections::BTreeSet,
+    io,
     ops::ControlFlow,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tempfile::NamedTempFile;
 use tokio::{sync::mpsc, time::sleep};
 
 /// Left out paths that are named.
@@ -43,12 +46,6 @@ const PATIENT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Pauses between looks for a feed that nobody has now, for who is patient: each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// A file's name begins and ends so until it is whole: one that [`export::is_part`] knows, so that it is never published.
-const PART_BEGINS: &str = ".datdot-";
-const PART_ENDS: &str = ".part";
-/// Random characters between.
-const PART_RANDOM: usize = 6;
-
 /// Why a feed is not here.
 enum NotHere {
     /// Nobody who has it can be reached, now.
@@ -56,12 +53,39 @@ enum NotHere {
     Otherwise(String),
 }
 
+/// Why something is not read, or not all of it.
+enum NotRead {
+    /// It can't be where it is to be, which the user can mend: nothing has to come twice for that.
+    NotWritten(String),
+    Otherwise(String),
+}
+
+impl From<String> for NotRead {
+    fn from(why: String) -> Self {
+        NotRead::Otherwise(why)
+    }
+}
+
+impl NotRead {
+    /// What came is not kept on a disk that is full.
+    fn unless_full(error: &io::Error, why: String) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NotRead::Otherwise(why),
+            _ => NotRead::NotWritten(why),
+        }
+    }
+}
+
 impl Work {
     /// Reads a feed into a file, or a drive into a folder.
     pub async fn get(self, order: GetOrder, steps: Steps) -> Result<(), String> {
-        parent_of(&order.path)?;
+        // Whatever is wrong with it is found behind the note, which goes when it has failed.
         self.order(|reply| Order::Reads(order.clone(), order.key, reply)).await?;
-        let done = self.keeping(order.key, self.get_begun(&order, &steps)).await;
+        let done = match self.keeping(order.key, self.get_begun(&order, &steps)).await {
+            Ok(()) => Ok(()),
+            Err(NotRead::NotWritten(why)) => Err(self.keep(order.key, why).await?),
+            Err(NotRead::Otherwise(why)) => Err(why),
+        };
         // What a stop interrupted goes on at the next start.
         if self.ctx.goes_on().is_ok() {
             let whole = done.is_ok();
@@ -89,21 +113,21 @@ impl Work {
         }
     }
 
-    async fn get_begun(&self, order: &GetOrder, steps: &Steps) -> Result<(), String> {
+    async fn get_begun(&self, order: &GetOrder, steps: &Steps) -> Result<(), NotRead> {
         let begun = Instant::now();
-        let dir = parent_of(&order.path)?;
+        let dir = parent_of(&order.path).map_err(NotRead::NotWritten)?;
         let inside = path_in(order.inside.as_deref())?;
         // What is fetched, and beside it what is written.
         let room = self.ctx.room()? / if is_one_disk(dir, &self.ctx.dir) { 2 } else { 1 };
         let key_file = order.encryption_key_file.as_deref();
         let bytes = match self.find_out(order.key, key_file, &order.from, room, steps).await?.subject {
-            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key)),
-            Subject::Bee => return Err(no_files(order.key)),
+            Subject::Feed(_) if inside.is_some() => return Err(no_drive(order.key).into()),
+            Subject::Bee(_) => return Err(no_files(order.key).into()),
             Subject::Feed(feed) => self.get_feed(order, &feed, room, steps).await?,
-            Subject::Drive(drive) => {
-                let blobs = blobs_of(&drive).await?;
+            Subject::Drive(version) => {
+                let blobs = blobs_of(&version).await?;
                 self.order(|reply| Order::Reads(order.clone(), blobs, reply)).await?;
-                self.keeping(blobs, self.get_drive(order, &drive, inside, room, steps)).await?
+                self.keeping(blobs, self.get_drive(order, &version, inside, room, steps)).await?
             }
         };
         let millis = begun.elapsed().as_millis() as u64;
@@ -112,8 +136,8 @@ impl Work {
         Ok(())
     }
 
-    async fn get_feed(&self, order: &GetOrder, feed: &Feed, room: u64, steps: &Steps) -> Result<u64, String> {
-        may_write(&order.path)?;
+    async fn get_feed(&self, order: &GetOrder, feed: &Feed, room: u64, steps: &Steps) -> Result<u64, NotRead> {
+        may_write(&order.path).map_err(NotRead::NotWritten)?;
         let view = view_of(feed, order.encryption_key_file.as_deref()).await?;
         self.fetch(order.key, &order.from, room, steps).await?;
         let (bytes, length) = (view.bytes(), feed.info().length);
@@ -121,35 +145,35 @@ impl Work {
         let (path, ctx) = (order.path.clone(), self.ctx.clone());
         let blocks = move || (0..length).map(move |block| view.read(block).map_err(io::Error::other));
         let written = blocking(move || write_out(blocks(), false, &path, &|| ctx.goes_on())).await?;
-        written.map_err(|error| format!("{}: {error}", order.path.display()))?;
+        written.map_err(|error| not_written(error, &order.path))?;
         Ok(bytes)
     }
 
     async fn get_drive(
         &self,
         order: &GetOrder,
-        drive: &Drive,
+        version: &Arc<Version>,
         inside: Option<DrivePath>,
         room: u64,
         steps: &Steps,
-    ) -> Result<u64, String> {
-        let (version, path) = (drive.latest(), inside.clone());
+    ) -> Result<u64, NotRead> {
+        let (at, path) = (version.clone(), inside.clone());
         let found = blocking(move || {
-            let single = path.as_ref().map_or(Ok(None), |path| version.entry(path))?;
-            let some = single.is_some() || version.entries(path.as_ref()).next().is_some();
+            let single = path.as_ref().map_or(Ok(None), |path| at.entry(path))?;
+            let some = single.is_some() || at.entries(path.as_ref()).next().is_some();
             Ok((single.map(|entry| entry.content), some))
         });
         match (found.await?.map_err(|error: DriveError| error.to_string())?, inside) {
-            ((_, false), Some(path)) => Err(not_there(order.key, &path)),
-            ((_, false), None) => Err(format!("drive {} is empty", order.key)),
+            ((_, false), Some(path)) => Err(not_there(order.key, &path).into()),
+            ((_, false), None) => Err(format!("drive {} is empty", order.key).into()),
             ((Some(Content::File { blob, executable }), _), Some(path)) => {
-                self.get_file(order, drive, path, blob, executable, room, steps).await
+                self.get_file(order, version, path, blob, executable, room, steps).await
             }
             ((Some(Content::Link { target }), _), Some(path)) => {
                 let target = target.escape_debug();
-                Err(format!("{path} is a link to {target}: ask for that, or for the folder with both"))
+                Err(format!("{path} is a link to {target}: ask for that, or for the folder with both").into())
             }
-            (_, inside) => self.get_folder(order, drive, inside, room, steps).await,
+            (_, inside) => self.get_folder(order, version, inside, room, steps).await,
         }
     }
 
@@ -157,59 +181,90 @@ impl Work {
     async fn get_file(
         &self,
         order: &GetOrder,
-        drive: &Drive,
+        version: &Arc<Version>,
         path: DrivePath,
         blob: Blob,
         executable: bool,
         room: u64,
         steps: &Steps,
-    ) -> Result<u64, String> {
-        may_write(&order.path)?;
+    ) -> Result<u64, NotRead> {
+        may_write(&order.path).map_err(NotRead::NotWritten)?;
         self.has_room(blob.byte_length, &order.path)?;
-        self.fetch_contents(drive, Some(&path), &order.from, room, steps).await?;
+        self.fetch_round(version, Some(&path), Round::Maps, &order.from, room, steps).await?;
         // What the entry says of a deduplicated file is only a claim; by now the list of its blocks is here.
-        let (version, at) = (drive.latest(), path.clone());
-        let bytes = blocking(move || version.layout(&at, &blob).map(|layout| layout.bytes()));
+        let (looked, at) = (version.clone(), path.clone());
+        let bytes = blocking(move || looked.layout(&at, &blob).map(|layout| layout.bytes()));
         self.has_room(bytes.await?.map_err(|error: DriveError| error.to_string())?, &order.path)?;
-        let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
+        self.fetch_round(version, Some(&path), Round::Contents, &order.from, room, steps).await?;
+        let (version, to, ctx) = (version.clone(), order.path.clone(), self.ctx.clone());
         let written = blocking(move || {
             let blocks = version.read(&path, &blob).map_err(io::Error::other)?;
             write_out(blocks.map(|block| block.map_err(io::Error::other)), executable, &to, &|| ctx.goes_on())
         });
-        written.await?.map_err(|error| format!("{}: {error}", order.path.display()))
+        written.await?.map_err(|error| not_written(error, &order.path))
     }
 
     async fn get_folder(
         &self,
         order: &GetOrder,
-        drive: &Drive,
+        version: &Arc<Version>,
         inside: Option<DrivePath>,
         room: u64,
         steps: &Steps,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, NotRead> {
         if order.path.symlink_metadata().is_ok() && !order.path.is_dir() {
-            return Err(format!("{} is not a folder: give another name, or move it away", order.path.display()));
+            let why = format!("{} is not a folder: give another name, or move it away", order.path.display());
+            return Err(NotRead::NotWritten(why));
         }
-        self.fetch_contents(drive, inside.as_ref(), &order.from, room, steps).await?;
+        self.fetch_round(version, inside.as_ref(), Round::Maps, &order.from, room, steps).await?;
+        // What is wrong with the target as far as one can see is said before hours of fetching.
+        let Outlook { bytes, others } = self.at_folder(order, version, &inside, export::look).await?;
+        let max = self.room_at(&order.path)?;
+        if bytes > max {
+            return Err(no_room(bytes, &order.path, max).into());
+        }
+        tell_skipped(&others, steps).await;
+        self.fetch_round(version, inside.as_ref(), Round::Contents, &order.from, room, steps).await?;
+        let exported = self.at_folder(order, version, &inside, export::export).await?;
+        let Exported { written, unchanged, bytes, unchanged_bytes, skipped } = exported;
+        let told: BTreeSet<_> = others.into_iter().map(|other| other.name).collect();
+        let (_, news): (Vec<_>, Vec<_>) = skipped.iter().partition(|skipped| told.contains(&skipped.name));
+        tell_skipped(news, steps).await;
+        say(steps, Progress::Exported { written, unchanged }).await;
+        is_complete(&skipped, &order.path).map_err(|why| {
+            let is_mendable = skipped.iter().any(|skipped| matches!(skipped.why, Why::Other | Why::InTheWay(_)));
+            if is_mendable { NotRead::NotWritten(why) } else { NotRead::Otherwise(why) }
+        })?;
+        Ok(bytes.saturating_add(unchanged_bytes))
+    }
+
+    /// Does something about the folder that is to be written.
+    async fn at_folder<T: Send + 'static>(
+        &self,
+        order: &GetOrder,
+        version: &Arc<Version>,
+        inside: &Option<DrivePath>,
+        act: impl for<'a> FnOnce(&Version, &Path, &export::Options, &'a mut Listener<'a>) -> Result<T, ExportError>
+        + Send
+        + 'static,
+    ) -> Result<T, NotRead> {
         let max_bytes = self.room_at(&order.path)?;
-        let options = export::Options { folder: inside, max_bytes, replace: order.replace };
-        let (version, to, ctx) = (drive.latest(), order.path.clone(), self.ctx.clone());
-        let written = blocking(move || {
+        let options = export::Options { folder: inside.clone(), max_bytes, replace: order.replace };
+        let (version, to, ctx) = (version.clone(), order.path.clone(), self.ctx.clone());
+        let done = blocking(move || {
             let mut listener =
                 |_| if ctx.goes_on().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-            export::export(&version, &to, &options, &mut listener)
+            act(&version, &to, &options, &mut listener)
         });
-        let exported = written.await?.map_err(|error| match error {
-            ExportError::Stopped => "the daemon stops".into(),
-            ExportError::TooLarge { bytes, max } => no_room(bytes, &order.path, max),
-            ExportError::InUse { path } => format!("{} is being written by another get: wait for that", path.display()),
-            error => error.to_string(),
-        })?;
-        tell_skipped(&exported.skipped, steps).await;
-        let Exported { written, unchanged, bytes, unchanged_bytes, skipped } = exported;
-        say(steps, Progress::Exported { written, unchanged }).await;
-        is_complete(&skipped, &order.path)?;
-        Ok(bytes.saturating_add(unchanged_bytes))
+        done.await?.map_err(|error| match error {
+            ExportError::Stopped => NotRead::Otherwise("the daemon stops".into()),
+            ExportError::TooLarge { bytes, max } => no_room(bytes, &order.path, max).into(),
+            ExportError::InUse { path } => {
+                NotRead::NotWritten(format!("{} is being written by another get: wait for that", path.display()))
+            }
+            ExportError::Write { ref source, .. } => NotRead::unless_full(source, error.to_string()),
+            error => NotRead::NotWritten(error.to_string()),
+        })
     }
 
     fn room_at(&self, path: &Path) -> Result<u64, String> {
@@ -255,14 +310,19 @@ impl Work {
             sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         };
-        match self.ctx.store.feed(&FeedKey(key.0)).map_or(0, |feed| feed.info().bytes_here) {
-            0 => Err(why),
-            came => {
-                self.order(|reply| Order::Keep(key, reply)).await?;
-                let came = Size(came);
-                Err(format!("{why}; {came} of it are kept here for a day: the same command goes on with them"))
-            }
+        Err(self.keep(key, why).await?)
+    }
+
+    /// Keeps what came of a feed, and of those that are read with it, for whoever wants it again soon; adds that to why it ended.
+    async fn keep(&self, key: Key, why: String) -> Result<String, String> {
+        let info = |key: &Key| self.ctx.store.feed(&FeedKey(key.0)).map(|feed| feed.info());
+        // What we wrote stays anyway.
+        if info(&key).is_none_or(|info| info.writable || info.bytes_here == 0) {
+            return Ok(why);
         }
+        let kept = self.order(|reply| Order::Keep(key, reply)).await?;
+        let came = Size(kept.iter().filter_map(info).map(|info| info.bytes_here).sum());
+        Ok(format!("{why}; {came} of it are kept here for a day: the same command goes on with them"))
     }
 
     async fn fetch_once(&self, key: Key, wanted: &Fetch, from: &[String], steps: &Steps) -> Result<Fetched, NotHere> {
@@ -294,11 +354,24 @@ impl Work {
             }
         };
         let result = self.ctx.fetcher.fetch(feed, wanted, &endpoints, &mut progress).await;
-        result.map_err(|failed| match failed.why {
+        let fetched = result.map_err(|failed| match failed.why {
             why @ Trouble::Unreachable(_) => NotHere::Unreachable(why.to_string()),
             why => NotHere::Otherwise(why.to_string()),
-        })
+        })?;
+        if matches!(wanted, Fetch::Runs { .. }) && !is_here(&fetched.feed, wanted) {
+            // Hosters have the metadata of a new version before its contents.
+            return Err(NotHere::Unreachable(format!(
+                "the drive names contents that nobody who was reached has: they hold {} blocks of them, and its newest version \
+                 goes on behind. Give the same command again once its author or a hoster of that version can be reached",
+                fetched.feed.info().length
+            )));
+        }
+        Ok(fetched)
     }
+}
+
+fn not_written(error: io::Error, path: &Path) -> NotRead {
+    NotRead::unless_full(&error, format!("{}: {error}", path.display()))
 }
 
 /// Whether nothing has to be fetched, as far as one can see without asking anybody.
@@ -310,12 +383,14 @@ fn is_here(feed: &Feed, wanted: &Fetch) -> bool {
     }
 }
 
-pub(super) async fn tell_skipped(skipped: &[Skipped], steps: &Steps) {
-    for left_out in skipped.iter().take(MAX_NAMED) {
+pub(super) async fn tell_skipped<'a>(skipped: impl IntoIterator<Item = &'a Skipped>, steps: &Steps) {
+    let mut skipped = skipped.into_iter();
+    for left_out in skipped.by_ref().take(MAX_NAMED) {
         let name = left_out.name.escape_debug().to_string();
         say(steps, Progress::Skipped { name, why: left_out.why.to_string() }).await;
     }
-    if let Some(more) = skipped.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+    let more = skipped.count();
+    if more > 0 {
         say(steps, Progress::Skipped { name: format!("{more} more"), why: "for such reasons".into() }).await;
     }
 }
@@ -370,83 +445,8 @@ fn parent_of(path: &Path) -> Result<&Path, String> {
     Ok(dir)
 }
 
-/// Refuses a file that can't be written as far as one can see.
-fn may_write(path: &Path) -> Result<(), String> {
-    parent_of(path)?;
-    if path.symlink_metadata().is_ok() {
-        return Err(format!("{} exists already: give another name, or move it away", path.display()));
-    }
-    Ok(())
-}
-
 fn is_one_disk(one: &Path, other: &Path) -> bool {
     matches!((one.metadata(), other.metadata()), (Ok(one), Ok(other)) if one.dev() == other.dev())
-}
-
-/// Writes blocks, each checked against its author's tree, to a file beside `path`, then gives it that name. A file that is there
-/// stays. Returns the bytes.
-fn write_out<Block: AsRef<[u8]>>(
-    blocks: impl Iterator<Item = io::Result<Block>>,
-    executable: bool,
-    path: &Path,
-    goes_on: &GoesOn,
-) -> io::Result<u64> {
-    let dir = path.parent().ok_or_else(|| io::Error::other("it names no file"))?;
-    remove_leftovers(dir);
-    let part = begin_part(dir, executable)?;
-    let mut file = io::BufWriter::with_capacity(1 << 20, part.as_file());
-    let mut bytes = 0;
-    for block in blocks {
-        goes_on()?;
-        let block = block?;
-        file.write_all(block.as_ref())?;
-        bytes += block.as_ref().len() as u64;
-    }
-    file.flush()?;
-    drop(file);
-    part.as_file().sync_all()?;
-    part.persist_noclobber(path)?;
-    Ok(bytes)
-}
-
-/// A file for what is not whole yet, locked as long as somebody writes to it.
-fn begin_part(dir: &Path, executable: bool) -> io::Result<NamedTempFile> {
-    loop {
-        let part = tempfile::Builder::new()
-            .prefix(PART_BEGINS)
-            .rand_bytes(PART_RANDOM)
-            .suffix(PART_ENDS)
-            // As any new file: who may read it is up to the user's umask.
-            .permissions(Permissions::from_mode(if executable { 0o777 } else { 0o666 }))
-            .tempfile_in(dir)?;
-        // Where files can't be locked nobody takes it for one that is left over.
-        _ = flock(part.as_file(), FlockOperation::LockExclusive);
-        // Before it was locked it may have been taken for one.
-        if part.path().try_exists()? {
-            return Ok(part);
-        }
-    }
-}
-
-/// Removes what daemons that were killed had written of files: it could only be done anew, and nobody would miss it.
-fn remove_leftovers(dir: &Path) {
-    for entry in dir.read_dir().into_iter().flatten().flatten() {
-        let is_part = |name: &str| {
-            let random = name.strip_prefix(PART_BEGINS).and_then(|rest| rest.strip_suffix(PART_ENDS));
-            random.is_some_and(|random| random.len() == PART_RANDOM)
-        };
-        let (path, is_file) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_file()));
-        if !is_file || !entry.file_name().to_str().is_some_and(is_part) {
-            continue;
-        }
-        // Somebody else's can't be written to.
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Ok(file) = rustix::fs::open(&path, flags, Mode::empty())
-            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            _ = std::fs::remove_file(&path);
-        }
-    }
 }
 
 /// Where HOST:PORT is.
@@ -460,78 +460,6 @@ async fn resolve(place: &str) -> Result<Vec<Endpoint>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::publish::file::{BLOCK_BYTES, append, look};
-    use datdot_hypercore::{Keypair, Store};
-    use std::fs;
-    use tokio::sync::mpsc;
-
-    fn write_out(feed: &Feed, path: &Path, goes_on: &GoesOn) -> io::Result<u64> {
-        let blocks = (0..feed.info().length).map(|block| feed.read(block).map_err(io::Error::other));
-        super::write_out(blocks, false, path, goes_on)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_file_goes_into_a_feed_and_comes_out_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
-        let (steps, _heard) = mpsc::channel(64);
-        for (seed, bytes) in [(1, 1), (2, BLOCK_BYTES), (3, BLOCK_BYTES + 1), (4, 70 * BLOCK_BYTES + 5)] {
-            let (path, out) = (dir.path().join("in"), dir.path().join(format!("out{seed}")));
-            let content: Vec<_> = (0..bytes).map(|at| (at / 3) as u8).collect();
-            fs::write(&path, &content).unwrap();
-            let feed = store.create(&Keypair::from_seed([seed; 32])).unwrap();
-            append(&feed, &look(&path).unwrap(), &steps, &|| Ok(())).unwrap();
-            assert_eq!(feed.info().length, bytes.div_ceil(BLOCK_BYTES) as u64);
-            write_out(&feed, &out, &|| Ok(())).unwrap();
-            assert!(fs::read(&out).unwrap() == content, "{bytes} bytes");
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_of_the_user_s_is_overwritten_and_nothing_is_left_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
-        let feed = store.create(&Keypair::from_seed([1; 32])).unwrap();
-        feed.append(vec!["new".into()]).await.unwrap();
-        let out = dir.path().join("out");
-        for precious in ["out", "out.part"] {
-            fs::write(dir.path().join(precious), "precious").unwrap();
-        }
-        assert!(may_write(&out).unwrap_err().contains("exists already"));
-        assert!(write_out(&feed, &out, &|| Ok(())).is_err(), "it appeared while the feed was fetched");
-        assert!(write_out(&feed, &dir.path().join("other"), &|| Err(io::Error::other("stop"))).is_err());
-        fs::remove_file(&out).unwrap();
-        write_out(&feed, &out, &|| Ok(())).unwrap();
-        assert_eq!(fs::read(&out).unwrap(), b"new");
-        assert_eq!(fs::read(dir.path().join("out.part")).unwrap(), b"precious");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "out, out.part and store");
-        assert!(may_write(&dir.path().join("no/out")).unwrap_err().contains("no folder"));
-    }
-
-    #[tokio::test]
-    async fn what_a_killed_daemon_left_goes_and_what_another_get_writes_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
-        let feed = store.create(&Keypair::from_seed([1; 32])).unwrap();
-        feed.append(vec!["new".into()]).await.unwrap();
-        let to = dir.path().join("to");
-        fs::create_dir(&to).unwrap();
-        let written = begin_part(&to, false).unwrap();
-        for name in ["precious", ".datdot-notes.part", ".datdot-Ab12yz.part", ".datdot-.part"] {
-            fs::write(to.join(name), name).unwrap();
-        }
-        std::os::unix::fs::symlink("precious", to.join(".datdot-link12.part")).unwrap();
-        write_out(&feed, &to.join("out"), &|| Ok(())).unwrap();
-        assert!(written.path().exists() && !to.join(".datdot-Ab12yz.part").exists());
-        for name in ["precious", ".datdot-notes.part", ".datdot-.part", ".datdot-link12.part", "out"] {
-            assert!(fs::symlink_metadata(to.join(name)).is_ok(), "{name}");
-        }
-        let name = written.path().file_name().unwrap().to_str().unwrap();
-        assert!(export::is_part(name), "{name} would be published");
-        let path = written.into_temp_path().keep().unwrap();
-        remove_leftovers(&to);
-        assert!(!path.exists(), "nobody writes to it any more");
-    }
 
     #[test]
     fn a_folder_that_lacks_files_is_not_done_and_it_is_said_what_to_do() {

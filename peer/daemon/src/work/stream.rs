@@ -8,11 +8,11 @@ use crate::fetch::Wanted as Fetch;
 use bytes::Bytes;
 use datdot_api::{Key, Size, StreamOrder};
 use datdot_drive::{
-    Blob, Content, Drive, DriveError, DrivePath,
+    Blob, Content, DriveError, DrivePath, Version,
     fetch::{Round, wanted},
 };
 use datdot_hypercore::{FeedError, View};
-use std::{io, ops::Range, time::Duration};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -65,9 +65,9 @@ impl Work {
         let inside = path_in(order.inside.as_deref())?;
         let (steps, _) = mpsc::channel(1);
         let key_file = order.encryption_key_file.as_deref();
-        let subject = self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps).await?.subject;
-        match (subject, inside) {
-            (Subject::Bee, _) => Err(no_files(order.key)),
+        let finding = self.find_out(order.key, key_file, &order.from, self.ctx.room()?, &steps);
+        match (as_long_as_asked(asked, finding).await?.subject, inside) {
+            (Subject::Bee(_), _) => Err(no_files(order.key)),
             (Subject::Feed(_), Some(_)) => Err(no_drive(order.key)),
             (Subject::Feed(feed), None) => {
                 let whole = vec![0..feed.info().length];
@@ -79,30 +79,36 @@ impl Work {
                 "{key} is a drive: name a file of it, as in {key}/path; `datdot ls {key}` shows them",
                 key = order.key
             )),
-            (Subject::Drive(drive), Some(path)) => {
+            (Subject::Drive(version), Some(path)) => {
                 let work = async {
-                    let blob = file_at(order.key, &drive, &path).await?;
-                    let place = self.place(order, &drive, &path, blob).await?;
+                    let blob = file_at(order.key, &version, &path).await?;
+                    let place = as_long_as_asked(asked, self.place(order, &version, &path, blob)).await?;
                     self.pour(order, place, asked).await
                 };
-                self.keeping(blobs_of(&drive).await?, work).await
+                self.keeping(blobs_of(&version).await?, work).await
             }
         }
     }
 
     /// Where the file is; of a deduplicated one the list of blocks comes for that.
-    async fn place(&self, order: &StreamOrder, drive: &Drive, path: &DrivePath, blob: Blob) -> Result<Place, String> {
-        let feed = drive.blobs().map_err(|error| error.to_string())?;
+    async fn place(
+        &self,
+        order: &StreamOrder,
+        version: &Arc<Version>,
+        path: &DrivePath,
+        blob: Blob,
+    ) -> Result<Place, String> {
         if blob.block_map {
             let list = blob.block_offset..blob.block_offset.saturating_add(blob.block_length);
             let lists = Fetch::Runs { runs: vec![list], bytes: 0, room: self.ctx.room()? };
             let (steps, _) = mpsc::channel(1);
-            self.fetch_as(Key(feed.key().0), lists, &order.from, &steps).await?;
+            self.fetch_as(blobs_of(version).await?, lists, &order.from, &steps).await?;
         }
-        let (drive, path, feed) = (drive.clone(), path.clone(), drive.contents().map_err(|error| error.to_string())?);
+        let (version, path) = (version.clone(), path.clone());
         let place = blocking(move || {
-            let layout = drive.latest().layout(&path, &blob)?;
-            let runs = wanted(&drive, Some(&path), Round::Contents)?;
+            let layout = version.layout(&path, &blob)?;
+            let runs = wanted(&version, Some(&path), Round::Contents)?;
+            let feed = version.drive().contents()?;
             Ok(Place { feed, blocks: layout.runs(), runs, bytes: layout.bytes() })
         });
         place.await?.map_err(|error: DriveError| error.to_string())
@@ -122,7 +128,7 @@ impl Work {
             return Ok(());
         }
         let (steps, _) = mpsc::channel(1);
-        let wanted = Fetch::Runs { runs: runs.clone(), bytes, room };
+        let wanted = Fetch::Runs { runs, bytes, room };
         let fetching = self.fetch_as(Key(feed.key().0), wanted, &order.from, &steps);
         let sent = async {
             let sending = send(&view, blocks, bytes, &to);
@@ -131,10 +137,7 @@ impl Work {
                 sent = &mut sending => return sent,
                 fetched = fetching => { fetched?; }
             }
-            match runs.iter().all(|run| feed.missing_in(run.clone()) == 0) {
-                true => sending.await,
-                false => Err("it has blocks that nobody has written".into()),
-            }
+            sending.await
         };
         let sent = sent.await;
         if let Err(why) = &sent {
@@ -142,6 +145,15 @@ impl Work {
             _ = to.send(Err(io::Error::other(why.clone()))).await;
         }
         sent
+    }
+}
+
+/// Does what somebody waits for who asked, for no longer than that.
+async fn as_long_as_asked<T>(asked: &mut Asked, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let Some(asked) = asked else { return work.await };
+    tokio::select! {
+        done = work => done,
+        () = asked.closed() => Err("nobody waits for it any more".into()),
     }
 }
 
@@ -175,8 +187,8 @@ async fn send(
 }
 
 /// The place of a file that can be sent.
-async fn file_at(key: Key, drive: &Drive, path: &DrivePath) -> Result<Blob, String> {
-    let (version, at) = (drive.latest(), path.clone());
+async fn file_at(key: Key, version: &Arc<Version>, path: &DrivePath) -> Result<Blob, String> {
+    let (version, at) = (version.clone(), path.clone());
     let found = blocking(move || match version.entry(&at)? {
         None => Ok((None, version.entries(Some(&at)).next().is_some())),
         Some(entry) => Ok((Some(entry.content), false)),
@@ -195,6 +207,7 @@ async fn file_at(key: Key, drive: &Drive, path: &DrivePath) -> Result<Blob, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datdot_drive::Drive;
     use datdot_hypercore::{Encryption, Keypair, Store};
 
     async fn sent(feed: impl Into<View>, blocks: Vec<Range<u64>>, bytes: u64) -> (Result<(), String>, Vec<u8>) {
@@ -214,7 +227,7 @@ mod tests {
         let drive = Drive::create(&Store::open(dir.path()).unwrap(), &Keypair::from_seed([1; 32])).unwrap();
         let path: DrivePath = "/link".parse().unwrap();
         drive.put_link(&path, "\u{1b}[2Jfile").unwrap();
-        let why = file_at(Key(drive.key().0), &drive, &path).await.unwrap_err();
+        let why = file_at(Key(drive.key().0), &Arc::new(drive.latest()), &path).await.unwrap_err();
         assert!(why.contains("[2Jfile") && !why.contains('\u{1b}'), "{why:?}");
     }
 

@@ -8,22 +8,22 @@ use crate::{
     files,
     journal::{Drive as Noted, Figures},
 };
-use datdot_api::Key;
+use datdot_api::{Key, RequestOrder};
 use datdot_drive::{
-    Content, Drive, DriveError, DrivePath, Entry, Kind,
+    Content, Drive, DriveError, DrivePath, Entry, Kind, Version,
     fetch::{Round, wanted},
 };
 use datdot_hypercore::{Feed, FeedError, FeedKey, View};
-use std::{ops::Range, path::Path};
+use std::{ops::Range, path::Path, sync::Arc};
 
 /// What a key names.
 pub(super) enum Subject {
     /// A feed; its first block and its head are here.
     Feed(Feed),
     /// A Hyperbee of some application. It is hosted as the feed that it is, but there is no file in it.
-    Bee,
-    /// A drive; all of its newest metadata is here.
-    Drive(Drive),
+    Bee(Feed),
+    /// The newest version of a drive; all of its metadata is here. Whatever comes while it is read, it stays this one.
+    Drive(Arc<Version>),
 }
 
 /// What was found out of a key.
@@ -72,9 +72,11 @@ impl Work {
                 return Err(format!("{key} is not encrypted: read it without --encryption-key-file"));
             }
             (_, Kind::Feed) => return Ok(Found { subject: Subject::Feed(feed), reached }),
-            (_, Kind::Bee) => return Ok(Found { subject: Subject::Bee, reached }),
+            (_, Kind::Bee) => return Ok(Found { subject: Subject::Bee(feed), reached }),
             (_, Kind::Drive) => {}
         }
+        // Should the head grow from now on, this much of it is here nevertheless.
+        let newest = feed.info().length;
         self.fetch(key, from, room, steps).await?;
         // The feed with the contents is not opened: who only lists the drive needs nothing of it.
         let open = move || match secret {
@@ -82,76 +84,65 @@ impl Work {
             Some(secret) => Drive::open_encrypted(&store, FeedKey(key.0), secret),
         };
         let drive = blocking(open).await?.map_err(|error: DriveError| error.to_string())?;
-        Ok(Found { subject: Subject::Drive(drive), reached })
+        Ok(Found { subject: Subject::Drive(Arc::new(drive.checkout(newest))), reached })
     }
 
-    /// Brings all contents of a drive here whose metadata is here: every block of a head that reaches what the metadata names.
-    /// Returns the peers that were reached.
+    /// Brings all contents here of a version of a drive, for a request: every block of a head that reaches what the version names.
+    /// Says whether it names any. Peers that are reached join the others.
     pub(super) async fn fetch_whole(
         &self,
-        drive: &Drive,
-        from: &[String],
+        version: &Arc<Version>,
+        RequestOrder { from, wanted, .. }: &RequestOrder,
+        reached: &mut Vec<Endpoint>,
         steps: &Steps,
-    ) -> Result<Vec<Endpoint>, String> {
-        let blobs = blobs_of(drive).await?;
+    ) -> Result<bool, String> {
+        let blobs = blobs_of(version).await?;
         let room = || self.ctx.room();
-        let lists = runs_of(drive, Round::Maps).await?;
-        if !lists.is_empty() {
-            self.fetch_as(blobs, Fetch::Runs { runs: lists, bytes: 0, room: room()? }, from, steps).await?;
-        }
-        let Some(last) = runs_of(drive, Round::Contents).await?.pop() else { return Ok(Vec::new()) };
+        self.fetch_round(version, None, Round::Maps, from, room()?, steps).await?;
+        let Some(last) = runs_of(version, Round::Contents).await?.pop() else { return Ok(false) };
         // Peers may have an older head than the metadata needs: with this block comes one that is long enough.
-        let last = vec![last.end.saturating_sub(1)..last.end];
-        let Fetched { feed, mut reached, .. } =
-            self.fetch_as(blobs, Fetch::Runs { runs: last.clone(), bytes: 0, room: room()? }, from, steps).await?;
-        if last.iter().any(|run| feed.missing_in(run.clone()) > 0) {
-            return Err(format!(
-                "the drive names contents that nobody who was reached has: they hold {} blocks of them, and its newest version \
-                 goes on behind. Give the same command again once its author or a hoster of that version can be reached",
-                feed.info().length
-            ));
-        }
+        let last = Fetch::Runs { runs: vec![last.end.saturating_sub(1)..last.end], bytes: 0, room: room()? };
+        let found = self.fetch_as(blobs, last, from, steps).await?;
+        reached.extend(found.reached);
+        self.may_fetch_for(wanted, &[version.drive().metadata(), &found.feed], reached).await?;
         reached.extend(self.fetch(blobs, from, room()?, steps).await?.reached);
-        Ok(reached)
+        Ok(true)
     }
 
-    /// Brings the contents here of a file or folder of a drive whose metadata is here, at most `room` bytes.
-    pub(super) async fn fetch_contents(
+    /// Brings the contents here of a file or folder of a drive, at most `room` bytes: the lists of blocks of deduplicated files have to
+    /// come first, since they tell where the others are.
+    pub(super) async fn fetch_round(
         &self,
-        drive: &Drive,
+        version: &Arc<Version>,
         inside: Option<&DrivePath>,
+        round: Round,
         from: &[String],
         room: u64,
         steps: &Steps,
     ) -> Result<(), String> {
-        let blobs = blobs_of(drive).await?;
-        // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
-        for round in [Round::Maps, Round::Contents] {
-            let (all, inside) = (drive.clone(), inside.cloned());
-            let look = move || {
-                let bytes = if round == Round::Contents { bytes_in(&all, inside.as_ref())? } else { 0 };
-                Ok((wanted(&all, inside.as_ref(), round)?, bytes))
-            };
-            let (runs, bytes) = blocking(look).await?.map_err(|error: DriveError| error.to_string())?;
-            if !runs.is_empty() {
-                self.fetch_as(blobs, Fetch::Runs { runs, bytes, room }, from, steps).await?;
-            }
+        let (at, path) = (version.clone(), inside.cloned());
+        let look = move || {
+            let bytes = if round == Round::Contents { bytes_in(&at, path.as_ref())? } else { 0 };
+            Ok((wanted(&at, path.as_ref(), round)?, bytes))
+        };
+        let (runs, bytes) = blocking(look).await?.map_err(|error: DriveError| error.to_string())?;
+        if !runs.is_empty() {
+            self.fetch_as(blobs_of(version).await?, Fetch::Runs { runs, bytes, room }, from, steps).await?;
         }
         Ok(())
     }
 
     /// Notes a drive that somebody else made, to be shown.
-    pub(super) async fn note_others(&self, drive: &Drive) -> Result<(), String> {
-        let (looked, key) = (drive.clone(), Key(drive.key().0));
+    pub(super) async fn note_others(&self, version: &Arc<Version>) -> Result<(), String> {
+        let (version, key) = (version.clone(), Key(version.drive().key().0));
         let noted = blocking(move || {
             let (mut files, mut bytes) = (0, 0u64);
-            let version = looked.latest();
             for entry in usable(version.entries(None)) {
                 files += 1;
                 bytes = bytes.saturating_add(bytes_at(&entry?.1));
             }
             let figures = Figures { version: version.version(), files, bytes, read: 0 };
-            Ok(Noted { blobs: Key(looked.blobs()?.key().0), folder: None, figures })
+            Ok(Noted { blobs: Key(version.drive().blobs_key()?.0), folder: None, figures })
         });
         let noted = noted.await?.map_err(|error: DriveError| error.to_string())?;
         self.order(|reply| Order::NoteDrive(key, noted, reply)).await
@@ -159,9 +150,9 @@ impl Work {
 }
 
 /// The blocks that all files of a drive take.
-async fn runs_of(drive: &Drive, round: Round) -> Result<Vec<Range<u64>>, String> {
-    let all = drive.clone();
-    blocking(move || wanted(&all, None, round)).await?.map_err(|error| error.to_string())
+async fn runs_of(version: &Arc<Version>, round: Round) -> Result<Vec<Range<u64>>, String> {
+    let version = version.clone();
+    blocking(move || wanted(&version, None, round)).await?.map_err(|error| error.to_string())
 }
 
 /// A path in a drive as the user wrote it; `None` is all of it.
@@ -203,8 +194,7 @@ pub(super) fn bytes_at(entry: &Entry) -> u64 {
 }
 
 /// Bytes of the files at a path, as the drive tells.
-fn bytes_in(drive: &Drive, inside: Option<&DrivePath>) -> Result<u64, DriveError> {
-    let version = drive.latest();
+fn bytes_in(version: &Version, inside: Option<&DrivePath>) -> Result<u64, DriveError> {
     let single = match inside {
         Some(path) => version.entry(path)?.map_or(0, |entry| bytes_at(&entry)),
         None => 0,

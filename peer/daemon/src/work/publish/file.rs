@@ -6,7 +6,7 @@ use crate::{
     files,
     journal::{FileState, Published},
     segments,
-    work::{REPORT, as_it_is},
+    work::{REPORT, Whole},
 };
 use bytes::Bytes;
 use datdot_api::{Event, Key, Progress, PublishOrder};
@@ -43,11 +43,11 @@ impl Work {
                 if file.bytes > room {
                     return Err(too_large(&self.ctx, &file.path, file.bytes, room));
                 }
-                self.may_sponsor(file.bytes, order).await?;
+                self.may_publish(file.bytes, order).await?;
                 self.read_in(file, steps).await?
             }
         };
-        Ok(Made { key: Key(feed.key().0), feeds: vec![as_it_is(&feed, root)?] })
+        Ok(Made { key: Key(feed.key().0), feeds: vec![Whole::of(&feed)?.with_root(root)] })
     }
 
     /// The feed of a file that was published before and has not changed since.

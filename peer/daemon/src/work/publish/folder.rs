@@ -14,7 +14,7 @@ use crate::{
     engine::Order,
     files,
     journal::{Drive as Noted, Figures},
-    work::{REPORT, read::tell_skipped, say},
+    work::{REPORT, Whole, read::tell_skipped, say},
 };
 use datdot_api::{Event, Key, Progress, PublishOrder};
 use datdot_drive::{
@@ -43,7 +43,7 @@ impl Work {
         if added > room {
             return Err(too_large(&self.ctx, &order.path, added, room));
         }
-        self.may_sponsor(total, order).await?;
+        self.may_publish(total, order).await?;
         let (drive, noted) = match before {
             Some(found) => found,
             None => self.new_drive(&order.path).await?,
@@ -64,7 +64,7 @@ impl Work {
         let noted = Noted { figures, ..noted };
         self.order(|reply| Order::NoteDrive(key, noted, reply)).await?;
         self.tell(&drive, imported, begun.elapsed(), steps).await;
-        Ok(Made { key, feeds: self.both_feeds(&drive).await? })
+        Ok(Made { key, feeds: self.hashed(Whole::of_drive(&drive.latest(), true)).await? })
     }
 
     /// The drive of a folder that was published before.

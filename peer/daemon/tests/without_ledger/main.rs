@@ -1,120 +1,22 @@
 //! A daemon whose ledger is away from the start on.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
-use codec::Encode;
+mod drives;
+mod peer;
+
 use datdot_api::{
-    Amount, Client, ClientError, Event, GetOrder, HostOrder, Key, ListOrder, Listed, Progress, PublishOrder, Status,
-    UnpublishOrder, Unpublished,
+    Amount, Client, ClientError, Event, HostOrder, Key, Listed, Progress,
     status::{FeedRole, FeedStatus},
 };
-use datdot_daemon::{
-    Config, Daemon,
-    swarm::{LocalDht, Settings},
-};
-use datdot_hypercore::{Config as NetworkConfig, FeedKey, Keypair, Network, Store, Want};
-use datdot_ledger::Account;
-use datdot_market::params::{DAT, Params};
-use datdot_wire::noise;
-use std::{
-    fs,
-    net::{SocketAddr, SocketAddrV4},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use datdot_daemon::swarm::LocalDht;
+use datdot_hypercore::{FeedKey, Keypair, Want};
+use datdot_market::params::DAT;
+use peer::*;
+use std::{fs, path::Path, time::Duration};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
-
-struct Peer {
-    dir: PathBuf,
-    daemon: Daemon,
-}
-
-impl Peer {
-    /// Starts a daemon in a folder in which one ran before.
-    async fn start(dir: &Path, bootstrap: SocketAddrV4) -> Self {
-        fs::create_dir_all(dir).unwrap();
-        let params = hex::encode(Params::dev().encode());
-        let known =
-            format!(r#"{{"name":"dev","genesis":"{}","params":"{params}","finalized":70}}"#, hex::encode([1; 32]));
-        fs::write(dir.join("ledger.json"), known).unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            swarm: Settings::Through(vec![bootstrap]),
-            // Nobody listens there.
-            ..Config::new(dir, "ws://127.0.0.1:1", Account::dev("//Alice").unwrap())
-        };
-        Self { dir: dir.to_owned(), daemon: Daemon::start(config).await.unwrap() }
-    }
-
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Client) -> T + Send + 'static) -> T {
-        let client = Client::open(&self.dir).unwrap();
-        spawn_blocking(move || question(&client)).await.unwrap()
-    }
-
-    async fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
-        let begun = Instant::now();
-        loop {
-            let status = self.ask(|client| client.status()).await.unwrap();
-            if is(&status) {
-                return status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {status:#?}");
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn publishes(&self, path: &Path) -> Vec<Progress> {
-        let order = PublishOrder { path: path.to_owned(), wanted: None };
-        self.ask(move |client| client.publish(&order).unwrap().map(Result::unwrap).collect()).await
-    }
-
-    async fn publish(&self, path: &Path) -> Key {
-        let steps = self.publishes(path).await;
-        let Some(Progress::Done { key, .. }) = steps.last() else { panic!("{steps:?}") };
-        *key
-    }
-
-    async fn unpublish(&self, key: Key, delete: bool) -> Result<Unpublished, String> {
-        let done = self.ask(move |client| client.unpublish(&UnpublishOrder { key, delete })).await;
-        done.map_err(|error| error.to_string())
-    }
-
-    async fn get(&self, key: FeedKey, to: PathBuf, from: Vec<String>) -> Vec<Progress> {
-        let key = datdot_api::Key(key.0);
-        let order = GetOrder { key, inside: None, path: to, replace: false, encryption_key_file: None, from };
-        self.ask(move |client| client.read(&order).unwrap().map(Result::unwrap).collect()).await
-    }
-}
-
-async fn network(dir: &Path, name: u8, listen: bool) -> Network {
-    let listen = listen.then(|| "127.0.0.1:0".parse().unwrap());
-    let config = NetworkConfig { listen, ..NetworkConfig::new(noise::Keypair::from_seed(&[name; 32])) };
-    Network::start(Store::open(dir).unwrap(), config).await.unwrap()
-}
-
-/// A feed of 4 MiB, in a store that can be served again and again.
-async fn large(dir: &Path) -> (Store, FeedKey) {
-    let store = Store::open(dir).unwrap();
-    let feed = store.create(&Keypair::from_seed([7; 32])).unwrap();
-    feed.append((0..64u8).map(|at| vec![at; 64 << 10].into()).collect()).await.unwrap();
-    (store, feed.key())
-}
-
-/// Serves it at an address, so slowly that it can go away in the middle.
-async fn serve(store: &Store, at: SocketAddr, rate: Option<u64>) -> Network {
-    let config = NetworkConfig { listen: Some(at), ..NetworkConfig::new(noise::Keypair::from_seed(&[7; 32])) };
-    let network = Network::start(store.clone(), config).await.unwrap();
-    network.limits().upload.set(rate);
-    network
-}
-
-const RATE: Option<u64> = Some(400_000);
-
-fn has_some(status: &Status) -> bool {
-    status.feeds.iter().any(|feed| feed.held > 1 << 20)
-}
 
 /// Leaves a whole feed in a store, as if it had been fetched for a contract.
 async fn hosts(dir: &Path) -> FeedKey {
@@ -194,14 +96,7 @@ async fn a_start_looks_again_for_what_it_finds_nobody_for() {
     let author = serve(&store, "127.0.0.1:0".parse().unwrap(), RATE).await;
     let at = author.local_addr().unwrap();
     let (out, client) = (dir.path().join("out"), Client::open(&reader.dir).unwrap());
-    let order = GetOrder {
-        key: Key(key.0),
-        inside: None,
-        path: out.clone(),
-        replace: false,
-        encryption_key_file: None,
-        from: vec![at.to_string()],
-    };
+    let order = get(key, out.clone(), vec![at.to_string()]);
     let reading = spawn_blocking(move || client.read(&order).unwrap().take_while(Result::is_ok).count());
     reader.until("some of it came", has_some).await;
     reader.daemon.stop().await;
@@ -250,8 +145,7 @@ async fn listing_a_drive_leaves_nothing_of_its_contents_behind() {
     fs::write(folder.join("a"), "content").unwrap();
     let key = author.publish(&folder).await;
     let from = vec![author.daemon.listen().to_string()];
-    let order = ListOrder { key, inside: None, recursive: false, encryption_key_file: None, from };
-    let lines: Vec<_> = reader.ask(move |client| client.list(&order).unwrap().map(Result::unwrap).collect()).await;
+    let lines = reader.list(key, from).await;
     assert!(matches!(lines.last(), Some(Listed::Done { .. })), "{lines:?}");
     let feeds = reader.until("has looked", |status| !status.feeds.is_empty()).await.feeds;
     assert!(feeds.iter().all(|feed| feed.key == key), "{feeds:?}");
