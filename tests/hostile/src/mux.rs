@@ -63,6 +63,8 @@ fn hostile(input: &mut Input<'_>) {
                     assert!(mux.is_alive(channel) && channels.contains(&channel));
                 }
                 Ok(Some(Event::Closed { channel } | Event::Rejected { channel })) => assert!(!mux.is_alive(channel)),
+                // A message takes a byte.
+                Ok(Some(Event::Skipped { messages })) => assert!(messages <= got, "{messages} messages in {got} bytes"),
             }
         }
         // A control message of ours has at most 14 bytes, and answers one of at least 3.
@@ -142,7 +144,7 @@ fn deliver(ends: &mut [End; 2], from: usize) -> bool {
                 assert_eq!((from, *count), (&mut tag.clone(), kind), "a message that is lost, or out of place");
                 *count += 1;
             }
-            Event::Opened { .. } | Event::Closed { .. } | Event::Rejected { .. } => {}
+            Event::Opened { .. } | Event::Closed { .. } | Event::Rejected { .. } | Event::Skipped { .. } => {}
         }
     }
     true

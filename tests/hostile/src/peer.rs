@@ -233,7 +233,7 @@ impl World {
                 Some(Event::Closed { channel } | Event::Rejected { channel }) => {
                     self.channels.retain(|at| at.id != channel);
                 }
-                Some(Event::Opened { .. }) => {}
+                Some(Event::Opened { .. } | Event::Skipped { .. }) => {}
             }
         }
         Some(())
