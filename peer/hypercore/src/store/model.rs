@@ -425,7 +425,7 @@ fn a_cut_needs_no_room() {
 fn small_appends_find_room_that_was_taken_before_unless_the_disk_has_none() {
     let machine = Machine::default();
     let feed = open(&machine, DIR).create(&keypair(0)).expect("room");
-    let blocks = |count: u8| (0..count).map(|i| Bytes::from(vec![i + 1; 100])).collect::<Vec<_>>();
+    let blocks = |count: u8| (0..count).map(|i| Bytes::from(vec![i + 1; 1000])).collect::<Vec<_>>();
     let (key, file) = (feed.key(), feed.data_path());
     let behind = || Files::Torn(machine.clone()).len(&file).expect("it is there") - DATA_START - feed.info().bytes;
     feed.write(&blocks(1)).expect("an author appends");
@@ -435,8 +435,8 @@ fn small_appends_find_room_that_was_taken_before_unless_the_disk_has_none() {
     let (ahead, syncs) = (behind(), machine.syncs());
     assert!(ahead > 0 && ahead <= feed.info().bytes / 4, "{ahead}");
     feed.write(&blocks(5)).expect("an author appends");
-    assert_eq!((behind(), machine.syncs()), (ahead - 500, syncs + 1));
-    machine.leave_room(Some(3000 + 2 * 44 * 30 + 500));
+    assert_eq!((behind(), machine.syncs()), (ahead - 5000, syncs + 1));
+    machine.leave_room(Some(30_000 + 2 * 44 * 30 + 500));
     feed.write(&blocks(30)).expect("there is room for the blocks");
     assert_eq!(behind(), 0, "and for nothing else");
     machine.leave_room(None);
@@ -444,7 +444,7 @@ fn small_appends_find_room_that_was_taken_before_unless_the_disk_has_none() {
     drop(feed);
     let feed = open(&machine, DIR).feed(&key).expect("it is there");
     for block in 0..156 {
-        assert!(feed.read(block).is_ok_and(|bytes| bytes.len() == 100 && bytes[0] > 0), "{block}");
+        assert!(feed.read(block).is_ok_and(|bytes| bytes.len() == 1000 && bytes[0] > 0), "{block}");
     }
 }
 
