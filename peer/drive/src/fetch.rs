@@ -7,7 +7,7 @@ use crate::{
     path::DrivePath,
 };
 use datdot_hypercore::{FeedError, Network, ReadError, Stopped, Want};
-use std::{collections::HashSet, ops::Range, panic::resume_unwind, time::Duration};
+use std::{collections::HashSet, ops::Range, panic::resume_unwind, sync::Arc, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
 /// Why a drive is not here.
@@ -39,22 +39,20 @@ const RUNS: usize = 256;
 const MANY_RUNS: usize = 100_000;
 
 /// Fetches the newest metadata that peers have, and the contents of the files in `folder`, or of all. Waits as long as no peer has
-/// them: the caller says how long that may be.
-pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<(), FetchError> {
-    fetch_metadata(network, drive).await?;
-    // A newer one may come meanwhile: both rounds are about the same.
-    let newest = drive.version();
+/// them: the caller says how long that may be. Returns the version that is here now: [`Drive::latest`] may be a newer one already.
+pub async fn fetch(network: &Network, drive: &Drive, folder: Option<&DrivePath>) -> Result<Version, FetchError> {
+    let version = Arc::new(fetch_metadata(network, drive).await?);
     // Where a deduplicated file has its blocks, its list of blocks tells, which has to come first.
     for round in [Round::Maps, Round::Contents] {
-        let folder = folder.cloned();
-        let runs = blocking(drive, move |drive| wanted(&drive.checkout(newest), folder.as_ref(), round)).await?;
+        let (version, folder) = (version.clone(), folder.cloned());
+        let runs = blocking(drive, move |_| wanted(&version, folder.as_ref(), round)).await?;
         fetch_blobs(network, drive, &runs).await?;
     }
-    Ok(())
+    Ok(drive.checkout(version.version()))
 }
 
-/// Fetches the newest metadata that peers have.
-pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), FetchError> {
+/// Fetches the newest metadata that peers have. Returns the version of which all of it is here.
+pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<Version, FetchError> {
     let feed = drive.metadata();
     let fresh = feed.info().length == 0;
     let failed = |why| FetchError::Stopped { part: Part::Metadata, why };
@@ -63,7 +61,14 @@ pub async fn fetch_metadata(network: &Network, drive: &Drive) -> Result<(), Fetc
         download.here().await.map_err(failed)?;
         network.update(feed, SETTLED).await.map_err(failed)?;
     }
-    download.done().await.map_err(failed)
+    loop {
+        download.done().await.map_err(failed)?;
+        // It may have grown again.
+        let length = feed.info().length;
+        if feed.missing_in(0..length) == 0 {
+            return Ok(drive.checkout(length));
+        }
+    }
 }
 
 /// Fetches runs of blocks of the contents, in ascending order. What no head reaches, soon, is left out.
